@@ -1,0 +1,165 @@
+//! An entry: one thing that goes into a bundle or comes out of it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// What is written into a segment as one member of its tar: a whole file, or one piece of a large one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it lies in the tree, e.g. `objects/chunk/…` or `database/pachyderm/attempt-1/pre-data.sql`: relative, ASCII,
+    /// without empty, `.` or `..` components.
+    pub path: String,
+    /// The bytes; at most the bundle's piece limit.
+    pub body: Bytes,
+    /// Whether zstd is worth a try.
+    pub packing: Packing,
+    /// The hash of `body`, where the producer has it already and has checked it.
+    pub hash: Option<Hash>,
+    /// What the provider keeps beside the bytes.
+    pub metadata: Metadata,
+    /// Set where the source's bytes are not what their key promises; kept so that nothing is lost.
+    pub rotten: bool,
+}
+
+impl Entry {
+    /// A file of text: compressed, hashed by the writer, without metadata.
+    pub fn text(path: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self {
+            path: path.into(),
+            body: body.into(),
+            packing: Packing::Zstd,
+            hash: None,
+            metadata: Metadata::default(),
+            rotten: false,
+        }
+    }
+}
+
+/// Which kind of segment an entry goes into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Packing {
+    /// As it is: encrypted chunks, archives, pictures.
+    Raw,
+    /// Compressed with zstd.
+    Zstd,
+}
+
+/// The hash of an entry's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hash {
+    /// BLAKE2b-256, unkeyed: of an intact chunk, whose key it is.
+    Blake2b([u8; 32]),
+    /// BLAKE3: of everything else.
+    Blake3([u8; 32]),
+}
+
+impl Hash {
+    /// BLAKE3 of `bytes`.
+    #[must_use]
+    pub fn blake3(bytes: &[u8]) -> Self {
+        Self::Blake3(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// BLAKE2b-256 of `bytes`, as Pachyderm names its chunks (Pachyderm, `src/internal/pachhash/hash.go`).
+    #[must_use]
+    pub fn blake2b(bytes: &[u8]) -> Self {
+        let mut hash = [0; 32];
+        let state = blake2b_simd::Params::new().hash_length(32).hash(bytes);
+        hash.copy_from_slice(state.as_bytes());
+        Self::Blake2b(hash)
+    }
+
+    /// Hashes `bytes` with this hash's function.
+    #[must_use]
+    pub fn again(&self, bytes: &[u8]) -> Self {
+        match self {
+            Self::Blake2b(_) => Self::blake2b(bytes),
+            Self::Blake3(_) => Self::blake3(bytes),
+        }
+    }
+}
+
+/// `b2:<hex>` or `b3:<hex>`.
+impl std::fmt::Display for Hash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Blake2b(h) => write!(f, "b2:{}", hex::encode(h)),
+            Self::Blake3(h) => write!(f, "b3:{}", hex::encode(h)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Hash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Hash {
+    type Err = &'static str;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let mut hash = [0; 32];
+        let mut decode = |digits: &str| {
+            if digits.bytes().any(|b| b.is_ascii_uppercase()) {
+                return Err("a hash is lower case");
+            }
+            hex::decode_to_slice(digits, &mut hash).map_err(|_| "a hash has 64 hex digits")
+        };
+        if let Some(digits) = s.strip_prefix("b2:") {
+            decode(digits)?;
+            Ok(Self::Blake2b(hash))
+        } else if let Some(digits) = s.strip_prefix("b3:") {
+            decode(digits)?;
+            Ok(Self::Blake3(hash))
+        } else {
+            Err("a hash begins with b2: or b3:")
+        }
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What an object store keeps beside an object's bytes, and gives back on restore.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metadata {
+    /// `Content-Type`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// `Content-Encoding`, never acted upon (Pachyderm up to 2.9 writes `application/octet-stream` here).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
+    /// `Content-Disposition`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_disposition: Option<String>,
+    /// `Content-Language`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_language: Option<String>,
+    /// `Cache-Control`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_control: Option<String>,
+    /// User metadata (`x-amz-meta-*`), names in lower case.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub user: BTreeMap<String, String>,
+}
+
+impl Metadata {
+    /// Nothing but defaults.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

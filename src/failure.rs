@@ -1,0 +1,82 @@
+//! How a failure reaches the user: one exit code, what happened, and what to do next.
+//!
+//! Each room has its own error type; all of them [`Explain`] themselves, where the knowledge is. The edge (`src/cli`)
+//! prints two lines and exits.
+
+use std::error::Error;
+
+/// The kinds of failure that users' scripts tell apart. The numbers are a promise (`docs/exit-codes.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Any other failure, a full disk included.
+    Other,
+    /// The command line or the configuration is wrong.
+    Usage,
+    /// The bundle, or the copy, is damaged.
+    Damaged,
+    /// The source lacked live objects, or a volume is missing.
+    Incomplete,
+    /// Refused, so that nothing is lost or undone.
+    Refused,
+    /// Key, signature, credentials or permission.
+    Credentials,
+    /// A server could not be reached, or a tool is missing, too old, or died.
+    Unreachable,
+    /// The cluster is suspended, or did not become ready again.
+    Suspended,
+    /// Ended by SIGINT.
+    Interrupted,
+    /// Ended by SIGTERM.
+    Terminated,
+}
+
+impl Class {
+    /// The process's exit code.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Other => 1,
+            Self::Usage => 2,
+            Self::Damaged => 3,
+            Self::Incomplete => 4,
+            Self::Refused => 5,
+            Self::Credentials => 6,
+            Self::Unreachable => 7,
+            Self::Suspended => 8,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+
+    /// The graver of two: 130 and 143 first (the user asked), then 8, 3, 6, 7, 5, 4, 2, 1.
+    #[must_use]
+    pub fn graver(self, other: Self) -> Self {
+        if self.rank() >= other.rank() { self } else { other }
+    }
+
+    fn rank(self) -> u8 {
+        match self {
+            Self::Other => 0,
+            Self::Usage => 1,
+            Self::Incomplete => 2,
+            Self::Refused => 3,
+            Self::Unreachable => 4,
+            Self::Credentials => 5,
+            Self::Damaged => 6,
+            Self::Interrupted => 7,
+            Self::Terminated => 8,
+            Self::Suspended => 9,
+        }
+    }
+}
+
+/// An error that knows its class and the next step.
+pub trait Explain: Error + Send + Sync + 'static {
+    /// Which exit code it leads to.
+    fn class(&self) -> Class;
+
+    /// What the user can do about it, as one sentence; `None` where there is nothing to add.
+    fn advice(&self) -> Option<String> {
+        None
+    }
+}
