@@ -3,10 +3,47 @@
 //! `SPEC.md` beside this crate is the specification. This crate knows bytes and streams; it knows no network, no
 //! database, no policy.
 
+mod about;
+mod catalog;
+mod check;
+mod container;
 mod entry;
+mod error;
+mod fingerprint;
+mod grammar;
+mod index;
 mod key;
+mod keyslot;
 pub mod manifest;
+mod pieces;
+mod range;
+mod reader;
+mod readme;
+mod seal;
+mod segment;
+mod spool;
+mod stream;
+mod sums;
+mod trailer;
+mod writer;
 
+pub use about::{About, Head, HeadDatabase, PLAIN_LIMIT};
+pub use catalog::CatalogWriter;
 pub use entry::{Entry, Hash, Metadata, Packing};
+pub use error::{Error, Result};
+pub use fingerprint::Fingerprint;
+pub use index::{CatalogLine, IndexLine, Pieces, Place, State};
 pub use key::{ChunkKey, Key};
+pub use keyslot::{Lock, MAX_WORK_FACTOR, Unlock, WORK_FACTOR};
 pub use manifest::Manifest;
+pub use pieces::{Piece, PieceWriter};
+pub use range::{FileRange, RangeReader};
+pub use reader::{BundleReader, CatalogReader, Inspection, inspect};
+pub use seal::BundleKey;
+pub use spool::{Record, Sorted, Spool};
+pub use stream::{BundleStream, Found, ReadOptions};
+pub use trailer::{Extent, TRAILER, TRAILER_FROM_END, Trailer};
+pub use writer::{BundleWriter, WriterOptions, Written};
+
+/// The number of the format that this crate writes, and the only one that it reads.
+pub const FORMAT: u32 = 1;

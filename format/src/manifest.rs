@@ -1,13 +1,14 @@
 //! `manifest.json`: what the whole bundle is. Written last, small whatever the size of the data.
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+
+use crate::about::About;
 
 /// The manifest of one bundle.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The bundle's UUID, as in `bundle.json`.
-    pub bundle: Uuid,
+    /// `bundle.json` once more: here it is sealed, and nobody without the key can change it.
+    pub about: About,
     /// When the bundle was complete (RFC 3339, UTC).
     pub finished: String,
     /// What was backed up, and how.

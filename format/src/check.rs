@@ -1,0 +1,210 @@
+//! What must agree across a whole bundle: entries with index shards, index with catalog, catalog with manifest.
+//!
+//! Nothing here grows with the bundle: lines in any order are compared by their fingerprints, sorted lines by their
+//! order, open objects in pieces by a running hash each.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::entry::{Entry, Hash};
+use crate::fingerprint::Fingerprint;
+use crate::index::{CatalogLine, IndexLine, State};
+use crate::manifest::{CatalogBlock, Count, Manifest};
+use crate::pieces::{self, Piece};
+
+/// Objects in pieces that may be open at a time.
+const OPEN_OBJECTS: usize = 1024;
+
+/// Entries against index shards.
+#[derive(Default)]
+pub(crate) struct EntryCheck {
+    /// Lines of entries that no shard has described yet.
+    pending: Fingerprint,
+    pub(crate) all: Fingerprint,
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    objects: HashMap<u64, OpenObject>,
+}
+
+/// An object in pieces, of which not all have come.
+struct OpenObject {
+    path: String,
+    declared: u64,
+    size: u64,
+    count: u64,
+    blake3: Box<blake3::Hasher>,
+    blake2b: Box<blake2b_simd::State>,
+}
+
+impl EntryCheck {
+    /// Takes an opened entry, whose own bytes and hash agree.
+    pub(crate) fn entry(&mut self, entry: &Entry, line: &IndexLine) -> Result<(), String> {
+        self.entries += 1;
+        self.bytes += line.size;
+        self.line(line);
+        if entry.path.starts_with("pieces/") {
+            self.piece(entry)?;
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &IndexLine) {
+        let json = line.to_json();
+        self.pending.add(json.as_bytes());
+        self.all.add(json.as_bytes());
+    }
+
+    fn piece(&mut self, entry: &Entry) -> Result<(), String> {
+        let wrong = |what: &str| Err(format!("{}: {what}", entry.path));
+        match Piece::parse(&entry.path, &entry.body) {
+            None => wrong("it is not a piece of an object"),
+            Some(Piece::Path { folder, path, size }) => {
+                if self.objects.len() >= OPEN_OBJECTS {
+                    return wrong("more than 1,024 objects in pieces are open at a time");
+                }
+                let blake2b = Box::new(blake2b_simd::Params::new().hash_length(32).to_state());
+                let blake3 = Box::default();
+                let object = OpenObject { path, declared: size, size: 0, count: 0, blake3, blake2b };
+                match self.objects.insert(folder, object) {
+                    None => Ok(()),
+                    Some(_) => wrong("its object began before"),
+                }
+            }
+            Some(Piece::Slice { folder, number }) => match self.objects.get_mut(&folder) {
+                Some(object) if object.count == number => {
+                    object.count += 1;
+                    object.size += entry.body.len() as u64;
+                    if object.path.starts_with("objects/chunk/") {
+                        object.blake2b.update(&entry.body);
+                    }
+                    object.blake3.update(&entry.body);
+                    Ok(())
+                }
+                _ => wrong("it is out of order"),
+            },
+            Some(Piece::Joined { folder, path, size, hash, count }) => {
+                let Some(object) = self.objects.remove(&folder) else { return wrong("its object never began") };
+                let found = match hash {
+                    Hash::Blake3(_) => Hash::Blake3(*object.blake3.finalize().as_bytes()),
+                    Hash::Blake2b(_) => {
+                        let mut found = [0; 32];
+                        found.copy_from_slice(object.blake2b.finalize().as_bytes());
+                        Hash::Blake2b(found)
+                    }
+                };
+                let told = (object.path, object.declared, object.size, object.count);
+                if told != (path, size, size, count) || found != hash {
+                    return wrong("its pieces do not make the object that it names");
+                }
+                if let Some(line) = pieces::joined(&entry.path, &entry.body, &entry.metadata, entry.rotten) {
+                    self.line(&line);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a shard's lines: they must be those of the entries since the last shard.
+    pub(crate) fn shard<'a>(&mut self, lines: impl Iterator<Item = &'a str>) -> Result<(), String> {
+        let mut told = Fingerprint::default();
+        lines.for_each(|line| told.add(line.as_bytes()));
+        if std::mem::take(&mut self.pending) == told {
+            return Ok(());
+        }
+        Err("its lines are not those of the entries before it".into())
+    }
+
+    /// After the last shard nothing may be left.
+    pub(crate) fn finish(&self) -> Result<(), String> {
+        if !self.objects.is_empty() {
+            return Err("an object in pieces never ended".into());
+        }
+        if self.pending != Fingerprint::default() {
+            return Err("entries come after the last index shard".into());
+        }
+        Ok(())
+    }
+}
+
+/// The catalog's lines and blocks.
+#[derive(Default)]
+pub(crate) struct CatalogCheck {
+    last: Option<String>,
+    lines: u64,
+    entries: Fingerprint,
+    states: HashMap<State, Count>,
+    /// Catalog blocks that no directory block has named yet.
+    blocks: VecDeque<CatalogBlock>,
+    directory: Vec<CatalogBlock>,
+}
+
+impl CatalogCheck {
+    /// Takes one line and the bytes of its index line.
+    pub(crate) fn line(&mut self, line: &CatalogLine, json: &str) -> Result<(), String> {
+        let path = &line.entry.path;
+        if self.last.as_ref().is_some_and(|last| last >= path) {
+            return Err(format!("{path} is out of order"));
+        }
+        self.last = Some(path.clone());
+        self.lines += 1;
+        if line.state != State::Missing {
+            self.entries.add(json.as_bytes());
+        }
+        self.states.entry(line.state).or_default().add(line.entry.size);
+        Ok(())
+    }
+
+    pub(crate) fn block(&mut self, block: CatalogBlock) {
+        self.blocks.push_back(block);
+    }
+
+    /// Takes a directory block: its lines must be the blocks since the last one.
+    pub(crate) fn directory<'a>(
+        &mut self,
+        block: CatalogBlock,
+        lines: impl Iterator<Item = &'a str>,
+    ) -> Result<(), String> {
+        for line in lines {
+            let told: CatalogBlock = serde_json::from_str(line).map_err(|e| e.to_string())?;
+            if self.blocks.pop_front() != Some(told) {
+                return Err("it does not name the catalog's blocks".into());
+            }
+        }
+        self.directory.push(block);
+        Ok(())
+    }
+
+    /// The manifest against everything before it.
+    pub(crate) fn finish(&self, manifest: &Manifest, entries: &EntryCheck, shards: u64) -> Result<(), String> {
+        let totals = &manifest.totals;
+        let agree = [
+            ("the number of entries", totals.entries == entries.entries),
+            ("the bytes of the entries", totals.bytes == entries.bytes),
+            ("the index's fingerprint", totals.index_fingerprint == entries.all.to_hex()),
+            ("the catalog's entries", self.entries == entries.all),
+            ("the catalog's lines", totals.catalog_lines == self.lines),
+            ("the index's shards", totals.index_shards == shards),
+            ("the catalog's directory", self.blocks.is_empty() && manifest.catalog == self.directory),
+            ("the objects' states", self.objects_agree(manifest)),
+        ];
+        match agree.iter().find(|(_, agrees)| !agrees) {
+            None => Ok(()),
+            Some((what, _)) => Err(format!("{what} differ from what is in the bundle")),
+        }
+    }
+
+    fn objects_agree(&self, manifest: &Manifest) -> bool {
+        let of = |state| self.states.get(&state).copied().unwrap_or_default();
+        let told = manifest.objects.clone().unwrap_or_default();
+        let closed = match told.closed {
+            Some(closed) => closed == (told.missing.count == 0 && told.rotten.count == 0),
+            None => told.live == of(State::Object),
+        };
+        let live = if told.closed.is_some() { told.live == of(State::Live) } else { true };
+        closed
+            && live
+            && told.orphan == of(State::Orphan)
+            && told.foreign == of(State::Foreign)
+            && told.rotten == of(State::Rotten)
+            && told.missing == of(State::Missing)
+    }
+}

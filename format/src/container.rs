@@ -1,0 +1,246 @@
+//! The outer container: a canonical tar, walked in one pass.
+//!
+//! Each header is a function of name and size alone, padding is zero, and after the last entry come 1,024 zero bytes and
+//! the end of the file. The reader rebuilds each header and compares, so no byte of the file escapes (SPEC §3).
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_tar::Header;
+
+use crate::error::{Error, Result};
+
+/// Bytes of a tar block.
+pub(crate) const BLOCK: u64 = 512;
+/// The same, as a length in memory.
+pub(crate) const BLOCK_LENGTH: usize = 512;
+/// Zero bytes after the last entry.
+pub(crate) const END: usize = 1024;
+/// Longest name of an entry, folder included: a ustar name field.
+const NAME: usize = 100;
+/// Largest size of an entry: what eleven octal digits hold.
+const SIZE: u64 = 0o77_777_777_777;
+
+/// The bytes from `size` up to the next block.
+pub(crate) fn padding(size: u64) -> u64 {
+    size.next_multiple_of(BLOCK) - size
+}
+
+/// The one header that an entry of this name and size has.
+pub(crate) fn header(name: &str, size: u64) -> Result<[u8; 512]> {
+    if name.len() > NAME || size > SIZE || !name.is_ascii() {
+        let why = format!("names have at most {NAME} bytes, entries at most {SIZE}");
+        return Err(Error::TooLarge { what: format!("the entry {name}"), why });
+    }
+    let mut header = Header::new_ustar();
+    // Not `set_path`: it splits and normalises; the name is written as it is.
+    if let Some(ustar) = header.as_ustar_mut() {
+        ustar.name[..name.len()].copy_from_slice(name.as_bytes());
+    }
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(size);
+    header.set_mtime(0);
+    header.set_entry_type(tokio_tar::EntryType::Regular);
+    header.set_cksum();
+    Ok(*header.as_bytes())
+}
+
+/// Reads name and size out of a header block, or says why it is not canonical.
+pub(crate) fn parse_header(block: &[u8; 512]) -> std::result::Result<(String, u64), &'static str> {
+    let parsed = Header::from_byte_slice(block);
+    let size = parsed.raw_entry_size().map_err(|_| "the size is not a number")?;
+    let name_field = block.get(..NAME).unwrap_or_default();
+    let length = name_field.iter().position(|&b| b == 0).unwrap_or(NAME);
+    let name = std::str::from_utf8(name_field.get(..length).unwrap_or_default()).map_err(|_| "the name is not text")?;
+    match header(name, size) {
+        Ok(canonical) if &canonical == block => Ok((name.to_owned(), size)),
+        _ => Err("the header is not a canonical ustar header"),
+    }
+}
+
+/// Appends entries to a bundle, and knows how far it has come.
+pub(crate) struct ContainerWriter<W> {
+    output: W,
+    folder: String,
+    offset: u64,
+}
+
+impl<W: AsyncWrite + Unpin> ContainerWriter<W> {
+    pub(crate) fn new(output: W, folder: String) -> Self {
+        Self { output, folder, offset: 0 }
+    }
+
+    /// Where the next header begins.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Writes an entry, and says where its content begins.
+    pub(crate) async fn append(&mut self, name: &str, content: &[u8]) -> Result<u64> {
+        let begin = self.begin(name, content.len() as u64).await?;
+        self.content(content).await?;
+        self.end(content.len() as u64).await?;
+        Ok(begin)
+    }
+
+    /// Writes the header of an entry whose content of `size` bytes follows by [`Self::content`], then [`Self::end`].
+    pub(crate) async fn begin(&mut self, name: &str, size: u64) -> Result<u64> {
+        self.content(&header(&format!("{}{name}", self.folder), size)?).await?;
+        Ok(self.offset)
+    }
+
+    pub(crate) async fn content(&mut self, bytes: &[u8]) -> Result<()> {
+        self.output.write_all(bytes).await.map_err(Error::Write)?;
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    pub(crate) async fn end(&mut self, size: u64) -> Result<()> {
+        let zeros = [0; BLOCK_LENGTH];
+        let padding = usize::try_from(padding(size)).unwrap_or_default();
+        self.content(zeros.get(..padding).unwrap_or_default()).await
+    }
+
+    /// Writes the end of the tar and flushes; gives the output back.
+    pub(crate) async fn finish(mut self) -> Result<(W, u64)> {
+        self.content(&[0; END]).await?;
+        self.output.flush().await.map_err(Error::Write)?;
+        Ok((self.output, self.offset))
+    }
+}
+
+/// The header of the entry that comes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EntryHeader {
+    /// The name without the folder.
+    pub(crate) name: String,
+    /// Bytes of content.
+    pub(crate) size: u64,
+    /// Where the content begins in the file.
+    pub(crate) offset: u64,
+}
+
+/// Walks a bundle from its first byte to its last.
+pub(crate) struct ContainerReader<R> {
+    input: R,
+    folder: Option<String>,
+    offset: u64,
+    /// Content of the current entry that was not read yet, and its padding.
+    left: u64,
+    padding: u64,
+    name: String,
+}
+
+impl<R: AsyncRead + Unpin> ContainerReader<R> {
+    pub(crate) fn new(input: R) -> Self {
+        Self { input, folder: None, offset: 0, left: 0, padding: 0, name: "the first header".into() }
+    }
+
+    /// Where reading has come to.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// `pacharc-<8 hex>/`, once the first header was read.
+    pub(crate) fn folder(&self) -> Option<&str> {
+        self.folder.as_deref()
+    }
+
+    /// Reads the next header. What is left of the current entry is skipped (its padding is checked).
+    ///
+    /// `None` at the end: the closing zeros were read, and nothing comes after them.
+    pub(crate) async fn next(&mut self) -> Result<Option<EntryHeader>> {
+        while self.left > 0 {
+            self.read(1 << 20).await?;
+        }
+        let mut zeros = [0; BLOCK_LENGTH];
+        let length = usize::try_from(self.padding).unwrap_or_default();
+        let pad = zeros.get_mut(..length).unwrap_or_default();
+        self.fill(pad, "inside the padding of an entry").await?;
+        if zeros.iter().any(|&b| b != 0) {
+            return Err(Error::damaged(&self.name, self.offset, "its padding is not zero"));
+        }
+        self.padding = 0;
+
+        let at = self.offset;
+        let mut block = [0; BLOCK_LENGTH];
+        self.fill(&mut block, "where a header was to come").await?;
+        if block.iter().all(|&b| b == 0) {
+            self.end().await?;
+            return Ok(None);
+        }
+        let (path, size) = match parse_header(&block) {
+            Ok(parsed) => parsed,
+            Err(what) if at == 0 => return Err(Error::NotABundle(what.into())),
+            Err(what) => return Err(Error::damaged(format!("the header after {}", self.name), at, what)),
+        };
+        let folder = self.folder.get_or_insert_with(|| path.split_inclusive('/').next().unwrap_or_default().into());
+        let Some(name) = path.strip_prefix(folder.as_str()) else {
+            return Err(Error::damaged(&path, at, format!("it lies outside of {folder}")));
+        };
+        self.name = name.to_owned();
+        self.left = size;
+        self.padding = padding(size);
+        Ok(Some(EntryHeader { name: self.name.clone(), size, offset: self.offset }))
+    }
+
+    /// Reads up to `most` bytes of the current entry's content; empty at its end.
+    pub(crate) async fn read(&mut self, most: usize) -> Result<Bytes> {
+        let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(most);
+        let mut bytes = BytesMut::with_capacity(length);
+        while bytes.len() < length {
+            let mut rest = (&mut self.input).take((length - bytes.len()) as u64);
+            if rest.read_buf(&mut bytes).await.map_err(Error::Read)? == 0 {
+                return Err(self.torn(bytes.len() as u64, &format!("inside {}", self.name)));
+            }
+        }
+        self.offset += length as u64;
+        self.left -= length as u64;
+        Ok(bytes.freeze())
+    }
+
+    /// Reads the whole content of the current entry, which must have at most `limit` bytes.
+    pub(crate) async fn read_all(&mut self, limit: u64) -> Result<Bytes> {
+        if self.left > limit {
+            let what = format!("it has {} bytes where at most {limit} make sense", self.left);
+            return Err(Error::damaged(&self.name, self.offset, what));
+        }
+        let length = usize::try_from(self.left).map_err(|_| Error::Worker("an entry exceeds the memory".into()))?;
+        self.read(length).await
+    }
+
+    /// Checks the rest of the closing zeros, and that the file ends there.
+    async fn end(&mut self) -> Result<()> {
+        let mut rest = [0; END - BLOCK_LENGTH];
+        self.fill(&mut rest, "inside its closing zeros").await?;
+        if rest.iter().any(|&b| b != 0) {
+            return Err(Error::damaged("the closing zeros", self.offset, "they are not zero"));
+        }
+        let mut more = [0; 1];
+        if self.input.read(&mut more).await.map_err(Error::Read)? != 0 {
+            return Err(Error::damaged("the end of the file", self.offset, "bytes come after the end"));
+        }
+        Ok(())
+    }
+
+    async fn fill(&mut self, bytes: &mut [u8], place: &str) -> Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let rest = bytes.get_mut(done..).unwrap_or_default();
+            match self.input.read(rest).await.map_err(Error::Read)? {
+                0 => return Err(self.torn(done as u64, place)),
+                n => done += n,
+            }
+        }
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn torn(&self, done: u64, place: &str) -> Error {
+        match self.offset + done {
+            0 => Error::NotABundle("it is empty".into()),
+            offset => Error::Torn { offset, what: place.into() },
+        }
+    }
+}

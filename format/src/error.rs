@@ -1,0 +1,99 @@
+//! What can be wrong with a bundle, and with writing one.
+
+use std::io;
+
+/// A failure of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file does not begin like a bundle.
+    #[error("not a pacharc bundle: {0}")]
+    NotABundle(String),
+    /// The bytes are not what was written.
+    #[error("the bundle is damaged at byte {offset}, in {entry}: {what}")]
+    Damaged {
+        /// The outer entry, e.g. `data/00000003.tar.age`.
+        entry: String,
+        /// Where that entry's content (or the broken header) begins in the file.
+        offset: u64,
+        /// What does not hold.
+        what: String,
+    },
+    /// The file ends before its TRAILER.
+    #[error("the bundle is torn: it ends at byte {offset}, {what}")]
+    Torn {
+        /// The length of the file.
+        offset: u64,
+        /// In what it ends.
+        what: String,
+    },
+    /// A format that this version cannot read.
+    #[error("the bundle has format {0}, and this version reads format 1")]
+    UnknownFormat(u32),
+    /// A required feature that this version does not know.
+    #[error("the bundle requires the feature `{0}`, which this version does not know")]
+    UnknownFeature(String),
+    /// None of the identities opens the bundle.
+    #[error("none of the given identities opens this bundle")]
+    WrongIdentity,
+    /// The passphrase does not open the bundle.
+    #[error("the passphrase does not open this bundle")]
+    WrongPassphrase,
+    /// The bundle wants a passphrase and got identities, or the other way round.
+    #[error("{0}")]
+    KindOfKey(&'static str),
+    /// The key could not be used.
+    #[error("could not use the key: {0}")]
+    Key(String),
+    /// Both copies of the bundle's key are damaged.
+    #[error("both copies of the bundle's key are damaged")]
+    KeyDamaged,
+    /// Another bundle than the one that was asked for.
+    #[error("this is bundle {found}, not {expected}")]
+    WrongId {
+        /// The id that was asked for.
+        expected: String,
+        /// The id of this bundle.
+        found: String,
+    },
+    /// Something that the format has no room for.
+    #[error("{what} does not fit into a bundle: {why}")]
+    TooLarge {
+        /// What was to be written.
+        what: String,
+        /// The limit that it breaks.
+        why: String,
+    },
+    /// Reading the bundle failed.
+    #[error("could not read the bundle: {0}")]
+    Read(#[source] io::Error),
+    /// Writing the bundle failed.
+    #[error("could not write the bundle: {0}")]
+    Write(#[source] io::Error),
+    /// A temporary file failed.
+    #[error("could not use a temporary file in {dir}: {source}")]
+    Spool {
+        /// The folder of temporary files.
+        dir: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A stage of the pipeline ended without a result.
+    #[error("a worker ended early: {0}")]
+    Worker(String),
+}
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn damaged(entry: impl Into<String>, offset: u64, what: impl Into<String>) -> Self {
+        Self::Damaged { entry: entry.into(), offset, what: what.into() }
+    }
+
+    /// Whether this says that the bundle's bytes are wrong, as opposed to the key, the disk or the user.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::NotABundle(_) | Self::Damaged { .. } | Self::Torn { .. } | Self::KeyDamaged)
+    }
+}

@@ -1,0 +1,110 @@
+//! A fingerprint of a set of lines in any order: their number, and the sum of their hashes.
+//!
+//! Accident-proof, not hostility-proof: whoever may choose the lines can make sums collide. What guards against
+//! hostility is the encryption of what the lines lie in (SPEC §7.4).
+
+use std::fmt;
+
+/// The count of lines, and the sum modulo 2^256 of the BLAKE3 of each.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Least significant limb first.
+    sum: [u64; 4],
+    count: u64,
+}
+
+impl Fingerprint {
+    /// Adds one line, given without its line end.
+    pub fn add(&mut self, line: &[u8]) {
+        self.add_hash(blake3::hash(line).as_bytes());
+    }
+
+    /// Adds a line by its BLAKE3.
+    pub fn add_hash(&mut self, hash: &[u8; 32]) {
+        // The hash as a number has its most significant byte first.
+        let mut limbs = [0; 4];
+        for (limb, bytes) in limbs.iter_mut().zip(hash.rchunks_exact(8)) {
+            *limb = bytes.iter().fold(0, |n, &b| n << 8 | u64::from(b));
+        }
+        self.carry(limbs);
+        self.count += 1;
+    }
+
+    /// Adds all that `other` has counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.carry(other.sum);
+        self.count += other.count;
+    }
+
+    /// How many lines.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The sum as 64 hex digits, most significant first.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        self.sum.iter().rev().map(|limb| format!("{limb:016x}")).collect()
+    }
+
+    /// The fingerprint whose sum [`Self::to_hex`] printed.
+    #[must_use]
+    pub fn from_hex(hex: &str, count: u64) -> Option<Self> {
+        let mut sum = [0; 4];
+        if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return None;
+        }
+        for (index, limb) in sum.iter_mut().rev().enumerate() {
+            *limb = u64::from_str_radix(hex.get(index * 16..index * 16 + 16)?, 16).ok()?;
+        }
+        Some(Self { sum, count })
+    }
+
+    fn carry(&mut self, limbs: [u64; 4]) {
+        let mut carry = false;
+        for (mine, theirs) in self.sum.iter_mut().zip(limbs) {
+            let (sum, over) = mine.overflowing_add(theirs);
+            let (sum, over_again) = sum.overflowing_add(u64::from(carry));
+            *mine = sum;
+            carry = over || over_again;
+        }
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} lines, {}", self.count, self.to_hex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_does_not_matter_and_repetition_does() {
+        let of = |lines: &[&[u8]]| {
+            let mut fingerprint = Fingerprint::default();
+            lines.iter().for_each(|line| fingerprint.add(line));
+            fingerprint
+        };
+        assert_eq!(of(&[b"a", b"b"]), of(&[b"b", b"a"]));
+        assert_ne!(of(&[b"a", b"a"]), of(&[b"a"]));
+        assert_eq!(of(&[b"a"]).to_hex(), blake3::hash(b"a").to_hex().as_str());
+        let mut merged = of(&[b"a"]);
+        merged.merge(&of(&[b"b", b"c"]));
+        assert_eq!(merged, of(&[b"a", b"b", b"c"]));
+        assert_eq!(Fingerprint::from_hex(&merged.to_hex(), 3), Some(merged));
+    }
+
+    #[test]
+    fn carries_run_through() {
+        let mut sum = Fingerprint::default();
+        sum.add_hash(&[0xff; 32]);
+        let mut one = [0; 32];
+        one[31] = 1;
+        sum.add_hash(&one);
+        assert_eq!(sum.to_hex(), "0".repeat(64));
+    }
+}

@@ -1,0 +1,121 @@
+//! Objects that are larger than a segment: raw slices in a folder of their own, joined by `cat` (SPEC §6.4).
+//!
+//! `pieces/<n>/path` comes first and says what is to come, so that a reader of a pipe can begin an upload; the slices
+//! `pieces/<n>/00000000` … follow; `pieces/<n>/joined` comes last and says what they make.
+
+use bytes::Bytes;
+
+use crate::entry::{Entry, Hash, Metadata, Packing};
+use crate::index::{IndexLine, Pieces};
+use crate::segment::joined_line;
+
+/// The entries of one object in pieces, in the order in which they must be added.
+#[derive(Debug)]
+pub struct PieceWriter {
+    folder: u64,
+    count: u64,
+    size: u64,
+    path: String,
+    packing: Packing,
+    metadata: Metadata,
+}
+
+impl PieceWriter {
+    /// Begins the object at `path`; `folder` is a number that no other object of the bundle has.
+    #[must_use]
+    pub fn begin(folder: u64, path: String, size: u64, packing: Packing, metadata: Metadata) -> (Self, Entry) {
+        let entry = Entry {
+            packing,
+            metadata: metadata.clone(),
+            ..Entry::text(format!("pieces/{folder}/path"), format!("{path}\n{size}\n"))
+        };
+        (Self { folder, count: 0, size: 0, path, packing, metadata }, entry)
+    }
+
+    /// The next slice.
+    pub fn piece(&mut self, body: Bytes) -> Entry {
+        let path = format!("pieces/{}/{:08}", self.folder, self.count);
+        self.count += 1;
+        self.size += body.len() as u64;
+        Entry { packing: self.packing, ..Entry::text(path, body) }
+    }
+
+    /// The end: `hash` is that of the whole object.
+    #[must_use]
+    pub fn finish(self, hash: Hash, rotten: bool) -> Entry {
+        let body = format!("{}\n{}\n{hash}\n{}\n", self.path, self.size, self.count);
+        let entry = Entry::text(format!("pieces/{}/joined", self.folder), body);
+        Entry { packing: self.packing, metadata: self.metadata, rotten, ..entry }
+    }
+}
+
+/// What an entry below `pieces/` is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// The beginning: the object's path and size.
+    Path {
+        /// The number of the folder.
+        folder: u64,
+        /// The object's path in the tree.
+        path: String,
+        /// The object's size in bytes.
+        size: u64,
+    },
+    /// A slice.
+    Slice {
+        /// The number of the folder.
+        folder: u64,
+        /// The slice's number, from 0 on.
+        number: u64,
+    },
+    /// The end.
+    Joined {
+        /// The number of the folder.
+        folder: u64,
+        /// The object's path in the tree.
+        path: String,
+        /// The object's size in bytes.
+        size: u64,
+        /// The object's hash.
+        hash: Hash,
+        /// How many slices there are.
+        count: u64,
+    },
+}
+
+impl Piece {
+    /// Reads an entry below `pieces/`; `None` if it is not one that [`PieceWriter`] writes.
+    #[must_use]
+    pub fn parse(path: &str, body: &[u8]) -> Option<Self> {
+        let (folder, file) = path.strip_prefix("pieces/")?.split_once('/')?;
+        let folder = folder.parse().ok()?;
+        let text = || std::str::from_utf8(body).ok()?.strip_suffix('\n').map(|t| t.split('\n').collect::<Vec<_>>());
+        match file {
+            "path" => match text()?.as_slice() {
+                [path, size] => Some(Self::Path { folder, path: (*path).into(), size: size.parse().ok()? }),
+                _ => None,
+            },
+            "joined" => match text()?.as_slice() {
+                [path, size, hash, count] => Some(Self::Joined {
+                    folder,
+                    path: (*path).into(),
+                    size: size.parse().ok()?,
+                    hash: hash.parse().ok()?,
+                    count: count.parse().ok()?,
+                }),
+                _ => None,
+            },
+            number => Some(Self::Slice { folder, number: number.parse().ok()? }),
+        }
+    }
+}
+
+/// The index line of the whole object, where `entry` ends one.
+pub(crate) fn joined(path: &str, body: &[u8], metadata: &Metadata, rotten: bool) -> Option<IndexLine> {
+    match Piece::parse(path, body)? {
+        Piece::Joined { folder, path, size, hash, count } => {
+            Some(joined_line(path, size, hash, Pieces { folder, count }, metadata.clone(), rotten))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,58 @@
+//! Reading a bundle by ranges: from a file, or from wherever ranges can be had.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+/// Something of a known length that can be read in any place.
+pub trait RangeReader: Send + Sync {
+    /// Its length in bytes; it does not change.
+    fn length(&self) -> u64;
+
+    /// Reads exactly `length` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] where the range leaves the file, or whatever reading failed of.
+    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, io::Result<Bytes>>;
+}
+
+/// A local file.
+#[derive(Debug)]
+pub struct FileRange {
+    file: Arc<File>,
+    length: u64,
+}
+
+impl FileRange {
+    /// Opens the file at `path`.
+    ///
+    /// # Errors
+    /// Whatever opening failed of.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        Ok(Self { file: Arc::new(file), length })
+    }
+}
+
+impl RangeReader for FileRange {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, io::Result<Bytes>> {
+        let file = Arc::clone(&self.file);
+        Box::pin(async move {
+            let reading = tokio::task::spawn_blocking(move || {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, offset).map(|()| Bytes::from(bytes))
+            });
+            reading.await.map_err(io::Error::other)?
+        })
+    }
+}

@@ -1,0 +1,324 @@
+//! Reading a bundle from its end: TRAILER, key, manifest, catalog, and then just what is asked for.
+//!
+//! One object costs five ranged reads: TRAILER; key slot with manifest; directory block; catalog block; segment
+//! (SPEC §11.2). Everything read is checked by its hash or its place before it is used.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::about::{ABOUT_LIMIT, About};
+use crate::catalog::{block_name, slot_hash};
+use crate::container::parse_header;
+use crate::entry::{Entry, Packing};
+use crate::error::{Error, Result};
+use crate::index::{CatalogLine, IndexLine, Place, ShardHead, ShardKind, lines};
+use crate::keyslot::{self, SLOT_MAX, Unlock};
+use crate::manifest::{CatalogBlock, Manifest};
+use crate::range::RangeReader;
+use crate::seal::BundleKey;
+use crate::segment::{self, SegmentPlace};
+use crate::stream::JSON_LIMIT;
+use crate::trailer::{Extent, TRAILER, TRAILER_FROM_END, Trailer};
+
+/// What a bundle says of itself to anyone.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// `bundle.json`.
+    pub about: About,
+    /// TRAILER; `None` for a torn bundle.
+    pub trailer: Option<Trailer>,
+    /// The kinds of recipients.
+    pub recipients: Vec<String>,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// Reads what a bundle says of itself to anyone: nothing but the clear parts' own checks holds yet.
+///
+/// # Errors
+/// [`Error::NotABundle`], [`Error::UnknownFormat`], [`Error::UnknownFeature`], damage of the clear parts, [`Error::Read`].
+pub async fn inspect(source: &dyn RangeReader) -> Result<Inspection> {
+    let mut offset = 0;
+    let mut about = None;
+    let mut recipients = Vec::new();
+    for (index, expected) in ["README.txt", "bundle.json", "bundle.key.age"].into_iter().enumerate() {
+        let header = read(source, offset, 512, expected).await?;
+        let mut block = [0; 512];
+        block.copy_from_slice(&header);
+        let not_a_bundle = |what: &str| match index {
+            0 => Error::NotABundle(what.to_owned()),
+            _ => Error::damaged(expected, offset, what),
+        };
+        let (name, size) = parse_header(&block).map_err(not_a_bundle)?;
+        if name.split_once('/').map(|(_, name)| name) != Some(expected) || size > ABOUT_LIMIT.max(SLOT_MAX) {
+            return Err(not_a_bundle("its first entries are not those of a bundle"));
+        }
+        let length = usize::try_from(size).unwrap_or_default();
+        let content = read(source, offset + 512, length, expected).await?;
+        match expected {
+            "bundle.json" => about = Some(About::from_json(&content, offset + 512)?),
+            "bundle.key.age" => recipients = keyslot::kinds(&content),
+            _ => {}
+        }
+        offset += 512 + size.next_multiple_of(512);
+    }
+    let trailer = match trailer(source).await {
+        Ok(trailer) => Some(trailer),
+        Err(Error::Torn { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let about = about.ok_or_else(|| Error::NotABundle("it has no bundle.json".into()))?;
+    Ok(Inspection { about, trailer, recipients, bytes: source.length() })
+}
+
+/// Reads ranges of a source, whose every failure names what was read.
+async fn read(source: &dyn RangeReader, offset: u64, length: usize, what: &str) -> Result<Bytes> {
+    if offset.checked_add(length as u64).is_none_or(|end| end > source.length()) {
+        return Err(match source.length() {
+            0 => Error::NotABundle("it is empty".into()),
+            length if offset < 512 => Error::NotABundle(format!("it has only {length} bytes")),
+            length => Error::Torn { offset: length, what: format!("inside {what}") },
+        });
+    }
+    let bytes = source.read(offset, length).await.map_err(Error::Read)?;
+    match bytes.len() == length {
+        true => Ok(bytes),
+        false => Err(Error::Read(std::io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+async fn trailer(source: &dyn RangeReader) -> Result<Trailer> {
+    let Some(offset) = source.length().checked_sub(TRAILER_FROM_END) else {
+        return Err(Error::NotABundle(format!("it has only {} bytes", source.length())));
+    };
+    let bytes = read(source, offset, TRAILER + 1024, "TRAILER").await?;
+    let (block, zeros) = bytes.split_at(TRAILER);
+    let trailer = Trailer::from_bytes(block, offset)?;
+    if zeros.iter().any(|&b| b != 0) {
+        return Err(Error::damaged("the closing zeros", offset + TRAILER as u64, "they are not zero"));
+    }
+    Ok(trailer)
+}
+
+/// A segment's number, and what is in it.
+type OpenedSegment = (u64, Vec<(Entry, IndexLine)>);
+
+/// A bundle that can be read in any place.
+pub struct BundleReader<S> {
+    source: S,
+    trailer: Trailer,
+    key: BundleKey,
+    manifest: Manifest,
+    /// The segment that was opened last: neighbours are often asked for together.
+    opened: tokio::sync::Mutex<Option<OpenedSegment>>,
+}
+
+impl<S: RangeReader> BundleReader<S> {
+    /// Opens the bundle: TRAILER, then second key slot and manifest in one read. Where that slot is damaged, the first
+    /// serves.
+    ///
+    /// # Errors
+    /// [`Error::Torn`] without TRAILER, [`Error::NotABundle`], [`Error::WrongIdentity`], [`Error::WrongPassphrase`],
+    /// [`Error::KeyDamaged`], damage, [`Error::Read`].
+    pub async fn open(source: S, unlock: &Unlock) -> Result<Self> {
+        let trailer = match trailer(&source).await {
+            Ok(trailer) => trailer,
+            // Whether it was ever a bundle is seen at its beginning.
+            Err(error) => return Err(inspect(&source).await.map_or_else(|e| e, |_| error)),
+        };
+        let end = trailer.manifest.offset.saturating_add(trailer.manifest.length);
+        let length = end.saturating_sub(trailer.key2.offset);
+        let most = JSON_LIMIT as u64 + SLOT_MAX;
+        if trailer.key2.offset > trailer.manifest.offset || length > most {
+            return Err(Error::damaged("TRAILER", source.length() - TRAILER_FROM_END, "its offsets make no sense"));
+        }
+        let tail = usize::try_from(length).map_err(|_| Error::Worker("the manifest exceeds the memory".into()))?;
+        let tail = read(&source, trailer.key2.offset, tail, "the manifest").await?;
+        let at = usize::try_from(trailer.manifest.offset - trailer.key2.offset).unwrap_or_default();
+        // Between the two lies the manifest's header.
+        let slot = usize::try_from(trailer.key2.length).unwrap_or(usize::MAX).min(at);
+        let (slot2, sealed) = (tail.slice(..slot), tail.slice(at..));
+
+        let key_file = match slot_key(&slot2, trailer.key_hash) {
+            Some(key) => key,
+            None => {
+                let length = usize::try_from(trailer.key.length.min(SLOT_MAX)).unwrap_or_default();
+                let first = read(&source, trailer.key.offset, length, "the key's first slot").await?;
+                slot_key(&first, trailer.key_hash).ok_or(Error::KeyDamaged)?
+            }
+        };
+        let (bundle, key) = keyslot::open(&key_file, trailer.key2.offset, unlock)?;
+        let plain = {
+            let (key, sealed) = (key.clone(), sealed.clone());
+            blocking(move || key.open(Packing::Zstd, &sealed, JSON_LIMIT)).await?
+        };
+        let damaged = |what: String| Error::damaged("manifest.json.zst.age", trailer.manifest.offset, what);
+        let manifest: Manifest =
+            serde_json::from_slice(&plain.map_err(damaged)?).map_err(|e| damaged(e.to_string()))?;
+        manifest.about.check(trailer.manifest.offset)?;
+        if manifest.about.bundle != bundle {
+            return Err(damaged("it belongs to another bundle".into()));
+        }
+        Ok(Self { source, trailer, key, manifest, opened: tokio::sync::Mutex::default() })
+    }
+
+    /// The manifest.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// TRAILER.
+    #[must_use]
+    pub fn trailer(&self) -> &Trailer {
+        &self.trailer
+    }
+
+    /// The bundle's key, for a [`crate::BundleStream`] over the same file.
+    #[must_use]
+    pub fn key(&self) -> BundleKey {
+        self.key.clone()
+    }
+
+    /// The catalog's line of `path`, if there is one.
+    ///
+    /// # Errors
+    /// Damage of the blocks on the way, [`Error::Read`].
+    pub async fn find(&self, path: &str) -> Result<Option<CatalogLine>> {
+        let Some(directory) = last_before(&self.manifest.catalog, path) else { return Ok(None) };
+        let blocks = self.directory(directory).await?;
+        let Some(block) = last_before(&blocks, path) else { return Ok(None) };
+        let lines = self.block(block).await?;
+        Ok(lines.into_iter().find(|line| line.entry.path == path))
+    }
+
+    /// Walks the catalog from the first path that is not less than `from`.
+    pub fn catalog(&self, from: &str) -> CatalogReader<'_, S> {
+        let skip = self.manifest.catalog.iter().rposition(|block| block.first.as_str() <= from).unwrap_or(0);
+        let directories = self.manifest.catalog.iter().skip(skip).cloned().collect();
+        CatalogReader { reader: self, from: from.to_owned(), directories, blocks: VecDeque::new() }
+    }
+
+    /// The bytes of an entry (not of an object in pieces: its pieces are entries of their own).
+    ///
+    /// # Errors
+    /// Damage of its segment, [`Error::Read`].
+    pub async fn read(&self, line: &IndexLine) -> Result<Bytes> {
+        let Some(place) = line.place else {
+            return Err(Error::damaged(&line.path, 0, "the catalog gives it no place"));
+        };
+        let mut opened = self.opened.lock().await;
+        if opened.as_ref().is_none_or(|(number, _)| *number != place.segment) {
+            // Release the last segment before the next one is read: one at a time is in memory.
+            *opened = None;
+            *opened = Some((place.segment, self.segment(place).await?));
+        }
+        let entries = opened.iter().flat_map(|(_, entries)| entries);
+        match entries.into_iter().find(|(entry, _)| entry.path == line.path) {
+            Some((entry, found)) if found == line => Ok(entry.body.clone()),
+            _ => {
+                let name = segment::name(place.segment, packing(place));
+                Err(Error::damaged(name, place.offset, format!("{} is not in it as the catalog says", line.path)))
+            }
+        }
+    }
+
+    async fn segment(&self, place: Place) -> Result<Vec<(Entry, IndexLine)>> {
+        let packing = packing(place);
+        let name = segment::name(place.segment, packing);
+        let sealed = self.sealed(&name, Extent { offset: place.offset, length: place.length }).await?;
+        let (key, bundle, limit) = (self.key.clone(), self.manifest.about.bundle, self.manifest.about.plain_limit());
+        let place = SegmentPlace { number: place.segment, packing, offset: place.offset };
+        blocking(move || segment::open(&key, bundle, place, &sealed, limit)).await?
+    }
+
+    async fn directory(&self, block: &CatalogBlock) -> Result<Vec<CatalogBlock>> {
+        let name = block_name(ShardKind::Directory, block.number);
+        let damaged = |what: String| Error::damaged(&name, block.offset, what);
+        let plain = self.open_block(ShardKind::Directory, block).await?;
+        let lines = lines(&plain, self.head(ShardKind::Directory, block)).map_err(damaged)?;
+        let blocks: std::result::Result<Vec<_>, _> = lines.map(serde_json::from_str::<CatalogBlock>).collect();
+        blocks.map_err(|e| damaged(e.to_string()))
+    }
+
+    async fn block(&self, block: &CatalogBlock) -> Result<Vec<CatalogLine>> {
+        let name = block_name(ShardKind::Catalog, block.number);
+        let damaged = |what: String| Error::damaged(&name, block.offset, what);
+        let plain = self.open_block(ShardKind::Catalog, block).await?;
+        let lines = lines(&plain, self.head(ShardKind::Catalog, block)).map_err(damaged)?;
+        lines.map(|text| CatalogLine::parse(text).map(|(line, _)| line).map_err(damaged)).collect()
+    }
+
+    fn head(&self, part: ShardKind, block: &CatalogBlock) -> ShardHead {
+        ShardHead { bundle: self.manifest.about.bundle, part, number: block.number }
+    }
+
+    async fn open_block(&self, kind: ShardKind, block: &CatalogBlock) -> Result<Vec<u8>> {
+        let name = block_name(kind, block.number);
+        let sealed = self.sealed(&name, Extent { offset: block.offset, length: block.length }).await?;
+        let damaged = |what: String| Error::damaged(&name, block.offset, what);
+        if blake3::hash(&sealed).to_hex().as_str() != block.hash {
+            return Err(damaged("it does not have the hash that the catalog gives it".into()));
+        }
+        let (key, limit) = (self.key.clone(), self.manifest.about.plain_limit());
+        blocking(move || key.open(Packing::Zstd, &sealed, limit)).await?.map_err(damaged)
+    }
+
+    async fn sealed(&self, name: &str, extent: Extent) -> Result<Bytes> {
+        if extent.length > self.manifest.about.sealed_limit() {
+            return Err(Error::damaged(name, extent.offset, "the catalog gives it a size that makes no sense"));
+        }
+        read(&self.source, extent.offset, usize::try_from(extent.length).unwrap_or_default(), name).await
+    }
+}
+
+/// Walks the catalog, block by block.
+pub struct CatalogReader<'a, S> {
+    reader: &'a BundleReader<S>,
+    from: String,
+    directories: VecDeque<CatalogBlock>,
+    blocks: VecDeque<CatalogBlock>,
+}
+
+impl<S: RangeReader> CatalogReader<'_, S> {
+    /// The lines of the next block; `None` at the end.
+    ///
+    /// # Errors
+    /// Damage of the block, [`Error::Read`].
+    pub async fn next(&mut self) -> Result<Option<Vec<CatalogLine>>> {
+        loop {
+            if let Some(block) = self.blocks.pop_front() {
+                let mut lines = self.reader.block(&block).await?;
+                lines.retain(|line| line.entry.path >= self.from);
+                return Ok(Some(lines));
+            }
+            let Some(directory) = self.directories.pop_front() else { return Ok(None) };
+            let blocks = self.reader.directory(&directory).await?;
+            let skip = blocks.iter().rposition(|block| block.first <= self.from).unwrap_or(0);
+            self.blocks = blocks.into_iter().skip(skip).collect();
+        }
+    }
+}
+
+/// The key's file out of a slot; `None` if the slot is not the one of `hash`.
+fn slot_key(slot: &Bytes, hash: [u8; 32]) -> Option<Bytes> {
+    let (_, size) = parse_header(slot.first_chunk()?).ok()?;
+    let size = usize::try_from(size).ok()?;
+    let key = (512_usize.checked_add(size)? <= slot.len()).then(|| slot.slice(512..512 + size))?;
+    let padding_at = 512 + size.next_multiple_of(512);
+    let (_, padding) = slot.split_at_checked(padding_at + 512)?;
+    (slot_hash(&key, padding) == hash).then_some(key)
+}
+
+fn last_before<'a>(blocks: &'a [CatalogBlock], path: &str) -> Option<&'a CatalogBlock> {
+    blocks.iter().rfind(|block| block.first.as_str() <= path)
+}
+
+fn packing(place: Place) -> Packing {
+    if place.zstd { Packing::Zstd } else { Packing::Raw }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::Worker(e.to_string()))
+}

@@ -1,0 +1,115 @@
+//! Sealing and opening of one encrypted file inside the bundle: standard age to the bundle's own key, over zstd or raw.
+
+use std::io::{Read, Write};
+
+use age::x25519;
+use bytes::Bytes;
+
+use crate::entry::Packing;
+use crate::error::{Error, Result};
+
+/// The key of one bundle: a fresh X25519 identity, whose public half appears nowhere in clear.
+#[derive(Clone)]
+pub struct BundleKey(x25519::Identity);
+
+impl BundleKey {
+    /// A fresh key.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(x25519::Identity::generate())
+    }
+
+    pub(crate) fn identity(&self) -> &x25519::Identity {
+        &self.0
+    }
+
+    pub(crate) fn from_identity(identity: x25519::Identity) -> Self {
+        Self(identity)
+    }
+
+    /// Compresses (if so packed) and encrypts the concatenation of `parts`. CPU-bound: for blocking threads.
+    pub(crate) fn seal(&self, packing: Packing, level: i32, parts: &[Bytes]) -> Result<Vec<u8>> {
+        let plain = parts.iter().map(Bytes::len).sum::<usize>();
+        // Room for the header, the nonce and a tag for each 64 KiB.
+        let sealed = Vec::with_capacity(plain + plain / 4096 + 1024);
+        let recipient = self.0.to_public();
+        let encryptor = age::Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient))
+            .map_err(|e| Error::Key(e.to_string()))?;
+        let mut sealing = encryptor.wrap_output(sealed).map_err(Error::Write)?;
+        match packing {
+            Packing::Raw => {
+                for part in parts {
+                    sealing.write_all(part).map_err(Error::Write)?;
+                }
+            }
+            Packing::Zstd => {
+                let mut zstd = zstd::Encoder::new(sealing, level).map_err(Error::Write)?;
+                zstd.include_checksum(true).map_err(Error::Write)?;
+                for part in parts {
+                    zstd.write_all(part).map_err(Error::Write)?;
+                }
+                sealing = zstd.finish().map_err(Error::Write)?;
+            }
+        }
+        sealing.finish().map_err(Error::Write)
+    }
+
+    /// Decrypts `sealed` and decompresses it (if so packed) to at most `limit` bytes. CPU-bound: for blocking threads.
+    ///
+    /// The error is what is wrong, in words.
+    pub(crate) fn open(&self, packing: Packing, sealed: &[u8], limit: usize) -> std::result::Result<Vec<u8>, String> {
+        let decryptor = age::Decryptor::new_buffered(sealed).map_err(|e| format!("it is not an age file ({e})"))?;
+        let mut opened = decryptor
+            .decrypt(std::iter::once(&self.0 as &dyn age::Identity))
+            .map_err(|e| format!("it does not open with the bundle's key ({e})"))?;
+        let most = limit as u64 + 1;
+        let mut plain = Vec::new();
+        match packing {
+            Packing::Raw => {
+                plain.reserve(sealed.len().min(limit));
+                opened.take(most).read_to_end(&mut plain).map_err(|e| format!("it does not decrypt ({e})"))?;
+            }
+            Packing::Zstd => {
+                let zstd = zstd::Decoder::new(&mut opened).map_err(|e| format!("it is not zstd ({e})"))?;
+                let read = zstd.take(most).read_to_end(&mut plain);
+                read.map_err(|e| format!("it does not decompress ({e})"))?;
+                // The decoder stops at the end of its frames; the age file must end there too.
+                let more = opened.read(&mut [0; 1]).map_err(|e| format!("it does not decrypt ({e})"))?;
+                if plain.len() <= limit && more != 0 {
+                    return Err("bytes come after the compressed data".into());
+                }
+            }
+        }
+        if plain.len() > limit {
+            return Err(format!("it unpacks to more than the {limit} bytes that the bundle declares"));
+        }
+        Ok(plain)
+    }
+}
+
+impl std::fmt::Debug for BundleKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BundleKey(***)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_opens() {
+        let key = BundleKey::generate();
+        let parts = [Bytes::from_static(b"hello "), Bytes::from(vec![b'x'; 300_000])];
+        for packing in [Packing::Raw, Packing::Zstd] {
+            let sealed = key.seal(packing, 3, &parts).unwrap();
+            assert_eq!(key.open(packing, &sealed, 300_006).unwrap(), parts.concat());
+            assert!(key.open(packing, &sealed, 300_005).unwrap_err().contains("more than"));
+            let other = BundleKey::generate().open(packing, &sealed, 300_006).unwrap_err();
+            assert!(other.contains("bundle's key"), "{other}");
+            for cut in [0, 10, 150, sealed.len() - 1] {
+                assert!(key.open(packing, &sealed[..cut], 300_006).is_err(), "{cut}");
+            }
+        }
+    }
+}

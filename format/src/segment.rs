@@ -1,0 +1,373 @@
+//! A segment: one complete pax tar of whole entries, sealed on its own, that names its bundle and its number.
+//!
+//! The tar is canonical as the outer one is, so that reading rebuilds each header and compares (SPEC §6).
+
+use bytes::Bytes;
+use tokio_tar::{EntryType, Header};
+use uuid::Uuid;
+
+use crate::container::{BLOCK, BLOCK_LENGTH, END, padding};
+use crate::entry::{Entry, Hash, Metadata, Packing};
+use crate::error::{Error, Result};
+use crate::index::{IndexLine, Pieces, Place};
+use crate::key::Key;
+use crate::pieces;
+use crate::seal::BundleKey;
+
+/// Longest path of an entry, in bytes.
+pub(crate) const PATH_MAX: usize = 16 * 1024;
+/// Most bytes that pax records of one entry may have.
+const RECORDS_MAX: u64 = 256 * 1024;
+/// Most bytes that an entry's headers and padding add to its body, metadata within their limits.
+pub(crate) const OVERHEAD: usize = 512 * 1024;
+const GLOBAL_NAME: &str = "pacharc-segment";
+const LOCAL_NAME: &str = "pacharc-entry";
+
+/// Collects entries until a segment is worth sealing.
+#[derive(Default)]
+pub(crate) struct SegmentBuilder {
+    entries: Vec<Entry>,
+    bytes: usize,
+}
+
+impl SegmentBuilder {
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.bytes += entry.body.len() + 2 * BLOCK_LENGTH;
+        self.entries.push(entry);
+    }
+
+    /// Roughly the bytes of the tar.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Hashes, packs and seals. CPU-bound: for blocking threads.
+    pub(crate) fn seal(self, key: &BundleKey, number: u64, packing: Packing, form: &Form) -> Result<SealedSegment> {
+        let mut tar = vec![Bytes::from(global_header(form.bundle, number)?)];
+        let mut at = tar.iter().map(Bytes::len).sum::<usize>() as u64;
+        let mut lines = Vec::with_capacity(self.entries.len());
+        for entry in self.entries {
+            let hash = entry.hash.unwrap_or_else(|| Hash::blake3(&entry.body));
+            let size = entry.body.len() as u64;
+            let line = IndexLine {
+                path: entry.path,
+                size,
+                hash: Some(hash),
+                place: None,
+                pieces: None,
+                metadata: entry.metadata,
+                rotten: entry.rotten,
+            };
+            let headers = entry_headers(&line)?;
+            at += headers.len() as u64;
+            let joined = pieces::joined(&line.path, &entry.body, &line.metadata, line.rotten);
+            lines.push((line, at));
+            lines.extend(joined.map(|line| (line, 0)));
+            tar.push(Bytes::from(headers));
+            tar.push(entry.body);
+            tar.push(zeros(padding(size)));
+            at += size + padding(size);
+        }
+        tar.push(zeros(END as u64));
+        let sealed = key.seal(packing, form.level, &tar)?;
+        let hash = blake3::hash(&sealed);
+        Ok(SealedSegment { number, packing, sealed, hash, lines })
+    }
+}
+
+/// What all segments of a bundle share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form {
+    pub(crate) bundle: Uuid,
+    pub(crate) level: i32,
+}
+
+/// A segment that is ready to be appended.
+pub(crate) struct SealedSegment {
+    pub(crate) number: u64,
+    pub(crate) packing: Packing,
+    pub(crate) sealed: Vec<u8>,
+    pub(crate) hash: blake3::Hash,
+    lines: Vec<(IndexLine, u64)>,
+}
+
+impl SealedSegment {
+    pub(crate) fn name(&self) -> String {
+        name(self.number, self.packing)
+    }
+
+    /// The index lines, now that it is known where the sealed bytes begin.
+    pub(crate) fn lines(self, offset: u64) -> impl Iterator<Item = IndexLine> {
+        let (length, zstd) = (self.sealed.len() as u64, self.packing == Packing::Zstd);
+        let segment = self.number;
+        self.lines.into_iter().map(move |(line, at)| {
+            // An object in pieces has no place of its own.
+            let place = line.pieces.is_none().then_some(Place { segment, zstd, offset, length, at });
+            IndexLine { place, ..line }
+        })
+    }
+}
+
+/// The outer entry's name of a segment.
+pub(crate) fn name(number: u64, packing: Packing) -> String {
+    match packing {
+        Packing::Raw => format!("data/{number:08}.tar.age"),
+        Packing::Zstd => format!("data/{number:08}.tar.zst.age"),
+    }
+}
+
+/// Where a sealed segment was found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentPlace {
+    pub(crate) number: u64,
+    pub(crate) packing: Packing,
+    pub(crate) offset: u64,
+}
+
+/// Opens a segment and checks everything in it: place, headers, hashes. CPU-bound: for blocking threads.
+pub(crate) fn open(
+    key: &BundleKey,
+    bundle: Uuid,
+    opened: SegmentPlace,
+    sealed: &Bytes,
+    limit: usize,
+) -> Result<Vec<(Entry, IndexLine)>> {
+    let name = name(opened.number, opened.packing);
+    let damaged = |what: String| Error::damaged(&name, opened.offset, what);
+    let plain = Bytes::from(key.open(opened.packing, sealed, limit).map_err(damaged)?);
+    let mut reader = TarReader { plain: &plain, at: 0 };
+    let global = global_header(bundle, opened.number)?;
+    if reader.take(global.len() as u64).as_deref() != Some(global.as_slice()) {
+        return Err(damaged("it belongs to another bundle or another place".into()));
+    }
+    let mut entries = Vec::new();
+    while let Some((line, at)) = reader.entry().map_err(damaged)? {
+        let (length, zstd) = (sealed.len() as u64, opened.packing == Packing::Zstd);
+        let place = Place { segment: opened.number, zstd, offset: opened.offset, length, at };
+        let line = IndexLine { place: Some(place), ..line };
+        let body = slice(&plain, at, line.size).ok_or_else(|| damaged("it ends inside an entry".into()))?;
+        let hash = line.hash.unwrap_or_else(|| Hash::blake3(&body));
+        if hash.again(&body) != hash {
+            return Err(damaged(format!("the bytes of {} do not have the hash {hash}", line.path)));
+        }
+        let entry = Entry {
+            path: line.path.clone(),
+            body,
+            packing: opened.packing,
+            hash: Some(hash),
+            metadata: line.metadata.clone(),
+            rotten: line.rotten,
+        };
+        entries.push((entry, line));
+    }
+    Ok(entries)
+}
+
+fn slice(plain: &Bytes, at: u64, size: u64) -> Option<Bytes> {
+    let at = usize::try_from(at).ok()?;
+    let end = at.checked_add(usize::try_from(size).ok()?)?;
+    (end <= plain.len()).then(|| plain.slice(at..end))
+}
+
+/// Walks the tar of an opened segment.
+struct TarReader<'a> {
+    plain: &'a Bytes,
+    at: u64,
+}
+
+impl TarReader<'_> {
+    fn take(&mut self, size: u64) -> Option<Bytes> {
+        let taken = slice(self.plain, self.at, size)?;
+        self.at += size;
+        Some(taken)
+    }
+
+    /// The next entry's line, and where its body begins; `None` at the end.
+    fn entry(&mut self) -> std::result::Result<Option<(IndexLine, u64)>, String> {
+        const CUT: &str = "it ends inside an entry";
+        let begin = self.at;
+        let rest = self.plain.len() as u64 - begin;
+        if rest == END as u64 && self.plain.iter().rev().take(END).all(|&b| b == 0) {
+            return Ok(None);
+        }
+        let mut block = self.take(BLOCK).ok_or(CUT)?;
+        let mut records = Bytes::new();
+        let mut header = Header::from_byte_slice(&block).clone();
+        if header.entry_type().is_pax_local_extensions() {
+            let size = header.raw_entry_size().map_err(|_| "a size is not a number")?;
+            if size > RECORDS_MAX {
+                return Err("an entry's records are too large".into());
+            }
+            records = self.take(size).ok_or(CUT)?;
+            self.take(padding(size)).ok_or(CUT)?;
+            block = self.take(BLOCK).ok_or(CUT)?;
+            header = Header::from_byte_slice(&block).clone();
+        }
+        let size = header.raw_entry_size().map_err(|_| "a size is not a number")?;
+        let field = block.get(..100).unwrap_or_default();
+        let name = field.split(|&b| b == 0).next().unwrap_or_default();
+        let name = std::str::from_utf8(name).map_err(|_| "a name is not text")?;
+        let line = parse_records(&records, name, size)?;
+        let at = self.at;
+        // Everything but the fields just read is fixed: what was written must be what would be written.
+        let canonical = entry_headers(&line).map_err(|e| e.to_string())?;
+        if slice(self.plain, begin, at - begin).as_deref() != Some(canonical.as_slice()) {
+            return Err(format!("the header of {name:?} is not canonical"));
+        }
+        self.take(size).ok_or(CUT)?;
+        let pad = self.take(padding(size)).ok_or(CUT)?;
+        if pad.iter().any(|&b| b != 0) {
+            return Err(format!("the padding of {name:?} is not zero"));
+        }
+        Ok(Some((line, at)))
+    }
+}
+
+fn zeros(count: u64) -> Bytes {
+    const ZEROS: &[u8] = &[0; END];
+    Bytes::from_static(ZEROS.get(..usize::try_from(count).unwrap_or_default()).unwrap_or_default())
+}
+
+/// The hash that an entry's path implies: that of an intact chunk.
+fn implied_hash(path: &str, rotten: bool) -> Option<Hash> {
+    (!rotten && path.starts_with("objects/chunk/"))
+        .then(|| Key::from_path(path)?.chunk())
+        .flatten()
+        .map(|chunk| Hash::Blake2b(chunk.id))
+}
+
+fn ustar(name: &str, size: u64, kind: EntryType) -> [u8; 512] {
+    let mut header = Header::new_ustar();
+    let length = name.len().min(100);
+    if let Some(ustar) = header.as_ustar_mut() {
+        ustar.name[..length].copy_from_slice(&name.as_bytes()[..length]);
+    }
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(size);
+    header.set_mtime(0);
+    header.set_entry_type(kind);
+    header.set_cksum();
+    *header.as_bytes()
+}
+
+/// The pax header that opens each segment.
+fn global_header(bundle: Uuid, number: u64) -> Result<Vec<u8>> {
+    let mut records = Vec::new();
+    record(&mut records, "PACHARC.bundle", &bundle.to_string());
+    record(&mut records, "PACHARC.segment", &number.to_string());
+    Ok(with_padding(ustar(GLOBAL_NAME, records.len() as u64, EntryType::XGlobalHeader).to_vec(), &records))
+}
+
+/// The headers of an entry, pax records included.
+fn entry_headers(line: &IndexLine) -> Result<Vec<u8>> {
+    check_path(&line.path)?;
+    let mut records = Vec::new();
+    if line.path.len() > 100 {
+        record(&mut records, "path", &line.path);
+    }
+    if let Some(hash) = line.hash
+        && implied_hash(&line.path, line.rotten) != Some(hash)
+    {
+        record(&mut records, "PACHARC.hash", &hash.to_string());
+    }
+    if !line.metadata.is_empty() {
+        record(&mut records, "PACHARC.metadata", &serde_json::to_string(&line.metadata).unwrap_or_default());
+    }
+    if line.rotten {
+        record(&mut records, "PACHARC.rotten", "1");
+    }
+    if records.len() as u64 > RECORDS_MAX {
+        let why = format!("an entry's metadata have at most {RECORDS_MAX} bytes");
+        return Err(Error::TooLarge { what: line.path.clone(), why });
+    }
+    let mut headers = Vec::with_capacity(3 * BLOCK_LENGTH);
+    if !records.is_empty() {
+        let local = ustar(LOCAL_NAME, records.len() as u64, EntryType::XHeader).to_vec();
+        headers = with_padding(local, &records);
+    }
+    headers.extend_from_slice(&ustar(&line.path, line.size, EntryType::Regular));
+    Ok(headers)
+}
+
+fn with_padding(mut header: Vec<u8>, content: &[u8]) -> Vec<u8> {
+    header.extend_from_slice(content);
+    header.extend_from_slice(&zeros(padding(content.len() as u64)));
+    header
+}
+
+/// Appends a pax record: its length, which counts itself, then `name=value` and a line end.
+fn record(records: &mut Vec<u8>, name: &str, value: &str) {
+    let rest = name.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while length != rest + length.to_string().len() {
+        length = rest + length.to_string().len();
+    }
+    records.extend_from_slice(format!("{length} {name}={value}\n").as_bytes());
+}
+
+/// Reads the records of an entry into its line. What is not understood is refused by the comparison that follows.
+fn parse_records(records: &[u8], name: &str, size: u64) -> std::result::Result<IndexLine, String> {
+    let mut line = IndexLine {
+        path: name.to_owned(),
+        size,
+        hash: None,
+        place: None,
+        pieces: None,
+        metadata: Metadata::default(),
+        rotten: false,
+    };
+    let mut rest = std::str::from_utf8(records).map_err(|_| "its records are not UTF-8")?;
+    while !rest.is_empty() {
+        const MALFORMED: &str = "its records are malformed";
+        let (length, _) = rest.split_once(' ').ok_or(MALFORMED)?;
+        let length: usize = length.parse().map_err(|_| MALFORMED)?;
+        let (record, more) = rest.split_at_checked(length).ok_or(MALFORMED)?;
+        let (_, record) = record.split_once(' ').ok_or(MALFORMED)?;
+        let (name, value) = record.strip_suffix('\n').and_then(|r| r.split_once('=')).ok_or(MALFORMED)?;
+        match name {
+            "path" => line.path = value.to_owned(),
+            "PACHARC.hash" => line.hash = Some(value.parse().map_err(str::to_owned)?),
+            "PACHARC.metadata" => line.metadata = serde_json::from_str(value).map_err(|e| e.to_string())?,
+            "PACHARC.rotten" => line.rotten = true,
+            other => return Err(format!("it has the unknown record {other:?}")),
+        }
+        rest = more;
+    }
+    if line.hash.is_none() {
+        line.hash = implied_hash(&line.path, line.rotten);
+    }
+    if line.hash.is_none() {
+        return Err(format!("{} has no hash", line.path));
+    }
+    Ok(line)
+}
+
+/// Refuses paths that are not relative, plain ASCII, and made of real components.
+pub(crate) fn check_path(path: &str) -> Result<()> {
+    let sound = path.len() <= PATH_MAX
+        && path.bytes().all(|b| b.is_ascii_graphic())
+        && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
+    if sound {
+        return Ok(());
+    }
+    let why = "paths are relative, printable ASCII, of at most 16 KiB, without empty, `.` or `..` components";
+    Err(Error::TooLarge { what: format!("the path {path:?}"), why: why.into() })
+}
+
+/// The index line of an object in pieces.
+pub(crate) fn joined_line(
+    path: String,
+    size: u64,
+    hash: Hash,
+    pieces: Pieces,
+    metadata: Metadata,
+    rotten: bool,
+) -> IndexLine {
+    IndexLine { path, size, hash: Some(hash), place: None, pieces: Some(pieces), metadata, rotten }
+}

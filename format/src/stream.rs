@@ -1,0 +1,498 @@
+//! Reading a bundle in one pass, from its first byte to its last, and checking all of it on the way.
+//!
+//! Without a key every byte is checked against the bundle's own sums. With it, segments are opened on blocking threads,
+//! ahead of whoever consumes them, and everything that is told twice must agree (SPEC §11).
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use tokio::io::AsyncRead;
+use tokio::task::JoinHandle;
+
+use crate::about::{ABOUT_LIMIT, About, Head};
+use crate::catalog::slot_hash;
+use crate::check::{CatalogCheck, EntryCheck};
+use crate::container::{ContainerReader, EntryHeader};
+use crate::entry::{Entry, Packing};
+use crate::error::{Error, Result};
+use crate::grammar::{Grammar, Part};
+use crate::index::{CatalogLine, IndexLine, ShardHead, ShardKind, lines};
+use crate::keyslot::{self, SLOT, SLOT_MAX, Unlock};
+use crate::manifest::{CatalogBlock, Manifest};
+use crate::seal::BundleKey;
+use crate::segment::{self, SegmentPlace};
+use crate::sums::Sums;
+use crate::trailer::{Extent, TRAILER, Trailer};
+
+/// Largest `manifest.json` and `head.json` that a reader accepts, in bytes.
+pub(crate) const JSON_LIMIT: usize = 64 << 20;
+/// Largest signature file.
+const SIGNATURE_LIMIT: u64 = 4096;
+/// Entries whose damage is remembered by name.
+const REMEMBERED: usize = 1000;
+
+/// How a bundle is read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadOptions<'a> {
+    /// Segments opened at a time; at least 1.
+    pub jobs: usize,
+    /// Bytes of sealed segments that are read ahead; one segment is always read.
+    pub memory: usize,
+    /// Where the sums are kept until they can be compared.
+    pub temp_dir: &'a Path,
+}
+
+/// What comes out of a bundle.
+#[derive(Debug)]
+pub enum Found {
+    /// What was known at the start.
+    Head(Box<Head>),
+    /// The entries of one segment, each with its bytes checked.
+    Entries(Vec<(Entry, IndexLine)>),
+    /// A block of the catalog.
+    Catalog(Vec<CatalogLine>),
+    /// The manifest. It is not proved before [`Found::End`] has come.
+    Manifest(Box<Manifest>),
+    /// Something was checked that has nothing to tell (or cannot be opened without a key).
+    Passed,
+    /// Something is damaged, but what comes after it can still be read.
+    Damage(Error),
+    /// The end: everything agrees, unless damage was told.
+    End {
+        /// The bundle's id, in hex.
+        id: String,
+        /// Bytes of the file.
+        bytes: u64,
+    },
+}
+
+/// Reads a bundle front to back.
+pub struct BundleStream<'a, R> {
+    container: ContainerReader<R>,
+    grammar: Grammar,
+    options: ReadOptions<'a>,
+    about: About,
+    slot: SlotFound,
+    slot2: SlotFound,
+    key: Option<BundleKey>,
+    working: FuturesOrdered<JoinHandle<Result<Worked>>>,
+    working_bytes: usize,
+    finished_reading: bool,
+    sums: Sums,
+    sums_before_manifest: String,
+    entries: EntryCheck,
+    catalog: CatalogCheck,
+    shards: u64,
+    segments: u64,
+    manifest: Option<(Extent, Option<Manifest>)>,
+    suspects: Vec<String>,
+    named: HashSet<String>,
+    damaged: bool,
+    ended: bool,
+}
+
+/// A key slot, as it was found.
+#[derive(Default)]
+struct SlotFound {
+    extent: Extent,
+    key: Bytes,
+    key_offset: u64,
+    hash: [u8; 32],
+    /// Whether the padding is zero, as it must be.
+    zero: bool,
+}
+
+/// An outer entry after its blocking thread.
+struct Worked {
+    part: Part,
+    header: EntryHeader,
+    hash: blake3::Hash,
+    sealed: usize,
+    opened: std::result::Result<Opened, Error>,
+}
+
+enum Opened {
+    /// There is no key, or nothing to open.
+    Closed,
+    Plain(Vec<u8>),
+    Entries(Vec<(Entry, IndexLine)>),
+}
+
+impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
+    /// Reads what stands in clear at the start, and the first key slot.
+    ///
+    /// # Errors
+    /// [`Error::NotABundle`], [`Error::UnknownFormat`], [`Error::UnknownFeature`], damage, [`Error::Read`].
+    pub async fn open(input: R, options: ReadOptions<'a>) -> Result<Self> {
+        let mut stream = Self {
+            container: ContainerReader::new(input),
+            grammar: Grammar::default(),
+            options,
+            about: About::default(),
+            slot: SlotFound::default(),
+            slot2: SlotFound::default(),
+            key: None,
+            working: FuturesOrdered::new(),
+            working_bytes: 0,
+            finished_reading: false,
+            sums: Sums::new(options.temp_dir)?,
+            sums_before_manifest: String::new(),
+            entries: EntryCheck::default(),
+            catalog: CatalogCheck::default(),
+            shards: 0,
+            segments: 0,
+            manifest: None,
+            suspects: Vec::new(),
+            named: HashSet::new(),
+            damaged: false,
+            ended: false,
+        };
+        for _ in [Part::Readme, Part::About] {
+            let (part, header) = stream.next_part().await?;
+            let content = stream.container.read_all(ABOUT_LIMIT).await?;
+            stream.sums.add(&header.name, &blake3::hash(&content))?;
+            if part == Part::About {
+                stream.about = About::from_json(&content, header.offset)?;
+            }
+        }
+        let folder = crate::writer::folder(stream.about.bundle);
+        if stream.container.folder() != Some(&folder) {
+            return Err(Error::damaged("bundle.json", 0, format!("its bundle does not lie in {folder}")));
+        }
+        stream.slot = stream.read_slot().await?;
+        Ok(stream)
+    }
+
+    /// `bundle.json`. In clear, hence not proved before the manifest has come.
+    #[must_use]
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// The kinds of recipients that the first key slot names.
+    #[must_use]
+    pub fn recipients(&self) -> Vec<String> {
+        keyslot::kinds(&self.slot.key)
+    }
+
+    /// Bytes read so far.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.container.offset()
+    }
+
+    /// The bundle's key, out of the first slot. CPU-bound for a passphrase (about a second).
+    ///
+    /// # Errors
+    /// [`Error::WrongIdentity`], [`Error::WrongPassphrase`], [`Error::KindOfKey`], damage of the slot.
+    pub fn unlock(&mut self, unlock: &Unlock) -> Result<()> {
+        let (bundle, key) = keyslot::open(&self.slot.key, self.slot.key_offset, unlock)?;
+        if bundle != self.about.bundle {
+            return Err(Error::damaged("bundle.key.age", self.slot.key_offset, "it holds the key of another bundle"));
+        }
+        self.key = Some(key);
+        Ok(())
+    }
+
+    /// Goes on with a key that was had elsewhere: from the second slot, where the first is damaged.
+    pub fn unlock_with(&mut self, key: BundleKey) {
+        self.key = Some(key);
+    }
+
+    /// What comes next; `None` after [`Found::End`].
+    ///
+    /// # Errors
+    /// Damage after which nothing can be read; [`Error::Read`], [`Error::Spool`].
+    pub async fn next(&mut self) -> Result<Option<Found>> {
+        while !self.finished_reading && self.has_room() {
+            self.read_part().await?;
+        }
+        let Some(worked) = self.working.next().await else {
+            if std::mem::replace(&mut self.ended, true) {
+                return Ok(None);
+            }
+            return self.end().await.map(Some);
+        };
+        let worked = worked.map_err(|e| Error::Worker(e.to_string()))??;
+        self.working_bytes -= worked.sealed;
+        if worked.part == Part::Manifest {
+            self.sums_before_manifest = self.sums.hash().to_hex().to_string();
+        }
+        if worked.part.has_sum() {
+            self.sums.add(&worked.header.name, &worked.hash)?;
+        }
+        match self.take(worked) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) => Ok(Some(self.damage(error))),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.working.is_empty() || (self.working.len() <= self.options.jobs && self.working_bytes < self.options.memory)
+    }
+
+    fn damage(&mut self, error: Error) -> Found {
+        self.damaged = true;
+        if let Error::Damaged { entry, .. } = &error
+            && self.named.len() < REMEMBERED
+        {
+            self.named.insert(entry.clone());
+        }
+        Found::Damage(error)
+    }
+
+    async fn next_part(&mut self) -> Result<(Part, EntryHeader)> {
+        let at = self.container.offset();
+        let Some(header) = self.container.next().await? else {
+            return Err(Error::Torn { offset: self.container.offset(), what: "without all its parts".into() });
+        };
+        match self.grammar.next(&header.name) {
+            Some(part) => Ok((part, header)),
+            None if at == 0 => Err(Error::NotABundle(format!("it begins with {:?}", header.name))),
+            None => Err(Error::damaged(&header.name, header.offset, "it may not stand here")),
+        }
+    }
+
+    async fn read_slot(&mut self) -> Result<SlotFound> {
+        let (_, header) = self.next_part().await?;
+        let key = self.container.read_all(SLOT_MAX).await?;
+        self.read_padding(header, key).await
+    }
+
+    /// Reads the padding that follows `key`, and checks the slot's size.
+    async fn read_padding(&mut self, header: EntryHeader, key: Bytes) -> Result<SlotFound> {
+        let (_, padding_header) = self.next_part().await?;
+        let padding = self.container.read_all(SLOT_MAX).await?;
+        let offset = header.offset - 512;
+        let length = padding_header.offset + padding.len().next_multiple_of(512) as u64 - offset;
+        if !length.is_multiple_of(SLOT) {
+            return Err(Error::damaged(&padding_header.name, padding_header.offset, "it does not fill the key's slot"));
+        }
+        let hash = slot_hash(&key, &padding);
+        let zero = padding.iter().all(|&b| b == 0);
+        Ok(SlotFound { extent: Extent { offset, length }, key, key_offset: header.offset, hash, zero })
+    }
+
+    /// Reads one outer entry, and hands it to a blocking thread if there is anything to work on.
+    async fn read_part(&mut self) -> Result<()> {
+        let (part, header) = self.next_part().await?;
+        match part {
+            Part::Key2 => {
+                let key = self.container.read_all(SLOT_MAX).await?;
+                self.slot2 = self.read_padding(header, key).await?;
+                return Ok(());
+            }
+            // What follows the sums is small and needs all the rest: it is read in `end`.
+            Part::Manifest => self.finished_reading = true,
+            _ => {}
+        }
+        let limit = match part {
+            Part::Manifest | Part::Head => JSON_LIMIT as u64,
+            _ => self.about.sealed_limit(),
+        };
+        let sealed = self.container.read_all(limit).await?;
+        self.working_bytes += sealed.len();
+        let (key, bundle, plain_limit) = (self.key.clone(), self.about.bundle, self.about.plain_limit());
+        self.working.push_back(tokio::task::spawn_blocking(move || {
+            let hash = blake3::hash(&sealed);
+            let opened = match (&key, part) {
+                (None, _) => Ok(Opened::Closed),
+                (Some(key), Part::Segment { number, packing }) => {
+                    let place = SegmentPlace { number, packing, offset: header.offset };
+                    segment::open(key, bundle, place, &sealed, plain_limit).map(Opened::Entries)
+                }
+                (Some(key), _) => {
+                    let limit = if matches!(part, Part::Shard { .. }) { plain_limit } else { JSON_LIMIT };
+                    let plain = key.open(Packing::Zstd, &sealed, limit);
+                    plain.map(Opened::Plain).map_err(|what| Error::damaged(&header.name, header.offset, what))
+                }
+            };
+            Ok(Worked { part, header, hash, sealed: sealed.len(), opened })
+        }));
+        Ok(())
+    }
+
+    /// Takes what a blocking thread has made, in the order of the file.
+    fn take(&mut self, worked: Worked) -> Result<Found> {
+        let Worked { part, header, hash, sealed, opened } = worked;
+        let damaged = |what: String| Error::damaged(&header.name, header.offset, what);
+        let extent = Extent { offset: header.offset, length: sealed as u64 };
+        match part {
+            Part::Segment { .. } => self.segments += 1,
+            Part::Shard { kind: ShardKind::Index, .. } => self.shards += 1,
+            Part::Manifest => self.manifest = Some((extent, None)),
+            _ => {}
+        }
+        match (part, opened?) {
+            (_, Opened::Entries(entries)) => {
+                for (entry, line) in &entries {
+                    self.entries.entry(entry, line).map_err(damaged)?;
+                }
+                Ok(Found::Entries(entries))
+            }
+            (Part::Head, Opened::Plain(plain)) => {
+                let head: Head = serde_json::from_slice(&plain).map_err(|e| damaged(e.to_string()))?;
+                if head.bundle != self.about.bundle {
+                    return Err(damaged("it belongs to another bundle".into()));
+                }
+                Ok(Found::Head(Box::new(head)))
+            }
+            (Part::Shard { number, kind }, Opened::Plain(plain)) => {
+                let head = ShardHead { bundle: self.about.bundle, part: kind, number };
+                let block = CatalogBlock {
+                    first: String::new(),
+                    number,
+                    offset: extent.offset,
+                    length: extent.length,
+                    hash: hash.to_hex().to_string(),
+                };
+                self.shard(&plain, head, block).map_err(damaged)
+            }
+            (Part::Manifest, Opened::Plain(plain)) => {
+                let manifest: Manifest = serde_json::from_slice(&plain).map_err(|e| damaged(e.to_string()))?;
+                if manifest.about != self.about {
+                    return Err(damaged("bundle.json is not the one that was sealed".into()));
+                }
+                if manifest.sums != self.sums_before_manifest && !self.damaged {
+                    return Err(damaged("entries before it are not those that it was written for".into()));
+                }
+                self.manifest = Some((extent, Some(manifest.clone())));
+                Ok(Found::Manifest(Box::new(manifest)))
+            }
+            _ => Ok(Found::Passed),
+        }
+    }
+
+    fn shard(&mut self, plain: &[u8], head: ShardHead, block: CatalogBlock) -> std::result::Result<Found, String> {
+        let mut lines = lines(plain, head)?;
+        match head.part {
+            ShardKind::Index => match self.entries.shard(lines) {
+                // After damage the entries are not all there: what is left cannot agree.
+                Err(what) if !self.damaged => Err(what),
+                _ => Ok(Found::Passed),
+            },
+            ShardKind::Catalog => {
+                let mut found = Vec::new();
+                for text in lines {
+                    let (line, json) = CatalogLine::parse(text)?;
+                    self.catalog.line(&line, json)?;
+                    found.push(line);
+                }
+                let first = found.first().map(|line| line.entry.path.clone()).unwrap_or_default();
+                self.catalog.block(CatalogBlock { first, ..block });
+                Ok(Found::Catalog(found))
+            }
+            ShardKind::Directory => {
+                let first = lines.next().ok_or("it is empty")?;
+                let told: CatalogBlock = serde_json::from_str(first).map_err(|e| e.to_string())?;
+                let block = CatalogBlock { first: told.first, ..block };
+                let checked = self.catalog.directory(block, std::iter::once(first).chain(lines));
+                if self.damaged { Ok(Found::Passed) } else { checked.map(|()| Found::Passed) }
+            }
+        }
+    }
+
+    /// Sums, signature, TRAILER, the end of the file, and that all of it agrees.
+    async fn end(&mut self) -> Result<Found> {
+        let (_, sums_header) = self.next_part().await?;
+        let sums_hash = self.compare_sums().await?;
+        let mut signature = (Extent::default(), [0; 32]);
+        let trailer = loop {
+            let (part, header) = self.next_part().await?;
+            match part {
+                Part::Signature => {
+                    let content = self.container.read_all(SIGNATURE_LIMIT).await?;
+                    let extent = Extent { offset: header.offset, length: content.len() as u64 };
+                    signature = (extent, *blake3::hash(&content).as_bytes());
+                }
+                _ => {
+                    let content = self.container.read_all(TRAILER as u64).await?;
+                    break Trailer::from_bytes(&content, header.offset)?;
+                }
+            }
+        };
+        if self.container.next().await?.is_some() || !self.grammar.may_end() {
+            return Err(Error::damaged("the end of the file", self.container.offset(), "an entry follows TRAILER"));
+        }
+
+        if sums_hash.as_bytes() != &trailer.id {
+            self.suspects = vec!["BLAKE3SUMS".into()];
+        }
+        let known = &self.named;
+        if let Some(suspect) = self.suspects.iter().find(|name| !known.contains(*name)).cloned() {
+            let more = self.suspects.len() - 1;
+            let others = if more > 0 { format!(", nor have {more} others theirs") } else { String::new() };
+            let what = format!("it does not have the hash that the bundle's sums give it{others}");
+            return Ok(self.damage(Error::damaged(suspect, sums_header.offset, what)));
+        }
+        if let Err(error) = self.agree(&trailer, sums_header, signature) {
+            return Ok(self.damage(error));
+        }
+        Ok(Found::End { id: hex::encode(trailer.id), bytes: self.container.offset() })
+    }
+
+    /// Reads `BLAKE3SUMS` beside the lines that should stand there; differing names go to the suspects.
+    async fn compare_sums(&mut self) -> Result<blake3::Hash> {
+        let mut hasher = blake3::Hasher::new();
+        let mut expected = self.sums.reader()?;
+        let mut rest = String::new();
+        loop {
+            let bytes = self.container.read(1 << 16).await?;
+            hasher.update(&bytes);
+            rest.push_str(&String::from_utf8_lossy(&bytes));
+            while let Some(end) = rest.find('\n') {
+                let mut ours = String::new();
+                std::io::BufRead::read_line(&mut expected, &mut ours).map_err(Error::Read)?;
+                if ours != rest[..=end] && self.suspects.len() < REMEMBERED {
+                    self.suspects.push(ours.trim_end().split("  ").nth(1).unwrap_or("BLAKE3SUMS").to_owned());
+                }
+                rest.drain(..=end);
+            }
+            if bytes.is_empty() {
+                break;
+            }
+            if rest.len() > 4096 {
+                self.suspects.push("BLAKE3SUMS".into());
+                rest.clear();
+            }
+        }
+        let mut left = String::new();
+        std::io::BufRead::read_line(&mut expected, &mut left).map_err(Error::Read)?;
+        if !left.is_empty() || !rest.is_empty() {
+            self.suspects.push("BLAKE3SUMS".into());
+        }
+        Ok(hasher.finalize())
+    }
+
+    /// TRAILER and manifest against what was read.
+    fn agree(&self, trailer: &Trailer, sums: EntryHeader, signature: (Extent, [u8; 32])) -> Result<()> {
+        let wrong = |entry: &str, at, what: &str| Err(Error::damaged(entry, at, what));
+        let at = self.container.offset();
+        for (slot, name) in [(&self.slot, "bundle.key.age"), (&self.slot2, "bundle.key.2.age")] {
+            if slot.hash != trailer.key_hash || !slot.zero {
+                return wrong(name, slot.extent.offset, "the key's slot does not have the hash in TRAILER");
+            }
+        }
+        let manifest_extent = self.manifest.as_ref().map(|(extent, _)| *extent).unwrap_or_default();
+        let told = [trailer.manifest, trailer.sums, trailer.key, trailer.key2, trailer.signature];
+        let sums = Extent { offset: sums.offset, length: self.sums.bytes() };
+        let found = [manifest_extent, sums, self.slot.extent, self.slot2.extent, signature.0];
+        if told != found || trailer.signature_hash != signature.1 {
+            return wrong("TRAILER", at, "it does not describe this file");
+        }
+        if let Some((_, Some(manifest))) = &self.manifest
+            && !self.damaged
+        {
+            let damaged = |what: String| Error::damaged("manifest.json.zst.age", manifest_extent.offset, what);
+            self.entries.finish().map_err(damaged)?;
+            self.catalog.finish(manifest, &self.entries, self.shards).map_err(damaged)?;
+            if manifest.totals.segments != self.segments {
+                return Err(damaged("the number of segments differs from what is in the bundle".into()));
+            }
+        }
+        Ok(())
+    }
+}

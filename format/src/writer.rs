@@ -1,0 +1,296 @@
+//! Writing a bundle in one pass: entries go in, in any order; segments are sealed on blocking threads and appended in
+//! order; index shards follow them.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use tokio::io::AsyncWrite;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::about::{About, Head};
+use crate::catalog::CatalogWriter;
+use crate::container::ContainerWriter;
+use crate::entry::{Entry, Packing};
+use crate::error::{Error, Result};
+use crate::fingerprint::Fingerprint;
+use crate::index::{IndexLine, ShardHead, ShardKind, head_line};
+use crate::keyslot::{KeySlot, Lock};
+use crate::manifest::Totals;
+use crate::seal::BundleKey;
+use crate::segment::{Form, OVERHEAD, SealedSegment, SegmentBuilder};
+use crate::spool::{Sorted, Spool};
+use crate::sums::Sums;
+use crate::trailer::Extent;
+use crate::{FORMAT, readme};
+
+/// Plaintext of an index shard or catalog block, in bytes.
+pub(crate) const SHARD: usize = 1 << 20;
+
+/// How a bundle is written.
+pub struct WriterOptions {
+    /// The bundle's UUID.
+    pub bundle: Uuid,
+    /// When it was begun (RFC 3339, UTC).
+    pub created: String,
+    /// The version of the program that writes.
+    pub version: String,
+    /// Who can open it.
+    pub lock: Lock,
+    /// Segments sealed at a time; at least 1.
+    pub jobs: usize,
+    /// A segment is sealed when it has about this many bytes.
+    pub segment_target: usize,
+    /// The most bytes that one entry may have.
+    pub entry_limit: usize,
+    /// zstd's level.
+    pub level: i32,
+    /// Where more than [`Self::spool_memory`] of index spills to.
+    pub temp_dir: PathBuf,
+    /// Bytes of index that are held in memory.
+    pub spool_memory: usize,
+}
+
+/// What a bundle was when it was complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The bundle's id, in hex.
+    pub id: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// The sizes of everything.
+    pub totals: Totals,
+}
+
+/// Writes a bundle. Dropped before the end it leaves a torn one.
+pub struct BundleWriter<W> {
+    pub(crate) core: Core<W>,
+    raw: SegmentBuilder,
+    zstd: SegmentBuilder,
+    sealing: FuturesOrdered<JoinHandle<Result<SealedSegment>>>,
+    jobs: usize,
+    segment_target: usize,
+    entry_limit: usize,
+    next_segment: u64,
+    spool: Spool,
+    shard: String,
+}
+
+/// What entries and catalog share: the container, the key, the sums.
+pub(crate) struct Core<W> {
+    pub(crate) container: ContainerWriter<W>,
+    pub(crate) sums: Sums,
+    pub(crate) key: BundleKey,
+    pub(crate) slot: KeySlot,
+    pub(crate) slot_extent: Extent,
+    pub(crate) form: Form,
+    pub(crate) about: About,
+    pub(crate) totals: Totals,
+    pub(crate) fingerprint: Fingerprint,
+}
+
+impl<W: AsyncWrite + Unpin> Core<W> {
+    /// Appends an entry that the sums cover.
+    pub(crate) async fn append(&mut self, name: &str, content: &[u8]) -> Result<Extent> {
+        self.append_hashed(name, content, &blake3::hash(content)).await
+    }
+
+    async fn append_hashed(&mut self, name: &str, content: &[u8], hash: &blake3::Hash) -> Result<Extent> {
+        let offset = self.container.append(name, content).await?;
+        self.sums.add(name, hash)?;
+        Ok(Extent { offset, length: content.len() as u64 })
+    }
+
+    /// Seals text and appends it. Gives the extent and the hash of the sealed bytes.
+    pub(crate) async fn append_sealed(&mut self, name: &str, plain: Bytes) -> Result<(Extent, blake3::Hash)> {
+        let (key, level) = (self.key.clone(), self.form.level);
+        let sealed = tokio::task::spawn_blocking(move || key.seal(Packing::Zstd, level, &[plain]));
+        let sealed = sealed.await.map_err(|e| Error::Worker(e.to_string()))??;
+        let hash = blake3::hash(&sealed);
+        Ok((self.append_hashed(name, &sealed, &hash).await?, hash))
+    }
+
+    /// Appends the key slot, `suffix` telling the second from the first.
+    pub(crate) async fn append_slot(&mut self, suffix: &str) -> Result<Extent> {
+        let offset = self.container.offset();
+        self.container.append(&format!("bundle.key{suffix}.age"), &self.slot.key).await?;
+        self.container.append(&format!("PADDING{suffix}"), &self.slot.padding).await?;
+        Ok(Extent { offset, length: self.container.offset() - offset })
+    }
+}
+
+impl<W: AsyncWrite + Unpin> BundleWriter<W> {
+    /// Begins a bundle: writes what stands in clear, the key slot, and `head` (its `bundle` is filled in).
+    ///
+    /// # Errors
+    /// [`Error::Write`], [`Error::Key`] where a recipient cannot be used, [`Error::Spool`].
+    pub async fn create(output: W, options: WriterOptions, head: Head) -> Result<Self> {
+        let about = About {
+            format: FORMAT,
+            bundle: options.bundle,
+            created: options.created.clone(),
+            pacharc: options.version.clone(),
+            required: Vec::new(),
+            optional: Vec::new(),
+            largest_segment: (options.entry_limit + options.segment_target + OVERHEAD).max(2 * SHARD) as u64,
+            volume: 1,
+        };
+        about.check(0)?;
+        let key = BundleKey::generate();
+        let (sealed_key, created) = (key.clone(), options.created);
+        // A passphrase takes scrypt a second.
+        let slot =
+            tokio::task::spawn_blocking(move || KeySlot::seal(&sealed_key, options.bundle, &created, &options.lock));
+        let slot = slot.await.map_err(|e| Error::Worker(e.to_string()))??;
+        let folder = folder(options.bundle);
+        let mut core = Core {
+            container: ContainerWriter::new(output, folder),
+            sums: Sums::new(&options.temp_dir)?,
+            key,
+            slot,
+            slot_extent: Extent::default(),
+            form: Form { bundle: options.bundle, level: options.level },
+            about,
+            totals: Totals::default(),
+            fingerprint: Fingerprint::default(),
+        };
+        core.append("README.txt", readme::text().as_bytes()).await?;
+        let about = core.about.to_json();
+        core.append("bundle.json", about.as_bytes()).await?;
+        core.slot_extent = core.append_slot("").await?;
+        let head = serde_json::to_vec(&Head { bundle: options.bundle, ..head });
+        let head = head.map_err(|e| Error::Worker(e.to_string()))?;
+        core.append_sealed("head.json.zst.age", head.into()).await?;
+        Ok(Self {
+            core,
+            raw: SegmentBuilder::default(),
+            zstd: SegmentBuilder::default(),
+            sealing: FuturesOrdered::new(),
+            jobs: options.jobs.max(1),
+            segment_target: options.segment_target,
+            entry_limit: options.entry_limit,
+            next_segment: 0,
+            spool: Spool::new(&options.temp_dir, options.spool_memory),
+            shard: String::new(),
+        })
+    }
+
+    /// Adds an entry. Entries of the same packing keep their order.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] where path or size break a limit, [`Error::Write`], [`Error::Spool`].
+    pub async fn add(&mut self, entry: Entry) -> Result<()> {
+        crate::segment::check_path(&entry.path)?;
+        if entry.body.len() > self.entry_limit {
+            let why = format!("entries of this bundle have at most {} bytes", self.entry_limit);
+            return Err(Error::TooLarge { what: entry.path, why });
+        }
+        let packing = entry.packing;
+        let builder = if packing == Packing::Raw { &mut self.raw } else { &mut self.zstd };
+        builder.push(entry);
+        if builder.bytes() >= self.segment_target {
+            self.dispatch(packing).await?;
+        }
+        Ok(())
+    }
+
+    /// Seals what is open, and waits until everything added so far has been written.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub async fn flush(&mut self) -> Result<()> {
+        self.dispatch(Packing::Raw).await?;
+        self.dispatch(Packing::Zstd).await?;
+        while self.append_next().await? {}
+        Ok(())
+    }
+
+    /// The index lines of all that was flushed, as path and JSON, sorted by path.
+    ///
+    /// # Errors
+    /// [`Error::Spool`].
+    pub fn entries(&mut self) -> Result<Sorted> {
+        self.spool.sorted()
+    }
+
+    /// Bytes written so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.core.container.offset()
+    }
+
+    /// Ends the entries, and begins the catalog. The lines that must go into it are given beside.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub async fn finish_entries(mut self) -> Result<(CatalogWriter<W>, Sorted)> {
+        self.flush().await?;
+        self.flush_shard().await?;
+        let sorted = self.spool.sorted()?;
+        Ok((CatalogWriter::new(self.core), sorted))
+    }
+
+    /// Hands an open segment to a blocking thread, waiting while enough are under way.
+    async fn dispatch(&mut self, packing: Packing) -> Result<()> {
+        let builder = if packing == Packing::Raw { &mut self.raw } else { &mut self.zstd };
+        if builder.is_empty() {
+            return Ok(());
+        }
+        let builder = std::mem::take(builder);
+        while self.sealing.len() > self.jobs {
+            self.append_next().await?;
+        }
+        let (key, form, number) = (self.core.key.clone(), self.core.form, self.next_segment);
+        self.next_segment += 1;
+        self.sealing.push_back(tokio::task::spawn_blocking(move || builder.seal(&key, number, packing, &form)));
+        Ok(())
+    }
+
+    /// Appends the oldest segment under way; `false` if there is none.
+    async fn append_next(&mut self) -> Result<bool> {
+        let Some(sealed) = self.sealing.next().await else { return Ok(false) };
+        let sealed = sealed.map_err(|e| Error::Worker(e.to_string()))??;
+        let extent = self.core.append_hashed(&sealed.name(), &sealed.sealed, &sealed.hash).await?;
+        self.core.totals.segments += 1;
+        for line in sealed.lines(extent.offset) {
+            self.index(&line)?;
+        }
+        if self.shard.len() >= SHARD {
+            self.flush_shard().await?;
+        }
+        Ok(true)
+    }
+
+    fn index(&mut self, line: &IndexLine) -> Result<()> {
+        if line.place.is_some() {
+            self.core.totals.entries += 1;
+            self.core.totals.bytes += line.size;
+        }
+        let json = line.to_json();
+        self.core.fingerprint.add(json.as_bytes());
+        self.spool.push(line.path.as_bytes(), json.as_bytes())?;
+        self.shard.push_str(&json);
+        self.shard.push('\n');
+        Ok(())
+    }
+
+    async fn flush_shard(&mut self) -> Result<()> {
+        if self.shard.is_empty() {
+            return Ok(());
+        }
+        let number = self.core.totals.index_shards;
+        let head = ShardHead { bundle: self.core.form.bundle, part: ShardKind::Index, number };
+        let plain = head_line(head) + &std::mem::take(&mut self.shard);
+        self.core.append_sealed(&format!("index/{number:08}.jsonl.zst.age"), plain.into()).await?;
+        self.core.totals.index_shards += 1;
+        Ok(())
+    }
+}
+
+/// The one folder of a bundle.
+pub(crate) fn folder(bundle: Uuid) -> String {
+    let hex = bundle.simple().to_string();
+    format!("pacharc-{}/", hex.get(..8).unwrap_or_default())
+}

@@ -1,0 +1,309 @@
+//! Bundles that were written come back, through both readers; damage in any place is told.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use age::secrecy::SecretString;
+use age::x25519;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use pacharc_format::{
+    BundleReader, BundleStream, BundleWriter, Entry, Error, Found, Hash, Head, Key, Lock, Manifest, Metadata, Packing,
+    PieceWriter, RangeReader, ReadOptions, State, Unlock, WriterOptions, Written, inspect,
+    manifest::{Count, Objects},
+};
+use uuid::Uuid;
+
+struct Memory(Bytes);
+
+impl RangeReader for Memory {
+    fn length(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, std::io::Result<Bytes>> {
+        let offset = usize::try_from(offset).unwrap();
+        Box::pin(async move { Ok(self.0.slice(offset..offset + length)) })
+    }
+}
+
+fn options(lock: Lock, target: usize, entry_limit: usize) -> WriterOptions {
+    WriterOptions {
+        bundle: Uuid::new_v4(),
+        created: "2026-01-01T00:00:00Z".into(),
+        version: "0.0.0".into(),
+        lock,
+        jobs: 2,
+        segment_target: target,
+        entry_limit,
+        level: 3,
+        temp_dir: std::env::temp_dir(),
+        spool_memory: 1 << 20,
+    }
+}
+
+fn lock(identity: &x25519::Identity) -> Lock {
+    Lock::Recipients(vec![Box::new(identity.to_public())])
+}
+
+fn unlock(identity: &x25519::Identity) -> Unlock {
+    Unlock::Identities(vec![Box::new(identity.clone())])
+}
+
+fn object(key: &Key, body: &[u8]) -> Entry {
+    let metadata = Metadata { content_type: Some("text/plain".into()), ..Metadata::default() };
+    Entry { metadata, ..Entry::text(key.to_path(), body.to_vec()) }
+}
+
+fn chunk(body: Vec<u8>, generation: u64) -> Entry {
+    let Hash::Blake2b(id) = Hash::blake2b(&body) else { unreachable!() };
+    let key = pacharc_format::ChunkKey { id, generation }.key();
+    Entry { packing: Packing::Raw, hash: Some(Hash::Blake2b(id)), ..Entry::text(key.to_path(), body) }
+}
+
+/// Writes the entries; every object is live, or foreign where it is no chunk.
+async fn write(entries: Vec<Entry>, options: WriterOptions) -> (Bytes, Written) {
+    let mut writer = BundleWriter::create(Vec::new(), options, Head::default()).await.unwrap();
+    for entry in entries {
+        writer.add(entry).await.unwrap();
+    }
+    let (mut catalog, lines) = writer.finish_entries().await.unwrap();
+    let mut objects = Objects { closed: Some(true), ..Objects::default() };
+    for line in lines {
+        let (path, json) = line.unwrap();
+        let (path, json) = (String::from_utf8(path).unwrap(), String::from_utf8(json).unwrap());
+        let size = serde_json::from_str::<serde_json::Value>(&json).unwrap()["size"].as_u64().unwrap();
+        let state = match Key::from_path(&path) {
+            None => State::File,
+            Some(key) if key.chunk().is_some() => State::Live,
+            Some(_) => State::Foreign,
+        };
+        let count = |count: &mut Count| count.add(size);
+        match state {
+            State::Live => count(&mut objects.live),
+            State::Foreign => count(&mut objects.foreign),
+            _ => {}
+        }
+        catalog.push(state, &path, &json).await.unwrap();
+    }
+    let manifest = Manifest { objects: Some(objects), ..Manifest::default() };
+    let (output, written) = catalog.finish(manifest).await.unwrap();
+    assert_eq!(written.bytes, output.len() as u64);
+    (output.into(), written)
+}
+
+/// Reads front to back; gives what was in it, and the id.
+async fn stream(bundle: &[u8], key: Option<&Unlock>) -> Result<(BTreeMap<String, Entry>, String), Vec<Error>> {
+    let options = ReadOptions { jobs: 2, memory: 1 << 20, temp_dir: &std::env::temp_dir() };
+    let mut stream = BundleStream::open(bundle, options).await.map_err(|e| vec![e])?;
+    if let Some(key) = key {
+        stream.unlock(key).map_err(|e| vec![e])?;
+    }
+    let (mut entries, mut damage, mut end) = (BTreeMap::new(), Vec::new(), None);
+    loop {
+        match stream.next().await {
+            Ok(Some(Found::Entries(found))) => {
+                entries.extend(found.into_iter().map(|(entry, _)| (entry.path.clone(), entry)));
+            }
+            Ok(Some(Found::Damage(error))) => damage.push(error),
+            Ok(Some(Found::End { id, bytes })) => {
+                assert_eq!(bytes, bundle.len() as u64);
+                end = Some(id);
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(error) => {
+                damage.push(error);
+                break;
+            }
+        }
+    }
+    match end {
+        Some(id) if damage.is_empty() => Ok((entries, id)),
+        _ => Err(damage),
+    }
+}
+
+fn odd_entries() -> Vec<Entry> {
+    let mut entries = vec![
+        Entry::text("database/pachyderm/attempt-1/pre-data.sql", "SELECT 1;\n"),
+        chunk(Vec::new(), 7),
+        chunk(vec![7; 100_000], 8),
+    ];
+    for odd in ["../../etc/x", "/abs", "a//b", "a/", "a", "a/b", "a\nb", "é🦀", "", ".", "..", "%41", "a.attrs"] {
+        entries.push(object(&Key::from(odd), odd.as_bytes()));
+    }
+    entries.push(object(&Key::new([0xff, 0xfe, b'/', 0]), b"not UTF-8"));
+    entries.push(object(&Key::new(vec![b'k'; 1024]), b"long"));
+    entries.push(object(&Key::new(vec![b'.'; 1024]), b"dots"));
+    entries
+}
+
+#[tokio::test]
+async fn both_readers_give_back_what_was_written() {
+    let identity = x25519::Identity::generate();
+    for (target, limit) in [(1, 1 << 20), (64 << 10, 1 << 20), (8 << 20, 32 << 20)] {
+        let entries = odd_entries();
+        let (bundle, written) = write(entries.clone(), options(lock(&identity), target, limit)).await;
+        let (found, id) = stream(&bundle, Some(&unlock(&identity))).await.unwrap();
+        assert_eq!(id, written.id);
+        assert_eq!(found.len(), entries.len());
+        assert_eq!(stream(&bundle, None).await.unwrap().1, written.id);
+
+        let reader = BundleReader::open(Memory(bundle), &unlock(&identity)).await.unwrap();
+        for entry in &entries {
+            let hash = entry.hash.unwrap_or_else(|| Hash::blake3(&entry.body));
+            assert_eq!(found[&entry.path].hash, Some(hash));
+            assert_eq!(found[&entry.path].metadata, entry.metadata);
+            let line = reader.find(&entry.path).await.unwrap().unwrap();
+            assert_eq!(reader.read(&line.entry).await.unwrap(), entry.body);
+            assert_eq!(line.entry.metadata, entry.metadata);
+        }
+        assert!(reader.find("objects/other/none").await.unwrap().is_none());
+        let mut catalog = reader.catalog("");
+        let mut paths = Vec::new();
+        while let Some(lines) = catalog.next().await.unwrap() {
+            paths.extend(lines.into_iter().map(|line| line.entry.path));
+        }
+        assert!(paths.is_sorted() && paths.len() == entries.len());
+    }
+}
+
+#[tokio::test]
+async fn an_empty_bundle_is_a_bundle() {
+    let identity = x25519::Identity::generate();
+    let (bundle, written) = write(Vec::new(), options(lock(&identity), 1 << 20, 1 << 20)).await;
+    assert_eq!(stream(&bundle, Some(&unlock(&identity))).await.unwrap().1, written.id);
+    let inspection = inspect(&Memory(bundle)).await.unwrap();
+    assert_eq!(inspection.recipients, ["X25519"]);
+    assert_eq!(inspection.trailer.map(|t| hex::encode(t.id)), Some(written.id));
+}
+
+#[tokio::test]
+async fn a_passphrase_opens_its_bundle() {
+    let secret = |s: &str| SecretString::from(s.to_owned());
+    let options = options(Lock::Passphrase(secret("right")), 1 << 20, 1 << 20);
+    let (bundle, written) = write(odd_entries(), options).await;
+    assert_eq!(stream(&bundle, Some(&Unlock::Passphrase(secret("right")))).await.unwrap().1, written.id);
+    let wrong = stream(&bundle, Some(&Unlock::Passphrase(secret("wrong")))).await.unwrap_err();
+    assert!(matches!(wrong[..], [Error::WrongPassphrase]));
+}
+
+#[tokio::test]
+async fn large_objects_come_in_pieces() {
+    let identity = x25519::Identity::generate();
+    let body: Vec<u8> = (0..250_000_u32).flat_map(u32::to_le_bytes).collect();
+    let key = Key::from("large/object");
+    let metadata = Metadata { content_type: Some("x/y".into()), ..Metadata::default() };
+    let (mut pieces, first) = PieceWriter::begin(3, key.to_path(), body.len() as u64, Packing::Zstd, metadata.clone());
+    let mut entries = vec![first];
+    for slice in body.chunks(99_999) {
+        entries.push(pieces.piece(Bytes::copy_from_slice(slice)));
+    }
+    entries.push(pieces.finish(Hash::blake3(&body), false));
+    let (bundle, _) = write(entries.clone(), options(lock(&identity), 100_000, 100_000)).await;
+    let (found, _) = stream(&bundle, Some(&unlock(&identity))).await.unwrap();
+    let joined: Vec<u8> = (0..11).flat_map(|n| found[&format!("pieces/3/{n:08}")].body.to_vec()).collect();
+    assert!(joined == body);
+
+    let reader = BundleReader::open(Memory(bundle), &unlock(&identity)).await.unwrap();
+    let line = reader.find(&key.to_path()).await.unwrap().unwrap();
+    assert_eq!(line.entry.pieces.map(|p| (p.folder, p.count)), Some((3, 11)));
+    assert_eq!(line.entry.metadata, metadata);
+
+    // Wrong sums of pieces are told, though each piece is right.
+    let last = entries.len() - 1;
+    let forged = String::from_utf8(entries[last].body.to_vec()).unwrap().replace("b3:", "b3:00");
+    entries[last].body = forged[..forged.len()].replace("b3:00", "b3:").into();
+    entries.swap(1, 2);
+    let (bundle, _) = write(entries, options(lock(&identity), 100_000, 100_000)).await;
+    assert!(stream(&bundle, Some(&unlock(&identity))).await.is_err());
+}
+
+#[tokio::test]
+async fn another_identity_opens_nothing() {
+    let identity = x25519::Identity::generate();
+    let (bundle, _) = write(odd_entries(), options(lock(&identity), 1 << 20, 1 << 20)).await;
+    let other = unlock(&x25519::Identity::generate());
+    assert!(matches!(stream(&bundle, Some(&other)).await.unwrap_err()[..], [Error::WrongIdentity]));
+    let opened = BundleReader::open(Memory(bundle), &other).await;
+    assert!(matches!(opened.err(), Some(Error::WrongIdentity)));
+}
+
+#[tokio::test]
+async fn every_flipped_byte_is_told() {
+    let identity = x25519::Identity::generate();
+    let entries = vec![Entry::text("database/a/pre-data.sql", "x"), chunk(vec![1; 600], 1), chunk(vec![2; 600], 2)];
+    let (bundle, _) = write(entries, options(lock(&identity), 1, 1 << 20)).await;
+    let key = unlock(&identity);
+    // Every byte of headers and small parts; the key slots and the README by samples.
+    for place in (0..bundle.len()).filter(|place| place % 37 == 0 || place + 2600 > bundle.len()) {
+        let mut broken = bundle.to_vec();
+        broken[place] ^= 0x20;
+        let without = stream(&broken, None).await.expect_err(&format!("byte {place}, without a key"));
+        assert!(!without.is_empty(), "byte {place}: damage without a word");
+        let with = stream(&broken, Some(&key)).await.expect_err(&format!("byte {place}, with the key"));
+        assert!(!with.is_empty(), "byte {place}: damage without a word");
+    }
+}
+
+#[tokio::test]
+async fn every_truncation_is_told() {
+    let identity = x25519::Identity::generate();
+    let (bundle, _) = write(odd_entries(), options(lock(&identity), 1, 1 << 20)).await;
+    for length in (0..bundle.len()).step_by(509).chain([bundle.len() - 1, bundle.len() - 1024, bundle.len() - 1025]) {
+        let cut = bundle.slice(..length);
+        let errors = stream(&cut, None).await.unwrap_err();
+        assert!(errors.iter().any(Error::is_damage), "{length}: {errors:?}");
+        let opened = BundleReader::open(Memory(cut), &unlock(&identity)).await.err().unwrap();
+        assert!(opened.is_damage(), "{length}: {opened:?}");
+    }
+    let longer = [&bundle[..], &[0; 512]].concat();
+    assert!(stream(&longer, None).await.is_err());
+    assert!(BundleReader::open(Memory(longer.into()), &unlock(&identity)).await.is_err());
+}
+
+#[tokio::test]
+async fn one_bad_key_slot_does_not_lose_the_key() {
+    let identity = x25519::Identity::generate();
+    let (bundle, _) = write(odd_entries(), options(lock(&identity), 1, 1 << 20)).await;
+    let trailer = inspect(&Memory(bundle.clone())).await.unwrap().trailer.unwrap();
+    for slot in [trailer.key, trailer.key2] {
+        let mut broken = bundle.to_vec();
+        broken[usize::try_from(slot.offset).unwrap() + 700] ^= 1;
+        let reader = BundleReader::open(Memory(broken.clone().into()), &unlock(&identity)).await.unwrap();
+        let line = reader.find("database/pachyderm/attempt-1/pre-data.sql").await.unwrap().unwrap();
+        assert_eq!(reader.read(&line.entry).await.unwrap(), "SELECT 1;\n");
+        assert!(stream(&broken, None).await.is_err(), "the damage is told all the same");
+    }
+}
+
+#[tokio::test]
+async fn a_path_twice_is_not_written() {
+    let identity = x25519::Identity::generate();
+    let options = options(lock(&identity), 1 << 20, 1 << 20);
+    let mut writer = BundleWriter::create(Vec::new(), options, Head::default()).await.unwrap();
+    for _ in 0..2 {
+        writer.add(Entry::text("a", "x")).await.unwrap();
+    }
+    let (mut catalog, lines) = writer.finish_entries().await.unwrap();
+    let mut pushed = Ok(());
+    for line in lines {
+        let (path, json) = line.unwrap();
+        pushed =
+            catalog.push(State::File, std::str::from_utf8(&path).unwrap(), std::str::from_utf8(&json).unwrap()).await;
+    }
+    assert!(pushed.is_err());
+}
+
+#[tokio::test]
+async fn unsafe_paths_are_not_written() {
+    let identity = x25519::Identity::generate();
+    let options = options(lock(&identity), 1 << 20, 100);
+    let mut writer = BundleWriter::create(Vec::new(), options, Head::default()).await.unwrap();
+    for path in ["", "/a", "a//b", "a/", "../a", "a/..", "a\nb", "é"] {
+        assert!(writer.add(Entry::text(path, "x")).await.is_err(), "{path:?}");
+    }
+    assert!(writer.add(Entry::text("a", vec![0; 101])).await.is_err());
+    assert!(Path::new(&Key::from("../../etc/x").to_path()).components().all(|c| c.as_os_str() != ".."));
+}
