@@ -11,11 +11,13 @@ mod parameters;
 mod passfile;
 mod resolve;
 mod service;
+mod session;
 mod tls;
 mod tools;
 
-pub use connection::{SESSION_SETTINGS, Server, Session};
+pub use connection::Server;
 pub use environment::Environment;
 pub use error::Error;
 pub use parameters::{PARAMETERS, Parameter, Support, parameter_table};
+pub use session::{SESSION_SETTINGS, Session};
 pub use tools::{Tool, Tools};
