@@ -56,3 +56,13 @@ impl RangeReader for FileRange {
         })
     }
 }
+
+impl RangeReader for Box<dyn RangeReader> {
+    fn length(&self) -> u64 {
+        self.as_ref().length()
+    }
+
+    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, io::Result<Bytes>> {
+        self.as_ref().read(offset, length)
+    }
+}

@@ -1,0 +1,118 @@
+//! What can go wrong with a backup beyond what its parts say themselves.
+
+use std::io;
+use std::path::PathBuf;
+
+use pacharc_format::{self as format, Key};
+
+use crate::failure::{Class, Explain};
+use crate::interrupt::Interrupted;
+use crate::{bucket, bundle, database};
+
+/// A failure of a backup.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A server or a dump.
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    /// The bucket of the source.
+    #[error(transparent)]
+    Bucket(#[from] bucket::Error),
+    /// The place of the bundle.
+    #[error(transparent)]
+    Bundle(#[from] bundle::Error),
+    /// Writing the bundle.
+    #[error(transparent)]
+    Format(#[from] format::Error),
+    /// A signal.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    /// Neither database nor bucket was named.
+    #[error("there is nothing to back up")]
+    Nothing,
+    /// None of the live objects that were looked for lies in the bucket.
+    #[error("this bucket does not belong to this database: none of {sampled} live objects is in {bucket}")]
+    OtherBucket {
+        /// How many were looked for.
+        sampled: usize,
+        /// The bucket's URL.
+        bucket: String,
+    },
+    /// The disk cannot hold the estimate.
+    #[error("{folder} has {free} bytes free, and the bundle will need about {needed}")]
+    NoRoom {
+        /// The folder of the output.
+        folder: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are needed, as estimated.
+        needed: u64,
+    },
+    /// The folder of temporary files cannot be used.
+    #[error("could not use the temporary folder {folder}")]
+    TempDir {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// `--strict`: a live object is missing.
+    #[error("live object {0} is missing at the source")]
+    Missing(Key),
+    /// `--strict`: a live object is not what its key promises.
+    #[error("live object {0} is rotten at the source: its bytes are not what its key promises")]
+    Rotten(Key),
+    /// Objects kept vanishing between each snapshot and its copy.
+    #[error("the bundle could not be closed: objects kept vanishing between {0} snapshots and their copies")]
+    CannotClose(u32),
+    /// Each attempt to dump failed.
+    #[error("{attempts} attempts to dump failed")]
+    Attempts {
+        /// How many.
+        attempts: u32,
+        /// The last one's error.
+        source: Box<database::Error>,
+    },
+    /// A worker panicked or was ended.
+    #[error("a worker ended early: {0}")]
+    Worker(String),
+}
+
+impl Explain for Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Database(error) => error.class(),
+            Self::Bucket(error) => error.class(),
+            Self::Bundle(error) => error.class(),
+            Self::Format(error) => error.class(),
+            Self::Interrupted(error) => error.class(),
+            Self::Attempts { source, .. } => source.class(),
+            Self::Nothing => Class::Usage,
+            Self::OtherBucket { .. } => Class::Refused,
+            Self::Missing(_) | Self::Rotten(_) => Class::Incomplete,
+            Self::NoRoom { .. } | Self::TempDir { .. } | Self::CannotClose(_) | Self::Worker(_) => Class::Other,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::Database(error) => error.advice(),
+            Self::Bucket(error) => error.advice(),
+            Self::Bundle(error) => error.advice(),
+            Self::Format(error) => error.advice(),
+            Self::Interrupted(error) => error.advice(),
+            Self::Attempts { source, .. } => source.advice(),
+            Self::Nothing => Some("Name a server with --postgres, a bucket with --bucket, or both.".into()),
+            Self::OtherBucket { .. } => Some("Check --bucket and its prefix, and which database --database names.".into()),
+            Self::NoRoom { .. } => Some("Free some space, or write to another disk or to s3:// with --output.".into()),
+            Self::TempDir { .. } => Some("Name another folder with --temp-dir.".into()),
+            Self::Missing(_) | Self::Rotten(_) => {
+                Some("Without --strict the backup goes on, names every such object, and ends with exit code 4.".into())
+            }
+            Self::CannotClose(_) => {
+                Some("Switch chunk garbage collection off (pachd.storageChunkGCPeriod: -1), or try when less is deleted.".into())
+            }
+            Self::Worker(_) => None,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Where a bundle is written to. It has its final name only when it is complete and durable.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use pacharc_format::{Key, Metadata};
+use tempfile::NamedTempFile;
+use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream};
+use tokio::task::JoinHandle;
+
+use super::Error;
+use crate::bucket::{Bucket, Upload};
+
+/// Bytes that are handed to an upload at a time.
+const UPLOAD_PART: usize = 8 << 20;
+
+/// Where a bundle goes.
+#[derive(Clone)]
+pub enum Place {
+    /// Standard output.
+    Stdout,
+    /// A local file.
+    File(PathBuf),
+    /// An object of a bucket.
+    Object(Arc<dyn Bucket>, Key),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdout => write!(f, "standard output"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Object(bucket, key) => write!(f, "{key} in {}", bucket.url()),
+        }
+    }
+}
+
+/// The half of an output that decides: after the last byte it is committed, else it is aborted.
+pub struct Output(State);
+
+enum State {
+    Stdout,
+    File { temporary: NamedTempFile, path: PathBuf },
+    Object { task: JoinHandle<Result<Box<dyn Upload>, Error>>, },
+}
+
+/// The half of an output that is written to.
+pub enum OutputWriter {
+    /// A file, or standard output.
+    File(tokio::fs::File),
+    /// Standard output.
+    Stdout(tokio::io::Stdout),
+    /// The pipe to the task that uploads.
+    Object(DuplexStream),
+}
+
+impl Output {
+    /// Opens `place`: a file under a temporary name beside the final one, readable for its owner alone.
+    ///
+    /// # Errors
+    /// [`Error::Exists`]; [`Error::Write`] where the folder cannot be written; the bucket's.
+    pub async fn create(place: &Place) -> Result<(OutputWriter, Self), Error> {
+        match place {
+            Place::Stdout => Ok((OutputWriter::Stdout(tokio::io::stdout()), Self(State::Stdout))),
+            Place::File(path) => {
+                let failed = |source| Error::Write { path: path.clone(), source };
+                if path.symlink_metadata().is_ok() {
+                    return Err(Error::Exists(path.display().to_string()));
+                }
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let temporary = tempfile::Builder::new()
+                    .prefix(&format!(".{name}."))
+                    .suffix(".partial")
+                    .tempfile_in(folder(path))
+                    .map_err(failed)?;
+                let file = temporary.as_file().try_clone().map_err(failed)?;
+                let mut file = tokio::fs::File::from_std(file);
+                file.set_max_buf_size(UPLOAD_PART);
+                Ok((OutputWriter::File(file), Self(State::File { temporary, path: path.clone() })))
+            }
+            Place::Object(bucket, key) => {
+                match bucket.head(key).await {
+                    Err(crate::bucket::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                    Ok(_) => return Err(Error::Exists(place.to_string())),
+                }
+                let upload = bucket.upload(key, &Metadata::default(), None).await?;
+                let (near, far) = tokio::io::duplex(UPLOAD_PART);
+                Ok((OutputWriter::Object(near), Self(State::Object { task: tokio::spawn(pump(far, upload)) })))
+            }
+        }
+    }
+
+    /// Makes the output durable, and gives it its name. The writer must have been dropped.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] where the name was taken meanwhile; [`Error::Write`]; the bucket's.
+    pub async fn commit(self) -> Result<(), Error> {
+        match self.0 {
+            State::Stdout => Ok(()),
+            State::File { temporary, path } => {
+                let place = path.clone();
+                let done = tokio::task::spawn_blocking(move || {
+                    let failed = |source| Error::Write { path: path.clone(), source };
+                    temporary.as_file().sync_all().map_err(failed)?;
+                    temporary.persist_noclobber(&path).map_err(|e| match e.error.kind() {
+                        io::ErrorKind::AlreadyExists => Error::Exists(path.display().to_string()),
+                        _ => failed(e.error),
+                    })?;
+                    // The name, too, must survive a power cut.
+                    std::fs::File::open(folder(&path)).and_then(|folder| folder.sync_all()).map_err(failed)
+                });
+                done.await.map_err(|e| Error::Write { path: place, source: io::Error::other(e) })?
+            }
+            State::Object { task } => {
+                let upload = task.await.map_err(|e| Error::Upload(e.to_string()))??;
+                Ok(upload.finish().await?)
+            }
+        }
+    }
+
+    /// Takes back what was written. (Dropped without a word, a temporary file goes too.)
+    ///
+    /// # Errors
+    /// The bucket's, where an upload cannot be aborted.
+    pub async fn abort(self) -> Result<(), Error> {
+        match self.0 {
+            State::Stdout => Ok(()),
+            State::File { temporary, path } => temporary.close().map_err(|source| Error::Write { path, source }),
+            State::Object { task } => match task.await {
+                Ok(Ok(upload)) => Ok(upload.abort().await?),
+                Ok(Err(error)) => Err(error),
+                Err(error) => Err(Error::Upload(error.to_string())),
+            },
+        }
+    }
+}
+
+/// Feeds an upload from the pipe until that is closed.
+async fn pump(mut pipe: DuplexStream, mut upload: Box<dyn Upload>) -> Result<Box<dyn Upload>, Error> {
+    loop {
+        let mut part = BytesMut::with_capacity(UPLOAD_PART);
+        while part.len() < UPLOAD_PART {
+            match pipe.read_buf(&mut part).await {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => return Err(Error::Upload(error.to_string())),
+            }
+        }
+        if part.is_empty() {
+            return Ok(upload);
+        }
+        upload.write(part.freeze()).await?;
+    }
+}
+
+fn folder(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+impl AsyncWrite for OutputWriter {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::File(file) => Pin::new(file).poll_write(cx, bytes),
+            Self::Stdout(stdout) => Pin::new(stdout).poll_write(cx, bytes),
+            Self::Object(pipe) => Pin::new(pipe).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::File(file) => Pin::new(file).poll_flush(cx),
+            Self::Stdout(stdout) => Pin::new(stdout).poll_flush(cx),
+            Self::Object(pipe) => Pin::new(pipe).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::File(file) => Pin::new(file).poll_shutdown(cx),
+            Self::Stdout(stdout) => Pin::new(stdout).poll_shutdown(cx),
+            Self::Object(pipe) => Pin::new(pipe).poll_shutdown(cx),
+        }
+    }
+}
