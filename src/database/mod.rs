@@ -1,0 +1,5 @@
+//! PostgreSQL.
+pub mod copy;
+pub mod fingerprint;
+pub mod pieces;
+pub mod statement;
