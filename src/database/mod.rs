@@ -1,4 +1,5 @@
 //! PostgreSQL.
+pub mod catalog;
 pub mod copy;
 pub mod fingerprint;
 pub mod pieces;
