@@ -40,9 +40,7 @@ impl Table {
     /// Whether a dump holds rows of it.
     #[must_use]
     pub fn has_data(&self, standby: bool) -> bool {
-        !self.partitioned
-            && !(self.unlogged && standby)
-            && (!self.extension_member || self.extension_filter.is_some())
+        !self.partitioned && !(self.unlogged && standby) && (!self.extension_member || self.extension_filter.is_some())
     }
 
     /// Whether pg_dump takes a lock on it (it leaves an extension's members alone).
@@ -252,7 +250,8 @@ pub async fn migrations(client: &Client, kind: DatabaseKind) -> Result<Migration
     }
 }
 
-/// Encoding, locale, owner, settings, extensions, roles of policies; `version` is `server_version_num`.
+/// Encoding, locale, owner, settings, extensions, roles of policies; `version` is `server_version_num`. The time zone
+/// is left empty: the session's own settings hide it.
 ///
 /// # Errors
 /// The server's.
@@ -285,31 +284,11 @@ pub async fn properties(client: &Client, version: u32) -> Result<DatabasePropert
         icu_rules: row.try_get(5)?,
         owner: row.try_get(6)?,
         comment: row.try_get(7)?,
-        timezone: timezone(client).await?,
+        timezone: String::new(),
         settings: settings(client).await?,
         extensions: extensions(client).await?,
         policy_roles: policy_roles(client).await?,
     })
-}
-
-/// The time zone of a session that sets none of its own: that of the role in this database, of this database, of the
-/// role, or of the server. (Our own sessions fix theirs, so that `SHOW` would tell nothing.)
-async fn timezone(client: &Client) -> Result<String, Error> {
-    let row = client
-        .query_one(
-            "SELECT coalesce((
-                 SELECT substr(c, length('timezone=') + 1) FROM pg_db_role_setting s
-                 LEFT JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_roles r ON r.oid = s.setrole,
-                      unnest(s.setconfig) c
-                 WHERE lower(c) LIKE 'timezone=%'
-                   AND (s.setdatabase = 0 OR d.datname = current_database())
-                   AND (s.setrole = 0 OR r.rolname = session_user)
-                 ORDER BY s.setdatabase <> 0 AND s.setrole <> 0 DESC, s.setrole <> 0 DESC, s.setdatabase <> 0 DESC
-                 LIMIT 1), (SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'))",
-            &[],
-        )
-        .await?;
-    row.try_get(0)
 }
 
 async fn settings(client: &Client) -> Result<Vec<DatabaseSetting>, Error> {

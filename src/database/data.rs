@@ -12,11 +12,11 @@ use tokio::sync::mpsc;
 use super::Error;
 use super::catalog::{Table, quote_qualified};
 use super::child::Label;
-use super::copy::{self, ScriptReader};
-use super::dump::Progress;
+use super::dump::{Progress, Report};
 use super::dump_error::DumpError;
 use super::fingerprint::Fingerprint;
 use super::pieces::PieceWriter;
+use super::script::{self, ScriptReader};
 use super::statement::{Copy, LargeObject, Statement, Step};
 use crate::feed::Feed;
 
@@ -43,7 +43,7 @@ impl Layout {
         let preamble = session.iter().map(|(name, value)| format!("SET {name} = '{}';\n", quoted(value))).collect();
         let mut labels: HashMap<_, Vec<_>> = HashMap::new();
         for (index, table) in tables.iter().enumerate() {
-            labels.entry(copy::label(&table.schema, &table.name)).or_default().push(index);
+            labels.entry(script::label(&table.schema, &table.name)).or_default().push(index);
         }
         Self { folder, preamble, tables, labels }
     }
@@ -76,9 +76,9 @@ pub(super) struct DataReader<R> {
     pub(super) label: Label,
     pub(super) layout: Arc<Layout>,
     pub(super) feed: Feed,
-    pub(super) progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    pub(super) report: Report,
     /// Closes when the other children's tables are all read, since in a bundle large objects come after them.
-    pub(super) others: mpsc::Receiver<Infallible>,
+    pub(super) others: Option<mpsc::Receiver<Infallible>>,
 }
 
 impl<R: AsyncRead + Unpin> DataReader<R> {
@@ -113,7 +113,9 @@ impl<R: AsyncRead + Unpin> DataReader<R> {
                     let writer = match &mut large_objects {
                         Some(writer) => writer,
                         None => {
-                            while self.others.recv().await.is_some() {}
+                            if let Some(mut others) = self.others.take() {
+                                while others.recv().await.is_some() {}
+                            }
                             large_objects.insert(LargeObjectWriter::new(&self.feed, &self.layout).await?)
                         }
                     };
@@ -159,11 +161,11 @@ impl<R: AsyncRead + Unpin> DataReader<R> {
                 pieces.end_row();
             }
             if bytes - reported >= REPORT {
-                (self.progress)(Progress::Bytes(bytes - reported));
+                (self.report)(Progress::Bytes(bytes - reported));
                 reported = bytes;
             }
         }
-        (self.progress)(Progress::Bytes(bytes - reported));
+        (self.report)(Progress::Bytes(bytes - reported));
         pieces.write(b"\\.\n").await.map_err(DumpError::from)?;
         let via_root = (copy.schema.as_str(), copy.table.as_str()) != (table.schema.as_str(), table.name.as_str());
         Ok(manifest::Table {

@@ -2,7 +2,7 @@
 
 use std::process::ExitStatus;
 
-use super::copy::ScriptError;
+use super::script::ScriptError;
 use crate::failure::{Class, Explain};
 use crate::feed::Closed;
 
@@ -202,7 +202,9 @@ impl Explain for DumpError {
             Self::UnfinishedMigration { .. } => {
                 "Let pachd start and finish its migrations, or mend what stopped them, and back up then."
             }
-            Self::TwoPachyderms { .. } => "Name with --database the databases of one cluster, and back up the other alone.",
+            Self::TwoPachyderms { .. } => {
+                "Name with --database the databases of one cluster, and back up the other alone."
+            }
             Self::TableChanged { .. } | Self::Count { .. } | Self::Lacks { .. } | Self::UnexpectedTable { .. } => {
                 "Back up again when nobody changes the schema (no upgrade, no pg_repack)."
             }

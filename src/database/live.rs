@@ -97,7 +97,8 @@ mod tests {
         let read = chunk(format!("{id}\t42\t7").as_bytes()).unwrap();
         assert_eq!(read.key.key().as_str(), Some(format!("chunk/{id}.000000000000002a").as_str()));
         assert_eq!(read.size, 7);
-        for odd in [format!("{id}\t42"), format!("{id}\t-1\t7"), format!("{}\t1\t7", &id[2..]), format!("{id}\t1\t2\t3")]
+        for odd in
+            [format!("{id}\t42"), format!("{id}\t-1\t7"), format!("{}\t1\t7", &id[2..]), format!("{id}\t1\t2\t3")]
         {
             assert_eq!(chunk(odd.as_bytes()), None, "{odd}");
         }

@@ -73,7 +73,7 @@ impl Snapshot {
     /// Whether the session, and with it the snapshot, is gone.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.session.is_closed()
+        self.session.closed()
     }
 
     /// Ends the snapshot; an error if it had ended before.
@@ -81,9 +81,8 @@ impl Snapshot {
     /// # Errors
     /// [`DumpError::HolderLost`].
     pub async fn close(self) -> Result<(), Error> {
-        // A transaction that was ended behind our back has no snapshot to export.
-        let sql = "SELECT pg_current_xact_id_if_assigned() IS NULL AND current_setting('transaction_isolation') = \
-                   'repeatable read'";
+        // A pooler may have given us another session's transaction, or none.
+        let sql = "SELECT current_setting('transaction_isolation') = 'repeatable read'";
         let row = self.session.query_one(sql, &[]).await.map_err(|e| failed(&self.survey, e))?;
         if !row.try_get::<_, bool>(0).map_err(|e| failed(&self.survey, e))? {
             return Err(DumpError::HolderLost { database: self.survey.name }.into());
@@ -109,9 +108,8 @@ impl Opening {
         let sequences = catalog::sequences(session).await.map_err(failed)?;
 
         // None of these statements takes a snapshot: the first query does, when all locks are held.
-        let mut locks = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '{LOCK_SECONDS}s';"
-        );
+        let mut locks =
+            format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '{LOCK_SECONDS}s';");
         for batch in locked.chunks(LOCK_BATCH) {
             let names: Vec<_> = batch.iter().map(|table| format!("ONLY {}", table.quoted())).collect();
             locks.push_str(&format!("LOCK TABLE {} IN ACCESS SHARE MODE;", names.join(", ")));

@@ -1,6 +1,6 @@
 //! The statements that the data section of a dump may hold, and what they say.
 
-use super::copy::ScriptError;
+use super::script::ScriptError;
 
 /// A statement of a dump's data section.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Copy {
     pub table: String,
     /// The columns; none where the table has none that are stored.
     pub columns: Vec<String>,
-    /// The comment above it, which names the table that was read; see [`super::copy::label`].
+    /// The comment above it, which names the table that was read; see [`super::script::label`].
     pub label: Option<String>,
 }
 

@@ -92,11 +92,14 @@ async fn survey(server: &Server, session: &Session, name: &str) -> Result<Databa
         return Err(DumpError::UnfinishedMigration { database: name.to_owned(), id, name: migration }.into());
     }
     let bytes = session.query_one("SELECT pg_database_size(current_database())", &[]).await.map_err(failed)?;
+    let mut properties = catalog::properties(session, postgres.version_num).await.map_err(failed)?;
+    let timezone = server.bare().connect(name).await?.query_one("SELECT current_setting('TimeZone')", &[]).await;
+    properties.timezone = timezone.and_then(|row| row.try_get(0)).map_err(failed)?;
     Ok(DatabaseSurvey {
         name: name.to_owned(),
         kind,
         schema_version: migrations.last,
-        properties: catalog::properties(session, postgres.version_num).await.map_err(failed)?,
+        properties,
         tables: catalog::tables(session).await.map_err(failed)?,
         sequences: catalog::sequences(session).await.map_err(failed)?.len(),
         large_objects: catalog::large_objects(session).await.map_err(failed)?,
@@ -112,12 +115,10 @@ pub(super) async fn check_permissions(session: &Session, database: &str) -> Resu
     let unreadable = unreadable.map_err(Error::query(format!("cannot read the privileges in \"{database}\"")))?;
     match unreadable.split_first() {
         None => Ok(()),
-        Some((object, others)) => Err(DumpError::Permission {
-            database: database.to_owned(),
-            object: object.clone(),
-            more: others.len(),
+        Some((object, others)) => {
+            Err(DumpError::Permission { database: database.to_owned(), object: object.clone(), more: others.len() }
+                .into())
         }
-        .into()),
     }
 }
 

@@ -1,0 +1,560 @@
+//! A server and the sessions on it.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, Config, NoTls, Socket, config};
+
+use super::error::class;
+use super::passfile::{self, Password};
+use super::resolve::Settings;
+use super::tls::{SslMode, Tls};
+use super::{Environment, Error};
+use crate::failure::Class;
+
+/// What every session and every child sets, at backup, restore and proof alike, so that the same value always gives
+/// the same text, and nothing that is set on a role or a database comes in between.
+pub const SESSION_SETTINGS: &[(&str, &str)] = &[
+    ("TimeZone", "UTC"),
+    ("DateStyle", "ISO"),
+    ("IntervalStyle", "postgres"),
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+    ("xmloption", "content"),
+    ("row_security", "off"),
+    ("search_path", ""),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+];
+
+/// Settings that only newer servers know: from which `server_version_num` on.
+const NEWER_SETTINGS: &[(u32, &str, &str)] =
+    &[(140_000, "idle_session_timeout", "0"), (170_000, "transaction_timeout", "0")];
+
+/// Seconds to wait for one host where `connect_timeout` is not set.
+const CONNECT_TIMEOUT: u64 = 30;
+
+/// Seconds of silence after which keepalives begin, where `keepalives_idle` is not set: less than the idle limits of
+/// the usual balancers and NATs, which a session that only holds a snapshot would run into.
+const KEEPALIVES_IDLE: u64 = 60;
+
+/// A server's connection parameters. Cheap to clone; clones stay with the host that answered first.
+#[derive(Clone)]
+pub struct Server {
+    inner: Arc<Inner>,
+    /// Whether sessions leave all settings as the server has them.
+    bare: bool,
+}
+
+struct Inner {
+    endpoints: Vec<Endpoint>,
+    user: String,
+    passfile: Option<PathBuf>,
+    tls: Tls,
+    settings: Settings,
+    config: Config,
+    timeout: Option<Duration>,
+    options: String,
+    /// What children need besides.
+    inherited: Vec<(OsString, OsString)>,
+    /// The endpoint that answered first: a snapshot belongs to one server.
+    chosen: OnceLock<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Endpoint {
+    /// A name, an address, or a socket's folder; empty where only `address` is known.
+    host: String,
+    address: Option<IpAddr>,
+    port: u16,
+}
+
+impl Endpoint {
+    fn is_socket(&self) -> bool {
+        self.host.starts_with(['/', '@']) && self.address.is_none()
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.host, self.address) {
+            (host, _) if self.is_socket() => write!(f, "{host}/.s.PGSQL.{}", self.port),
+            (host, Some(address)) if host.is_empty() => write!(f, "{}", std::net::SocketAddr::new(address, self.port)),
+            (host, _) if host.contains(':') => write!(f, "[{host}]:{}", self.port),
+            (host, _) => write!(f, "{host}:{}", self.port),
+        }
+    }
+}
+
+/// Without secrets.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("address", &self.address()).field("settings", &self.inner.settings).finish()
+    }
+}
+
+impl Server {
+    /// The server that `url`, the service it names, and `environment` describe. Nothing is connected yet.
+    ///
+    /// Where `url` comes `from_command_line`, a password in it is refused. `ca_file` stands in for `sslrootcert`.
+    ///
+    /// # Errors
+    /// Of class *usage*: a string that cannot be read, a parameter that is not supported, a file that is missing or
+    /// cannot be used.
+    pub fn new(
+        url: Option<&str>,
+        from_command_line: bool,
+        environment: &Environment,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, Error> {
+        let settings = Settings::resolve(url, from_command_line, environment)?;
+        let endpoints = endpoints(&settings)?;
+        let tls = Tls::new(&settings, environment, ca_file)?;
+        if tls.mode == SslMode::VerifyFull && endpoints.iter().any(|endpoint| endpoint.host.is_empty()) {
+            return Err(settings.error("sslmode", "verify-full needs a host name, which hostaddr is not"));
+        }
+        let user = settings.text("user").or(environment.os_user()).map(str::to_owned);
+        let user = user.ok_or_else(|| settings.error("user", "no user is named"))?;
+        let passfile = settings.text("passfile").map(PathBuf::from);
+        let passfile = passfile.or_else(|| Some(environment.home()?.join(".pgpass")));
+        let options = options(&settings);
+        let timeout = match settings.number::<i64>("connect_timeout")? {
+            None => Some(Duration::from_secs(CONNECT_TIMEOUT)),
+            Some(seconds) => u64::try_from(seconds).ok().filter(|s| *s > 0).map(Duration::from_secs),
+        };
+        let config = config(&settings, &user, &options)?;
+        let inherited = ["PATH", "HOME", "LD_LIBRARY_PATH", "TMPDIR"]
+            .iter()
+            .filter_map(|name| Some((OsString::from(name), environment.os(name)?.to_owned())))
+            .collect();
+        let chosen = OnceLock::new();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                endpoints,
+                user,
+                passfile,
+                tls,
+                settings,
+                config,
+                timeout,
+                options,
+                inherited,
+                chosen,
+            }),
+            bare: false,
+        })
+    }
+
+    /// The same server, whose sessions have the settings that role and database give them: to ask what those are.
+    pub(super) fn bare(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), bare: true }
+    }
+
+    /// Opens a session on `database`, with [`SESSION_SETTINGS`] in force.
+    ///
+    /// # Errors
+    /// Class *credentials* where user or password are refused, else *unreachable*; [`Error::DatabaseMissing`] where
+    /// the server has no such database.
+    pub async fn connect(&self, database: &str) -> Result<Session, Error> {
+        if let Some(&chosen) = self.inner.chosen.get() {
+            return self.connect_host(&self.inner.endpoints[chosen], database, "any").await;
+        }
+        // `prefer-standby` is: a standby, or else any.
+        let passes: &[&str] = match self.inner.settings.text("target_session_attrs") {
+            Some("prefer-standby") => &["standby", "any"],
+            Some(wanted) => &[wanted],
+            None => &["any"],
+        };
+        let mut failure = None;
+        for wanted in passes {
+            for (number, endpoint) in self.inner.endpoints.iter().enumerate() {
+                match self.connect_host(endpoint, database, wanted).await {
+                    Ok(session) => {
+                        // Another task may have been faster: then both have a server, and the first one stays.
+                        self.inner.chosen.get_or_init(|| number);
+                        return Ok(session);
+                    }
+                    // As with libpq: who is refused by one host does not ask the next.
+                    Err(error @ (Error::DatabaseMissing { .. } | Error::PasswordMissing { .. })) => return Err(error),
+                    Err(Error::Connect { source, address, database }) if class(&source) == Class::Credentials => {
+                        return Err(Error::Connect { source, address, database });
+                    }
+                    Err(error) => failure = Some(error),
+                }
+            }
+        }
+        // There is always at least one endpoint.
+        Err(failure.unwrap_or_else(|| self.inner.settings.error("host", "no host is named")))
+    }
+
+    /// The variables that pg_dump and psql need to speak to the same server in the same way, for a child that is
+    /// started with an otherwise empty environment. They hold the password.
+    #[must_use]
+    pub fn child_environment(&self, database: &str) -> Vec<(OsString, OsString)> {
+        let Inner { settings, tls, .. } = &*self.inner;
+        let endpoint = self.endpoint();
+        let mut variables = self.inner.inherited.clone();
+        let mut set = |name: &str, value: OsString| variables.push((name.into(), value));
+        // Messages in English, so that what is reported does not depend on the machine.
+        set("LC_ALL", "C".into());
+        if !endpoint.host.is_empty() {
+            set("PGHOST", endpoint.host.clone().into());
+        }
+        if let Some(address) = endpoint.address {
+            set("PGHOSTADDR", address.to_string().into());
+        }
+        set("PGPORT", endpoint.port.to_string().into());
+        set("PGUSER", self.inner.user.clone().into());
+        set("PGDATABASE", database.into());
+        if let Some(password) = self.password(endpoint, database) {
+            set("PGPASSWORD", password.expose().into());
+        }
+        set("PGAPPNAME", settings.text("application_name").unwrap_or("pacharc").into());
+        set("PGOPTIONS", self.inner.options.clone().into());
+        let timeout = self.inner.timeout.map_or(0, |timeout| timeout.as_secs());
+        set("PGCONNECT_TIMEOUT", timeout.to_string().into());
+        set("PGGSSENCMODE", "disable".into());
+        set("PGSSLMODE", tls.mode.as_str().into());
+        if let Some(root) = &tls.root {
+            set("PGSSLROOTCERT", root.clone().into());
+        }
+        if let Some((certificate, key)) = &tls.client {
+            set("PGSSLCERT", certificate.clone().into());
+            set("PGSSLKEY", key.clone().into());
+        }
+        for (name, variable) in [
+            ("channel_binding", "PGCHANNELBINDING"),
+            ("sslsni", "PGSSLSNI"),
+            ("sslnegotiation", "PGSSLNEGOTIATION"),
+            ("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION"),
+            ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION"),
+        ] {
+            if let Some(value) = settings.text(name) {
+                set(variable, value.into());
+            }
+        }
+        variables
+    }
+
+    /// The database that the URL, the service or `PGDATABASE` names.
+    #[must_use]
+    pub fn default_database(&self) -> Option<&str> {
+        self.inner.settings.text("dbname")
+    }
+
+    /// `host:port` or the socket's path: of the host that answered, or all of them before one did.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match self.inner.chosen.get() {
+            Some(&chosen) => self.inner.endpoints[chosen].to_string(),
+            None => self.inner.endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(","),
+        }
+    }
+
+    /// The role that connects.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.inner.user
+    }
+
+    fn endpoint(&self) -> &Endpoint {
+        &self.inner.endpoints[self.inner.chosen.get().copied().unwrap_or(0)]
+    }
+
+    fn password(&self, endpoint: &Endpoint, database: &str) -> Option<Password> {
+        if let Some(password) = self.inner.settings.text("password") {
+            return Some(Password::new(password));
+        }
+        let host = match endpoint {
+            // libpq's rule: the default socket counts as localhost.
+            Endpoint { host, .. } if host == default_socket_folder() => "localhost".to_owned(),
+            Endpoint { host, address: Some(address), .. } if host.is_empty() => address.to_string(),
+            Endpoint { host, .. } => host.clone(),
+        };
+        let wanted = passfile::Wanted { host: &host, port: endpoint.port, database, user: &self.inner.user };
+        passfile::find(self.inner.passfile.as_deref()?, wanted)
+    }
+
+    async fn connect_host(&self, endpoint: &Endpoint, database: &str, wanted: &str) -> Result<Session, Error> {
+        let attempt = self.connect_host_unlimited(endpoint, database, wanted);
+        let Some(limit) = self.inner.timeout else { return attempt.await };
+        match tokio::time::timeout(limit, attempt).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Timeout { address: endpoint.to_string(), seconds: limit.as_secs() }),
+        }
+    }
+
+    async fn connect_host_unlimited(
+        &self,
+        endpoint: &Endpoint,
+        database: &str,
+        wanted: &str,
+    ) -> Result<Session, Error> {
+        let password = self.password(endpoint, database);
+        let mut config = self.inner.config.clone();
+        config.dbname(database).port(endpoint.port);
+        if self.bare {
+            config.options("");
+        }
+        if let Some(password) = &password {
+            config.password(password.expose());
+        }
+        if let Some(address) = endpoint.address {
+            config.hostaddr(address);
+            let name = if endpoint.host.is_empty() { address.to_string() } else { endpoint.host.clone() };
+            config.host(name);
+        } else {
+            config.host(endpoint.host.clone());
+        }
+        let opened = self.open(config, endpoint).await;
+        let session = opened.map_err(|source| {
+            let address = endpoint.to_string();
+            let database = database.to_owned();
+            if source.code() == Some(&SqlState::INVALID_CATALOG_NAME) {
+                Error::DatabaseMissing { address, database }
+            } else if let Some(rustls::Error::InvalidCertificate(problem)) = tls_error(&source) {
+                Error::Certificate { address, problem: problem.to_string() }
+            } else if password.is_none() && is_local(&source) {
+                Error::PasswordMissing { address, user: self.inner.user.clone() }
+            } else {
+                Error::Connect { address, database, source }
+            }
+        })?;
+        let session = session.prepare(endpoint).await?;
+        let fits = match wanted {
+            "read-write" => !session.read_only,
+            "read-only" => session.read_only,
+            "primary" => !session.standby,
+            "standby" => session.standby,
+            _ => true,
+        };
+        if fits {
+            Ok(session)
+        } else {
+            Err(Error::SessionAttributes { address: endpoint.to_string(), wanted: wanted.to_owned() })
+        }
+    }
+
+    /// Tries with TLS and without, in the order of `sslmode`.
+    async fn open(&self, mut config: Config, endpoint: &Endpoint) -> Result<Session, tokio_postgres::Error> {
+        let connector = self.inner.tls.connector.as_ref().filter(|_| !endpoint.is_socket());
+        let Some(connector) = connector else {
+            return Session::open(config.ssl_mode(config::SslMode::Disable), NoTls).await;
+        };
+        // A second attempt is for a server that refuses the first kind, not for a wrong password.
+        let refused =
+            |error: &tokio_postgres::Error| error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
+        match self.inner.tls.mode {
+            SslMode::Allow => match Session::open(config.ssl_mode(config::SslMode::Disable), NoTls).await {
+                Err(error) if refused(&error) => {
+                    Session::open(config.ssl_mode(config::SslMode::Require), connector.clone()).await
+                }
+                result => result,
+            },
+            SslMode::Prefer => match Session::open(config.ssl_mode(config::SslMode::Prefer), connector.clone()).await {
+                Err(error) if refused(&error) || tls_error(&error).is_some() => {
+                    Session::open(config.ssl_mode(config::SslMode::Disable), NoTls).await
+                }
+                result => result,
+            },
+            _ => Session::open(config.ssl_mode(config::SslMode::Require), connector.clone()).await,
+        }
+    }
+}
+
+/// The hosts, addresses and ports, which libpq gives as three lists.
+fn endpoints(settings: &Settings) -> Result<Vec<Endpoint>, Error> {
+    let list = |name| settings.text(name).map(|text| text.split(',').map(str::trim).collect::<Vec<_>>());
+    let (hosts, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+    let count = addresses.as_ref().or(hosts.as_ref()).map_or(1, Vec::len);
+    if hosts.as_ref().is_some_and(|hosts| hosts.len() != count) {
+        return Err(settings.error("hostaddr", "there must be as many as of host"));
+    }
+    if ports.as_ref().is_some_and(|ports| ports.len() != count && ports.len() != 1) {
+        return Err(settings.error("port", "there must be one, or as many as of host"));
+    }
+    let endpoint = |number: usize| {
+        let address = match addresses.as_ref().map(|addresses| addresses[number]) {
+            None | Some("") => None,
+            Some(text) => Some(text.parse().map_err(|_| settings.error("hostaddr", "it is not an IP address"))?),
+        };
+        let host = match hosts.as_ref().map(|hosts| hosts[number]) {
+            None | Some("") if address.is_none() => default_socket_folder(),
+            host => host.unwrap_or_default(),
+        };
+        let port = ports.as_ref().map_or("", |ports| ports.get(number).unwrap_or(&ports[0]));
+        let port = match port {
+            "" => 5432,
+            text => match text.parse() {
+                Ok(0) | Err(_) => return Err(settings.error("port", "it is not a number from 1 to 65535")),
+                Ok(port) => port,
+            },
+        };
+        Ok(Endpoint { host: host.to_owned(), address, port })
+    };
+    (0..count).map(endpoint).collect()
+}
+
+/// Where libpq looks for a socket: what Debian's and Red Hat's packages are built with, or else PostgreSQL's own.
+fn default_socket_folder() -> &'static str {
+    const PACKAGED: &str = "/var/run/postgresql";
+    if Path::new(PACKAGED).is_dir() { PACKAGED } else { "/tmp" }
+}
+
+/// The user's options, then [`SESSION_SETTINGS`]: the last one wins.
+fn options(settings: &Settings) -> String {
+    let mut options = settings.text("options").unwrap_or_default().to_owned();
+    for (name, value) in SESSION_SETTINGS {
+        if !options.is_empty() {
+            options.push(' ');
+        }
+        options += &format!("-c {name}={value}");
+    }
+    options
+}
+
+fn config(settings: &Settings, user: &str, options: &str) -> Result<Config, Error> {
+    let mut config = Config::new();
+    config.user(user).options(options).application_name(settings.text("application_name").unwrap_or("pacharc"));
+    config.channel_binding(match settings.text("channel_binding") {
+        Some("disable") => config::ChannelBinding::Disable,
+        Some("require") => config::ChannelBinding::Require,
+        _ => config::ChannelBinding::Prefer,
+    });
+    if settings.text("sslnegotiation") == Some("direct") {
+        config.ssl_negotiation(config::SslNegotiation::Direct);
+    }
+    let seconds = |name| {
+        let number = settings.number::<u64>(name)?;
+        Ok::<_, Error>(number.filter(|n| *n > 0).map(Duration::from_secs))
+    };
+    config.keepalives(settings.number::<i32>("keepalives")? != Some(0));
+    config.keepalives_idle(seconds("keepalives_idle")?.unwrap_or(Duration::from_secs(KEEPALIVES_IDLE)));
+    if let Some(interval) = seconds("keepalives_interval")? {
+        config.keepalives_interval(interval);
+    }
+    if let Some(count) = settings.number::<u32>("keepalives_count")?.filter(|n| *n > 0) {
+        config.keepalives_retries(count);
+    }
+    if let Some(milliseconds) = settings.number::<u64>("tcp_user_timeout")?.filter(|n| *n > 0) {
+        config.tcp_user_timeout(Duration::from_millis(milliseconds));
+    }
+    Ok(config)
+}
+
+/// What the TLS library said, where the failure is of its making.
+fn tls_error(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
+    let io = std::error::Error::source(error)?.downcast_ref::<std::io::Error>()?;
+    io.get_ref()?.downcast_ref()
+}
+
+/// Whether neither the server nor the network failed, but the client gave up: at connecting, for want of a password.
+fn is_local(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_none()
+        && !error.is_closed()
+        && std::error::Error::source(error).is_some_and(|source| !source.is::<std::io::Error>())
+        && tls_error(error).is_none()
+}
+
+/// A session on one database. Dropping it ends the connection.
+#[derive(Debug)]
+pub struct Session {
+    /// The client; the session derefs to it.
+    pub client: Client,
+    driver: JoinHandle<()>,
+    version: String,
+    version_num: u32,
+    standby: bool,
+    read_only: bool,
+}
+
+impl Session {
+    async fn open<T>(config: &Config, tls: T) -> Result<Self, tokio_postgres::Error>
+    where
+        T: MakeTlsConnect<Socket>,
+        T::Stream: Send + 'static,
+        T::TlsConnect: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        let (client, connection) = config.connect(tls).await?;
+        let version = connection.parameter("server_version").unwrap_or_default().to_owned();
+        let driver = tokio::spawn(async move {
+            // Whoever uses the client gets the error too.
+            if let Err(error) = connection.await {
+                tracing::debug!("a connection to PostgreSQL was lost: {}", super::error::reason(&error));
+            }
+        });
+        Ok(Self { client, driver, version, version_num: 0, standby: false, read_only: false })
+    }
+
+    /// Asks what the server is, and applies the settings that only newer servers know.
+    async fn prepare(mut self, endpoint: &Endpoint) -> Result<Self, Error> {
+        let failed = || Error::query(format!("cannot set up a session on {endpoint}"));
+        let row = self
+            .client
+            .query_one(
+                "SELECT current_setting('server_version_num')::int4, pg_catalog.pg_is_in_recovery(), \
+                 current_setting('transaction_read_only')::bool",
+                &[],
+            )
+            .await
+            .map_err(failed())?;
+        self.version_num = u32::try_from(row.try_get::<_, i32>(0).map_err(failed())?).unwrap_or(0);
+        self.standby = row.try_get(1).map_err(failed())?;
+        self.read_only = row.try_get(2).map_err(failed())?;
+        for (since, name, value) in NEWER_SETTINGS {
+            if self.version_num >= *since {
+                self.client.batch_execute(&format!("SET {name} = {value}")).await.map_err(failed())?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// `server_version`, e.g. `15.18 (Debian 15.18-0+deb12u1)`.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// `server_version_num`, e.g. 150018.
+    #[must_use]
+    pub fn version_num(&self) -> u32 {
+        self.version_num
+    }
+
+    /// Whether the server was in recovery when the session was opened.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        self.standby
+    }
+
+    /// Whether the connection is lost.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.client.is_closed()
+    }
+}
+
+impl Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}

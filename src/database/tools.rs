@@ -1,0 +1,188 @@
+//! PostgreSQL's own programs: where they are, and which of several versions is the right one.
+//!
+//! pg_dump refuses a server newer than itself. An older server it dumps, but with settings at the head that the older
+//! server's psql would stumble over; hence the server's own major version is preferred, and the newest one otherwise.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use tokio::process::Command;
+
+use super::Error;
+
+/// A program, and its version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its version as it says it, e.g. `15.18 (Debian 15.18-0+deb12u1)`.
+    pub version: String,
+    /// Major and minor version; a beta's minor is 0.
+    pub number: (u32, u32),
+}
+
+/// The programs for one server.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    /// Writes a database as SQL.
+    pub pg_dump: Tool,
+    /// Runs SQL.
+    pub psql: Tool,
+    /// Writes roles and grants as SQL; what it adds is not needed for a restore.
+    pub pg_dumpall: Option<Tool>,
+}
+
+/// Folders where packages put them, and where installations side by side lie: `*` stands for any folder.
+const FOLDERS: &[&str] = &[
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/usr/local/pgsql/bin",
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/opt/homebrew/opt/libpq/bin",
+    "/usr/local/opt/postgresql@*/bin",
+    "/usr/local/opt/libpq/bin",
+];
+
+impl Tools {
+    /// The programs for a server of `server_version_num` (e.g. 150018), from the folder `pg_bin` alone where it is
+    /// given, else from `PATH` and the usual folders.
+    ///
+    /// # Errors
+    /// Of class *unreachable*: pg_dump or psql is missing, or pg_dump is older than the server.
+    pub async fn find(server_version_num: u32, pg_bin: Option<&Path>) -> Result<Self, Error> {
+        let needed = server_version_num / 10_000;
+        let folders = Folders::new(pg_bin);
+        let pg_dump = folders.suitable("pg_dump", needed).await?;
+        let psql = folders.newest("psql", needed).await?;
+        let pg_dumpall = folders.suitable("pg_dumpall", needed).await.ok();
+        Ok(Self { pg_dump, psql, pg_dumpall })
+    }
+
+    /// psql alone, which is all that a restore needs: the newest, since it runs on older and newer servers.
+    ///
+    /// # Errors
+    /// Of class *unreachable*: it is missing.
+    pub async fn find_psql(server_version_num: u32, pg_bin: Option<&Path>) -> Result<Tool, Error> {
+        Folders::new(pg_bin).newest("psql", server_version_num / 10_000).await
+    }
+}
+
+struct Folders {
+    folders: Vec<PathBuf>,
+    described: String,
+}
+
+impl Folders {
+    fn new(pg_bin: Option<&Path>) -> Self {
+        if let Some(folder) = pg_bin {
+            return Self { folders: vec![folder.to_owned()], described: folder.display().to_string() };
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::env::split_paths(&path).chain(FOLDERS.iter().flat_map(|pattern| expand(pattern))).collect();
+        Self { folders, described: "PATH and the usual folders of PostgreSQL".to_owned() }
+    }
+
+    /// All programs of this name, each once.
+    async fn all(&self, name: &'static str) -> Result<Vec<Tool>, Error> {
+        let mut seen = HashSet::new();
+        let mut tools = Vec::new();
+        for folder in &self.folders {
+            let path = folder.join(name);
+            let Ok(real) = path.canonicalize() else { continue };
+            // Debian's wrapper starts another version according to the machine's clusters.
+            if real.file_name().is_some_and(|name| name == "pg_wrapper") || !seen.insert(real) {
+                continue;
+            }
+            tools.extend(Tool::ask(path).await?);
+        }
+        Ok(tools)
+    }
+
+    fn missing(&self, program: &'static str, needed: u32) -> Error {
+        Error::ToolMissing { program, searched: self.described.clone(), needed }
+    }
+
+    async fn newest(&self, program: &'static str, needed: u32) -> Result<Tool, Error> {
+        let tools = self.all(program).await?;
+        tools.into_iter().max_by_key(|tool| tool.number).ok_or_else(|| self.missing(program, needed))
+    }
+
+    async fn suitable(&self, program: &'static str, needed: u32) -> Result<Tool, Error> {
+        let tools = self.all(program).await?;
+        let best = tools.into_iter().max_by_key(|tool| (tool.number.0 == needed, tool.number));
+        let tool = best.ok_or_else(|| self.missing(program, needed))?;
+        if tool.number.0 < needed {
+            return Err(Error::ToolTooOld { program, path: tool.path, found: tool.version, needed });
+        }
+        Ok(tool)
+    }
+}
+
+/// The folders that a pattern with at most one `*` stands for.
+fn expand(pattern: &str) -> Vec<PathBuf> {
+    let Some((before, after)) = pattern.split_once('*') else { return vec![PathBuf::from(pattern)] };
+    let (parent, prefix) = before.rsplit_once('/').unwrap_or(("", before));
+    let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    let names = names.filter(|name| name.as_encoded_bytes().starts_with(prefix.as_bytes()));
+    names.map(|name| Path::new(parent).join(name).join(after.trim_start_matches('/'))).collect()
+}
+
+impl Tool {
+    /// Asks the program for its version; `None` where it does not answer like one of PostgreSQL's.
+    async fn ask(path: PathBuf) -> Result<Option<Self>, Error> {
+        let output = Command::new(&path).arg("--version").stdin(std::process::Stdio::null()).output().await;
+        let output = output.map_err(|source| Error::ToolBroken { path: path.clone(), source })?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        // `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`
+        let Some((_, version)) = said.trim().split_once("(PostgreSQL) ") else { return Ok(None) };
+        let Some(number) = version_number(version) else { return Ok(None) };
+        Ok(Some(Self { path, version: version.to_owned(), number }))
+    }
+}
+
+fn version_number(version: &str) -> Option<(u32, u32)> {
+    let number = version.split_whitespace().next()?;
+    let digits = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let major = digits(number);
+    let minor = number[major.len()..].strip_prefix('.').map(digits).unwrap_or_default();
+    Some((major.parse().ok()?, minor.parse().unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A program that only says its version; the file system under test is real.
+    fn fake(folder: &Path, name: &str, version: &str) {
+        let path = folder.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\necho '{name} (PostgreSQL) {version}'\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn versions() {
+        assert_eq!(version_number("15.18 (Debian 15.18-0+deb12u1)"), Some((15, 18)));
+        assert_eq!(version_number("18beta1"), Some((18, 0)));
+        assert_eq!(version_number("devel"), None);
+    }
+
+    #[tokio::test]
+    async fn the_servers_own_version_comes_first_then_the_newest() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut folders = Folders { folders: Vec::new(), described: "x".to_owned() };
+        for version in ["15.2", "13.1", "17.4", "16.9"] {
+            let bin = folder.path().join(version);
+            std::fs::create_dir(&bin).unwrap();
+            fake(&bin, "pg_dump", version);
+            folders.folders.push(bin);
+        }
+        assert_eq!(folders.suitable("pg_dump", 15).await.unwrap().number, (15, 2));
+        assert_eq!(folders.suitable("pg_dump", 14).await.unwrap().number, (17, 4));
+        assert_eq!(folders.newest("pg_dump", 13).await.unwrap().number, (17, 4));
+        let error = folders.suitable("pg_dump", 18).await.unwrap_err().to_string();
+        assert!(error.contains("17.4") && error.contains("18"), "{error}");
+        assert!(matches!(folders.newest("psql", 15).await, Err(Error::ToolMissing { needed: 15, .. })));
+    }
+}
