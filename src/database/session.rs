@@ -1,0 +1,123 @@
+//! A session on one database, and the settings that every session has.
+
+use std::ops::Deref;
+
+use tokio::task::JoinHandle;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres::{Client, Config, Socket};
+
+use super::Error;
+
+/// What every session and every child sets, at backup, restore and proof alike, so that the same value always gives
+/// the same text, and nothing that is set on a role or a database comes in between.
+pub const SESSION_SETTINGS: &[(&str, &str)] = &[
+    ("TimeZone", "UTC"),
+    ("DateStyle", "ISO"),
+    ("IntervalStyle", "postgres"),
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+    ("xmloption", "content"),
+    ("row_security", "off"),
+    ("search_path", ""),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+];
+
+/// Settings that only newer servers know: from which `server_version_num` on.
+const NEWER_SETTINGS: &[(u32, &str, &str)] =
+    &[(140_000, "idle_session_timeout", "0"), (170_000, "transaction_timeout", "0")];
+
+/// A session on one database. Dropping it ends the connection.
+#[derive(Debug)]
+pub struct Session {
+    /// The client; the session derefs to it.
+    pub client: Client,
+    driver: JoinHandle<()>,
+    version: String,
+    version_num: u32,
+    standby: bool,
+    pub(super) read_only: bool,
+}
+
+impl Session {
+    pub(super) async fn open<T>(config: &Config, tls: T) -> Result<Self, tokio_postgres::Error>
+    where
+        T: MakeTlsConnect<Socket>,
+        T::Stream: Send + 'static,
+        T::TlsConnect: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        let (client, connection) = config.connect(tls).await?;
+        let version = connection.parameter("server_version").unwrap_or_default().to_owned();
+        let driver = tokio::spawn(async move {
+            // Whoever uses the client gets the error too.
+            if let Err(error) = connection.await {
+                tracing::debug!("a connection to PostgreSQL was lost: {}", super::error::reason(&error));
+            }
+        });
+        Ok(Self { client, driver, version, version_num: 0, standby: false, read_only: false })
+    }
+
+    /// Asks what the server is, and applies the settings that only newer servers know.
+    pub(super) async fn prepare(mut self, address: &str) -> Result<Self, Error> {
+        let failed = || Error::query(format!("cannot set up a session on {address}"));
+        let row = self
+            .client
+            .query_one(
+                "SELECT current_setting('server_version_num')::int4, pg_catalog.pg_is_in_recovery(), \
+                 current_setting('transaction_read_only')::bool",
+                &[],
+            )
+            .await
+            .map_err(failed())?;
+        self.version_num = u32::try_from(row.try_get::<_, i32>(0).map_err(failed())?).unwrap_or(0);
+        self.standby = row.try_get(1).map_err(failed())?;
+        self.read_only = row.try_get(2).map_err(failed())?;
+        for (since, name, value) in NEWER_SETTINGS {
+            if self.version_num >= *since {
+                self.client.batch_execute(&format!("SET {name} = {value}")).await.map_err(failed())?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// `server_version`, e.g. `15.18 (Debian 15.18-0+deb12u1)`.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// `server_version_num`, e.g. 150018.
+    #[must_use]
+    pub fn version_num(&self) -> u32 {
+        self.version_num
+    }
+
+    /// Whether the server was in recovery when the session was opened.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        self.standby
+    }
+
+    /// Whether the connection is lost.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.client.is_closed()
+    }
+}
+
+impl Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
