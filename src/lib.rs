@@ -2,5 +2,6 @@
 //!
 //! The rooms, and what lives in each: `docs/architecture.md`.
 
+pub mod bucket;
 pub mod failure;
 pub mod feed;

@@ -1,0 +1,4 @@
+//! Black-box tests against real servers.
+
+mod bucket_conformance;
+mod support;

@@ -1,0 +1,1 @@
+//! Servers and material for the tests.
