@@ -3,5 +3,6 @@
 //! The rooms, and what lives in each: `docs/architecture.md`.
 
 pub mod database;
+pub mod bucket;
 pub mod failure;
 pub mod feed;

@@ -1,0 +1,164 @@
+//! Buckets: where objects lie, behind one small trait.
+//!
+//! A provider keeps the contract written at each method of [`Bucket`], and proves it with the conformance suite
+//! (`tests/it/bucket_conformance.rs`). Nothing here knows of Pachyderm but its layouts on disk (`directory/layout.rs`).
+
+mod directory;
+mod error;
+mod retry;
+mod url;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use pacharc_format::{Key, Metadata};
+
+pub use self::error::Error;
+pub use self::retry::Policy;
+pub use self::url::BucketUrl;
+
+/// What a listing says of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: Key,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What changes when the object is written again; compare it only with others of the same bucket.
+    pub etag: Option<String>,
+    /// It lies in a storage class that must be thawed before the object can be read.
+    pub archived: bool,
+}
+
+/// An object that is being read.
+pub struct Object {
+    /// The size of the whole object in bytes, as the response that delivers the bytes says.
+    pub size: u64,
+    /// What the provider keeps beside the bytes.
+    pub metadata: Metadata,
+    /// The version that is being read.
+    pub etag: Option<String>,
+    /// The bytes. Ends with an error if fewer or more bytes come than `size` promises, or the object changes meanwhile.
+    pub body: BoxStream<'static, Result<Bytes, Error>>,
+}
+
+impl std::fmt::Debug for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { size, metadata, etag, body: _ } = self;
+        f.debug_struct("Object").field("size", size).field("metadata", metadata).field("etag", etag).finish()
+    }
+}
+
+/// A place where objects lie under keys.
+///
+/// All methods may be called at the same time from any number of tasks, and may be given up at any time by dropping
+/// their future. Whatever is transient has been retried before an error comes out. Memory does not grow with the number
+/// of objects, nor with their size beyond what the caller hands over.
+#[async_trait]
+pub trait Bucket: Send + Sync {
+    /// The bucket's URL, for people; without credentials.
+    fn url(&self) -> &str;
+
+    /// The same for two URLs exactly when they name the same place, as far as can be told without writing.
+    fn identity(&self) -> String;
+
+    /// Every object whose key begins with `prefix`, each once, **in no particular order**.
+    ///
+    /// Objects written or deleted while the listing runs may or may not be in it. The stream ends after its first error;
+    /// without an error it is complete.
+    fn list(&self, prefix: &[u8]) -> BoxStream<'_, Result<Listed, Error>>;
+
+    /// Opens the object at `key`; its body is that of one version, whatever happens to the object meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Archived`] if it must be thawed first.
+    async fn get(&self, key: &Key) -> Result<Object, Error>;
+
+    /// Exactly the `length` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`Error::Range`] if the object is too short for that, and as [`Bucket::get`].
+    async fn get_range(&self, key: &Key, offset: u64, length: usize) -> Result<Bytes, Error>;
+
+    /// What a listing would say of the object at `key`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    async fn head(&self, key: &Key) -> Result<Listed, Error>;
+
+    /// Writes the object at `key`, over what lies there.
+    ///
+    /// The object appears whole or not at all, and is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`] if the provider cannot hold such a key; it is never changed to one that fits.
+    async fn put(&self, key: &Key, metadata: &Metadata, body: Bytes) -> Result<(), Error>;
+
+    /// Begins an object that is too large to be held in memory; `size` is its size in bytes where it is known.
+    ///
+    /// # Errors
+    /// As [`Bucket::put`].
+    async fn upload(&self, key: &Key, metadata: &Metadata, size: Option<u64>) -> Result<Box<dyn Upload>, Error>;
+
+    /// Deletes the object at `key`; that there is none is no error.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] and the like.
+    async fn delete(&self, key: &Key) -> Result<(), Error>;
+}
+
+/// An object that is being written piece by piece. Nothing appears at its key before [`Upload::finish`] returns; one that is
+/// dropped leaves nothing behind, as far as the provider can be reached.
+#[async_trait]
+pub trait Upload: Send {
+    /// Adds `bytes` at the end, waiting while the provider is slower than the caller.
+    ///
+    /// # Errors
+    /// After an error only [`Upload::abort`] makes sense.
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Error>;
+
+    /// Makes the object appear; durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Length`] if a size was promised and not kept; then nothing appears.
+    async fn finish(self: Box<Self>) -> Result<(), Error>;
+
+    /// Gives up, and takes back what the provider holds already.
+    ///
+    /// # Errors
+    /// What was stored for it may still lie at the provider (and cost money).
+    async fn abort(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// How to reach a bucket, apart from where it is.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Certificates (PEM) to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// How many requests there will be at a time: that many connections stay open.
+    pub jobs: usize,
+    /// Makes the directory of a `file:` URL where it is missing. Buckets of other kinds are never created.
+    pub create: bool,
+    /// How long what is transient is tried again.
+    pub retry: Policy,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ca_file: None, jobs: 16, create: false, retry: Policy::default() }
+    }
+}
+
+/// Opens the bucket at `url`. A directory is looked for at once; other servers are first asked by the first request.
+///
+/// # Errors
+/// [`Error::NoBucket`] for a directory that does not exist, [`Error::Usage`] for settings that cannot be used.
+pub async fn open(url: &BucketUrl, options: &Options) -> Result<Arc<dyn Bucket>, Error> {
+    match url {
+        BucketUrl::Directory { path } => Ok(Arc::new(directory::Directory::open(path, options.create).await?)),
+        BucketUrl::S3(_) => Err(Error::Usage { reason: "s3:// comes with the next step".to_owned() }),
+    }
+}
