@@ -2,5 +2,17 @@
 //!
 //! The rooms, and what lives in each: `docs/architecture.md`.
 
+pub mod backup;
+pub mod extract;
 pub mod failure;
 pub mod feed;
+pub mod inspect;
+pub mod interrupt;
+pub mod keys;
+pub mod list;
+pub mod monitor;
+pub mod options;
+pub mod outcome;
+pub mod restore;
+pub mod secret;
+pub mod verify;
