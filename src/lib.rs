@@ -2,7 +2,20 @@
 //!
 //! The rooms, and what lives in each: `docs/architecture.md`.
 
-pub mod database;
+pub mod backup;
 pub mod bucket;
+pub mod bundle;
+pub mod database;
+pub mod extract;
 pub mod failure;
 pub mod feed;
+pub mod inspect;
+pub mod interrupt;
+pub mod keys;
+pub mod list;
+pub mod monitor;
+pub mod options;
+pub mod outcome;
+pub mod restore;
+pub mod secret;
+pub mod verify;

@@ -1,0 +1,5 @@
+//! Inspect: what a bundle is.
+
+pub mod options;
+
+pub use options::Options;

@@ -1,0 +1,150 @@
+//! The events of a run. Their names and fields are a promise: `docs/json.md`.
+
+use pacharc_format::Key;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Progress;
+
+/// What a job is busy with. Not every job has every phase; a phase may come again (a newer snapshot).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Checks before the first byte: servers, tools, permissions, room.
+    Check,
+    /// Counts what is in the bucket and in the databases.
+    List,
+    /// Copies objects from the bucket into the bundle.
+    Copy,
+    /// Opens a snapshot of the databases.
+    Snapshot,
+    /// Copies live objects that the first copy has not seen.
+    Delta,
+    /// Dumps the databases. Schema changes of the source wait meanwhile.
+    Dump,
+    /// Writes liveness, catalog, manifest and sums, and makes the bundle durable.
+    Finish,
+    /// Checks the bundle's bytes against its sums.
+    Sums,
+    /// Decrypts, unpacks and checks every entry.
+    Contents,
+    /// Unpacks the bundle into databases and bucket.
+    Unpack,
+    /// Builds indexes and constraints, sets sequences and settings, analyzes.
+    Indexes,
+    /// Reads the target again and compares it with the bundle.
+    Prove,
+    /// Reads entries out of the bundle.
+    Read,
+}
+
+impl Phase {
+    /// What people read, e.g. `copying objects`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Check => "checking",
+            Self::List => "listing",
+            Self::Copy => "copying objects",
+            Self::Snapshot => "opening a snapshot",
+            Self::Delta => "copying new objects",
+            Self::Dump => "dumping databases",
+            Self::Finish => "finishing",
+            Self::Sums => "checking sums",
+            Self::Contents => "checking contents",
+            Self::Unpack => "restoring",
+            Self::Indexes => "building indexes",
+            Self::Prove => "proving",
+            Self::Read => "reading",
+        }
+    }
+}
+
+/// Something that happened, once.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The command begins its work.
+    Started {
+        /// Its name, e.g. `backup`.
+        command: String,
+        /// The version of pacharc.
+        version: String,
+    },
+    /// A new phase. Jobs call [`super::Monitor::phase`].
+    Phase {
+        /// Which.
+        phase: Phase,
+    },
+    /// How far it is, about once a second. Jobs call [`super::Monitor::add`].
+    Progress(Progress),
+    /// Worth knowing; the job goes on.
+    Warning {
+        /// What, in words.
+        message: String,
+    },
+    /// Advice that needs no action now.
+    Hint {
+        /// What, in words.
+        message: String,
+    },
+    /// A live object that the bucket does not have.
+    MissingObject {
+        /// Its key.
+        key: Key,
+        /// Its size, as the database says, in bytes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+    },
+    /// A live object whose bytes are not what its key promises.
+    RottenObject {
+        /// Its key.
+        key: Key,
+        /// Bytes that were read.
+        size: u64,
+    },
+    /// An object in a storage class that must be thawed before it can be read.
+    ArchivedObject {
+        /// Its key.
+        key: Key,
+    },
+    /// A place in the bundle that is not what it should be.
+    Damage {
+        /// The entry or the part of the bundle.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A snapshot or a transfer failed, and is tried again.
+    AttemptFailed {
+        /// Which one, from 1.
+        attempt: u32,
+        /// Of how many.
+        attempts: u32,
+        /// Why it failed.
+        reason: String,
+    },
+    /// The command is done; the exit code says how well.
+    Finished {
+        /// Its name.
+        command: String,
+        /// The process's exit code.
+        exit_code: u8,
+        /// How long it took.
+        seconds: f64,
+        /// What came out of it, one object for each command (`docs/json.md`).
+        outcome: Value,
+    },
+    /// The command failed; nothing more comes.
+    Error {
+        /// The process's exit code.
+        exit_code: u8,
+        /// The class of the failure, e.g. `refused`.
+        class: &'static str,
+        /// What happened.
+        message: String,
+        /// What to do next.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        advice: Option<String>,
+    },
+}

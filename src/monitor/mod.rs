@@ -1,0 +1,70 @@
+//! What a job tells while it works: phases, totals, amounts done, and events worth keeping.
+//!
+//! Jobs know one trait, and take it as their last argument. Who listens is decided at the edge: a terminal, JSON lines,
+//! both, nobody, or a test.
+
+mod event;
+mod json;
+mod meter;
+mod recorder;
+mod terminal;
+mod ticker;
+
+pub use event::{Event, Phase};
+pub use json::Json;
+pub use meter::{Amount, Counter, Meter, Progress};
+pub use recorder::Recorder;
+pub use terminal::{Style, Terminal};
+
+/// Follows one job. Cheap enough to be called for each object, and from any thread.
+pub trait Monitor: Send + Sync {
+    /// The job enters `phase`.
+    fn phase(&self, phase: Phase);
+
+    /// `counter` will reach `total`, as far as is known now; may be said again when more is known.
+    fn total(&self, counter: Counter, total: u64);
+
+    /// `amount` more of `counter` are done.
+    fn add(&self, counter: Counter, amount: u64);
+
+    /// Something happened that the user should know, or that a program may wait for.
+    fn event(&self, event: Event);
+
+    /// A warning: the job goes on.
+    fn warn(&self, message: String) {
+        self.event(Event::Warning { message });
+    }
+}
+
+/// Tells nobody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Monitor for Silent {
+    fn phase(&self, _: Phase) {}
+    fn total(&self, _: Counter, _: u64) {}
+    fn add(&self, _: Counter, _: u64) {}
+    fn event(&self, _: Event) {}
+}
+
+/// Tells each of several.
+#[derive(Default)]
+pub struct All(pub Vec<Box<dyn Monitor>>);
+
+impl Monitor for All {
+    fn phase(&self, phase: Phase) {
+        self.0.iter().for_each(|monitor| monitor.phase(phase));
+    }
+
+    fn total(&self, counter: Counter, total: u64) {
+        self.0.iter().for_each(|monitor| monitor.total(counter, total));
+    }
+
+    fn add(&self, counter: Counter, amount: u64) {
+        self.0.iter().for_each(|monitor| monitor.add(counter, amount));
+    }
+
+    fn event(&self, event: Event) {
+        self.0.iter().for_each(|monitor| monitor.event(event.clone()));
+    }
+}

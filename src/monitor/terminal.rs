@@ -1,0 +1,199 @@
+//! Progress for people, on standard error: a live line on a terminal, plain lines elsewhere.
+
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::ticker::Ticker;
+use super::{Counter, Event, Meter, Monitor, Phase, Progress};
+
+/// Between two drawings of the live line.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// How much is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// A live line, phases, warnings: for a terminal.
+    Live,
+    /// Begin, end, warnings: for a log.
+    Plain,
+    /// Phases as lines of their own, too (`-v`).
+    Verbose,
+    /// Warnings about the data alone (`--quiet`).
+    Quiet,
+}
+
+/// Writes to standard error.
+pub struct Terminal {
+    style: Style,
+    meter: Arc<Meter>,
+    bar: ProgressBar,
+    ticker: Mutex<Option<Ticker>>,
+    named: Mutex<u64>,
+}
+
+/// Missing, rotten and damaged things that are named one by one; what comes after them is counted (`--json` names all).
+const NAMED: u64 = 100;
+
+impl Terminal {
+    /// A monitor in `style`. Live only where standard error is a terminal.
+    #[must_use]
+    pub fn new(style: Style) -> Self {
+        let meter = Arc::new(Meter::default());
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let ticker = (style == Style::Live).then(|| {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            bar.set_style(line());
+            let (meter, bar) = (Arc::clone(&meter), bar.clone());
+            Ticker::start(INTERVAL, move || {
+                let progress = meter.progress(Instant::now());
+                if progress.phase.is_some() {
+                    bar.set_message(describe(&progress));
+                    bar.tick();
+                }
+            })
+        });
+        Self { style, meter, bar, ticker: Mutex::new(ticker), named: Mutex::default() }
+    }
+
+    /// Writes a line above the live one. What standard error does not take is lost: there is nowhere to say so.
+    fn line(&self, line: &str) {
+        self.bar.suspend(|| {
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        });
+    }
+
+    /// Writes the line for one of possibly very many things.
+    fn name(&self, line: &str) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        *named += 1;
+        if *named <= NAMED {
+            self.line(line);
+        }
+    }
+
+    fn finish(&self) {
+        drop(self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.bar.finish_and_clear();
+        let named = *self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named > NAMED {
+            self.line(&format!("… and {} more; --json-file names all of them", HumanCount(named - NAMED)));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        drop(self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Monitor for Terminal {
+    fn phase(&self, phase: Phase) {
+        self.meter.phase(phase);
+        if self.style == Style::Verbose {
+            self.line(phase.label());
+        }
+    }
+
+    fn total(&self, counter: Counter, total: u64) {
+        self.meter.total(counter, total);
+    }
+
+    fn add(&self, counter: Counter, amount: u64) {
+        self.meter.add(counter, amount);
+    }
+
+    fn event(&self, event: Event) {
+        let quiet = self.style == Style::Quiet;
+        match event {
+            Event::Started { command, version } if !quiet => self.line(&format!("pacharc {version}: {command}")),
+            Event::Warning { message } => self.line(&format!("pacharc: warning: {message}")),
+            Event::Hint { message } if !quiet => self.line(&format!("hint: {message}")),
+            Event::MissingObject { key, .. } => self.name(&format!("missing: {key}")),
+            Event::RottenObject { key, .. } => self.name(&format!("rotten: {key}")),
+            Event::ArchivedObject { key } => self.name(&format!("archived, must be thawed: {key}")),
+            Event::Damage { path, problem } => self.name(&format!("damaged: {path}: {problem}")),
+            Event::AttemptFailed { attempt, attempts, reason } if !quiet => {
+                self.line(&format!("attempt {attempt} of {attempts} failed, trying again: {reason}"));
+            }
+            Event::Finished { .. } | Event::Error { .. } => self.finish(),
+            _ => {}
+        }
+    }
+}
+
+fn line() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// `copying objects  1.2 GiB of 4.0 GiB (30%)  210 MiB/s  1,234 of 5,678 objects  2m 10s to go`
+fn describe(progress: &Progress) -> String {
+    let mut parts = Vec::with_capacity(5);
+    parts.extend(progress.phase.map(|phase| phase.label().to_owned()));
+    let work = progress.work(true);
+    match work.total {
+        Some(total) if total > 0 => {
+            let percent = u128::from(work.done) * 100 / u128::from(total);
+            parts.push(format!("{} of {} ({percent}%)", BinaryBytes(work.done), BinaryBytes(total)));
+        }
+        _ => parts.push(BinaryBytes(work.done).to_string()),
+    }
+    parts.push(format!("{}/s", BinaryBytes(progress.bytes_per_second)));
+    let things = [(Counter::Objects, "objects"), (Counter::Entries, "entries"), (Counter::ProvedObjects, "proved")];
+    for (counter, noun) in things {
+        let amount = progress.amount(counter);
+        match (amount.done, amount.total) {
+            (0, None) => {}
+            (done, None) => parts.push(format!("{} {noun}", HumanCount(done))),
+            (done, Some(total)) => parts.push(format!("{} of {} {noun}", HumanCount(done), HumanCount(total))),
+        }
+    }
+    parts.push(match progress.eta_seconds {
+        Some(seconds) => format!("{} to go", duration(seconds)),
+        None => "…".to_owned(),
+    });
+    parts.join("  ")
+}
+
+/// Two units at most: `3d 4h`, `2m 10s`, `5s`.
+fn duration(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, s) => format!("{m}m {s}s"),
+        (0, h, m, _) => format!("{h}h {m}m"),
+        (d, h, _, _) => format!("{d}d {h}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Amount;
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_known_and_no_more() {
+        let mut progress = Progress { phase: Some(Phase::Copy), ..Progress::default() };
+        progress.object_bytes = Amount { done: 3 << 29, total: None };
+        assert_eq!(describe(&progress), "copying objects  1.50 GiB  0 B/s  …");
+        progress.object_bytes.total = Some(3 << 30);
+        progress.objects = Amount { done: 1234, total: Some(5678) };
+        progress.bytes_per_second = 200 << 20;
+        progress.eta_seconds = Some(130);
+        assert_eq!(
+            describe(&progress),
+            "copying objects  1.50 GiB of 3.00 GiB (50%)  200.00 MiB/s  1,234 of 5,678 objects  2m 10s to go"
+        );
+    }
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        let cases = [(0, "0s"), (59, "59s"), (60, "1m 0s"), (3_700, "1h 1m"), (90_000, "1d 1h")];
+        for (seconds, text) in cases {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}

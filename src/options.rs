@@ -1,0 +1,196 @@
+//! What several jobs are told alike: a server, a place for a bundle, limits, expectations.
+//!
+//! Plain data: where a value came from (command line, environment, file) is settled before.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::secret::Secret;
+
+/// A PostgreSQL server, and the programs to speak to it.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    /// URL or keywords as libpq takes them; may hold a password. What it lacks comes from the `PG*` variables.
+    pub url: Secret,
+    /// Whether it was typed where every user of the machine can see it: then it must hold no password.
+    pub from_command_line: bool,
+    /// Where pg_dump and psql lie; found where `None`.
+    pub pg_bin: Option<PathBuf>,
+}
+
+/// What a run may take of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The process's peak resident size, in bytes; children apart.
+    pub max_memory: u64,
+    /// Where what must be sorted spills to, encrypted.
+    pub temp_dir: PathBuf,
+    /// How many things are done at a time; at least 1.
+    pub jobs: usize,
+}
+
+/// Where a bundle lies, or will.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// `-`: standard input or output.
+    Stdio,
+    /// A file.
+    File(PathBuf),
+    /// `s3://bucket/key?…`, one object.
+    S3(String),
+}
+
+impl From<&str> for Location {
+    fn from(text: &str) -> Self {
+        match text {
+            "-" => Self::Stdio,
+            url if url.starts_with("s3://") => Self::S3(url.to_owned()),
+            path => Self::File(path.into()),
+        }
+    }
+}
+
+/// As it was named.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdio => f.write_str("-"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::S3(url) => f.write_str(url),
+        }
+    }
+}
+
+/// The name of a bundle to write, with `{time}` and `{uuid}` to be filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Time,
+    Uuid,
+}
+
+/// A template that cannot be filled in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// No such field.
+    #[error("unknown field {{{0}}}; there are {{time}} and {{uuid}}")]
+    Unknown(String),
+    /// A field that only Kubernetes knows the value of.
+    #[error("{{{0}}} is known for sources in Kubernetes only")]
+    Kubernetes(String),
+    /// A brace that is not closed, or closes nothing.
+    #[error("a brace has no partner (a brace itself is written twice)")]
+    Brace,
+}
+
+impl std::str::FromStr for Template {
+    type Err = TemplateError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '{' | '}' if chars.peek() == Some(&c) => {
+                    chars.next();
+                    literal.push(c);
+                }
+                '{' => {
+                    let mut field = String::new();
+                    loop {
+                        match chars.next() {
+                            Some('}') => break,
+                            Some(c) if c != '{' => field.push(c),
+                            _ => return Err(TemplateError::Brace),
+                        }
+                    }
+                    parts.push(Part::Text(std::mem::take(&mut literal)));
+                    parts.push(match field.as_str() {
+                        "time" => Part::Time,
+                        "uuid" => Part::Uuid,
+                        "cluster" | "namespace" => return Err(TemplateError::Kubernetes(field)),
+                        _ => return Err(TemplateError::Unknown(field)),
+                    });
+                }
+                '}' => return Err(TemplateError::Brace),
+                c => literal.push(c),
+            }
+        }
+        parts.push(Part::Text(literal));
+        Ok(Self { parts })
+    }
+}
+
+impl Template {
+    /// The location for a bundle begun at `created`. The time is UTC and safe in file names: `20250131T093000Z`.
+    #[must_use]
+    pub fn fill(&self, created: Timestamp, uuid: Uuid) -> Location {
+        let name: String = self
+            .parts
+            .iter()
+            .map(|part| match part {
+                Part::Text(text) => text.clone(),
+                Part::Time => created.strftime("%Y%m%dT%H%M%SZ").to_string(),
+                Part::Uuid => uuid.to_string(),
+            })
+            .collect();
+        Location::from(name.as_str())
+    }
+
+    /// Whether the bundle goes to standard output.
+    #[must_use]
+    pub fn is_stdout(&self) -> bool {
+        matches!(self.parts.as_slice(), [Part::Text(text)] if text == "-")
+    }
+}
+
+/// Which bundle it must be, so that an older or another one is not taken for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expectations {
+    /// Its id: BLAKE3 of `BLAKE3SUMS`, 64 hex digits in lower case.
+    pub id: Option<String>,
+    /// It was begun at this time or later.
+    pub created_after: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_filled_in() {
+        let created = Timestamp::from_second(1_700_000_000).unwrap();
+        let fill = |text: &str| text.parse::<Template>().unwrap().fill(created, Uuid::nil()).to_string();
+        assert_eq!(fill("a-{time}.pacharc"), "a-20231114T221320Z.pacharc");
+        assert_eq!(fill("s3://b/{uuid}"), "s3://b/00000000-0000-0000-0000-000000000000");
+        assert_eq!(fill("{{x}}"), "{x}");
+        assert!("-".parse::<Template>().unwrap().is_stdout());
+        assert!(!"-{time}".parse::<Template>().unwrap().is_stdout());
+    }
+
+    #[test]
+    fn what_cannot_be_filled_in_is_an_error() {
+        let error = |text: &str| text.parse::<Template>().unwrap_err();
+        assert_eq!(error("{date}"), TemplateError::Unknown("date".into()));
+        assert_eq!(error("{namespace}"), TemplateError::Kubernetes("namespace".into()));
+        for text in ["{time", "time}", "{ti{me}", "{"] {
+            assert_eq!(error(text), TemplateError::Brace, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_location_is_told_by_its_form() {
+        assert_eq!(Location::from("-"), Location::Stdio);
+        assert_eq!(Location::from("s3://b/k"), Location::S3("s3://b/k".into()));
+        assert_eq!(Location::from("./-"), Location::File("./-".into()));
+    }
+}

@@ -1,0 +1,15 @@
+//! What a job returns when it ran to its end: told to people, to programs, and as an exit code.
+
+use serde::Serialize;
+
+use crate::failure::Class;
+
+/// The result of a job. Its JSON is the `outcome` of the event `finished` (`docs/json.md`).
+pub trait Outcome: Serialize {
+    /// `None`: done and proved. Otherwise why the exit code is not 0, e.g. [`Class::Incomplete`] for a bundle that was
+    /// written and is not closed.
+    fn class(&self) -> Option<Class>;
+
+    /// What people read at the end, on standard error: a line or some.
+    fn summary(&self) -> String;
+}

@@ -1,0 +1,5 @@
+//! Restore: a bundle becomes databases and a bucket again.
+
+pub mod options;
+
+pub use options::{Options, Rename};
