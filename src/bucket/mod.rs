@@ -6,6 +6,7 @@
 mod directory;
 mod error;
 mod retry;
+mod s3;
 mod url;
 
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use pacharc_format::{Key, Metadata};
 
 pub use self::error::Error;
 pub use self::retry::Policy;
-pub use self::url::BucketUrl;
+pub use self::url::{BucketUrl, S3Url};
 
 /// What a listing says of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,8 +139,8 @@ pub trait Upload: Send {
 pub struct Options {
     /// Certificates (PEM) to trust beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// How many requests there will be at a time: that many connections stay open.
-    pub jobs: usize,
+    /// How many bytes one [`Upload`] may hold: as many parts are on their way at a time. Never less than two parts.
+    pub upload_memory: usize,
     /// Makes the directory of a `file:` URL where it is missing. Buckets of other kinds are never created.
     pub create: bool,
     /// How long what is transient is tried again.
@@ -148,7 +149,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ca_file: None, jobs: 16, create: false, retry: Policy::default() }
+        Self { ca_file: None, upload_memory: 48 << 20, create: false, retry: Policy::default() }
     }
 }
 
@@ -159,6 +160,6 @@ impl Default for Options {
 pub async fn open(url: &BucketUrl, options: &Options) -> Result<Arc<dyn Bucket>, Error> {
     match url {
         BucketUrl::Directory { path } => Ok(Arc::new(directory::Directory::open(path, options.create).await?)),
-        BucketUrl::S3(_) => Err(Error::Usage { reason: "s3:// comes with the next step".to_owned() }),
+        BucketUrl::S3(s3) => Ok(Arc::new(s3::S3::open(s3, options).await?)),
     }
 }

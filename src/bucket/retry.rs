@@ -49,19 +49,18 @@ impl Policy {
             .await
     }
 
-    /// The `size - offset` bytes of `body`, from `offset` of the object `key` on; where it breaks off, `reopen` gives the
-    /// rest of the same version. Checks the length.
+    /// The bytes of `body`, which is that of the object `at`. Where it breaks off, `reopen` gives what follows an offset in
+    /// the same version. Checks the length.
     pub(super) fn resume<F>(
         self,
         at: Whole,
-        offset: u64,
         body: BoxStream<'static, Result<Bytes, Error>>,
         reopen: impl Fn(u64) -> F + Send + Sync + 'static,
     ) -> BoxStream<'static, Result<Bytes, Error>>
     where
         F: Future<Output = Result<BoxStream<'static, Result<Bytes, Error>>, Error>> + Send,
     {
-        let state = Resumable { policy: self, at, offset, body, reopen, barren: 0 };
+        let state = Resumable { policy: self, at, offset: 0, body, reopen, barren: 0 };
         futures::stream::try_unfold(
             state,
             |mut state| async move { Ok(state.next().await?.map(|bytes| (bytes, state))) },

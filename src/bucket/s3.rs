@@ -1,0 +1,322 @@
+//! Buckets that speak S3, through the AWS SDK: Amazon's, and servers of others behind an endpoint.
+//!
+//! The SDK's own retries, checksums and stall detection are off: [`Policy`] repeats requests, the sizes and (a level above)
+//! the hashes are checked, and every answer and every read has its own time limit.
+
+mod answer;
+mod client;
+mod listing;
+mod upload;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ArchiveStatus, StorageClass};
+use bytes::{Bytes, BytesMut};
+use futures::stream::{BoxStream, StreamExt as _};
+use pacharc_format::{Key, Metadata};
+
+use self::answer::{Asked, HttpResponse};
+use super::retry::Whole;
+use super::url::S3Url;
+use super::{Bucket, BucketUrl, Error, Listed, Object, Options, Policy, Upload};
+
+/// The longest key, prefix included, in bytes (Amazon S3, "Naming Amazon S3 objects").
+const KEY_LIMIT: usize = 1024;
+/// How long an answer, and each next piece of a body, may take to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How slow a connection may be on which a body is sent, in bytes a second.
+const SLOWEST: u64 = 64 << 10;
+/// How long a bucket is tried that has never answered: its name or endpoint is rather wrong than its server overloaded.
+const FIRST_CONTACT: Duration = Duration::from_secs(10);
+
+/// An S3 bucket; cheap to clone.
+#[derive(Clone)]
+pub(super) struct S3(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    url: String,
+    identity: String,
+    bucket: String,
+    prefix: String,
+    retry: Policy,
+    upload_memory: usize,
+    answered: AtomicBool,
+}
+
+impl S3 {
+    /// Prepares requests to the bucket at `url`; sends none.
+    pub(super) async fn open(url: &S3Url, options: &Options) -> Result<Self, Error> {
+        let (client, endpoint) = client::build(url, options).await?;
+        Ok(Self(Arc::new(Inner {
+            client,
+            url: BucketUrl::S3(url.clone()).to_string(),
+            identity: format!("s3://{endpoint}/{}/{}", url.bucket, url.prefix),
+            bucket: url.bucket.clone(),
+            prefix: url.prefix.clone(),
+            retry: options.retry,
+            upload_memory: options.upload_memory,
+            answered: AtomicBool::new(false),
+        })))
+    }
+
+    /// The object's name at the server, prefix included.
+    fn name(&self, key: &Key) -> Result<String, Error> {
+        let invalid = |reason: &str| Error::InvalidKey {
+            bucket: self.0.url.clone(),
+            key: key.clone(),
+            reason: reason.to_owned(),
+        };
+        let name = key.as_str().ok_or_else(|| invalid("it is not UTF-8"))?;
+        if name.is_empty() {
+            return Err(invalid("it is empty"));
+        }
+        if self.0.prefix.len() + name.len() > KEY_LIMIT {
+            return Err(invalid("with the prefix it is longer than 1024 bytes"));
+        }
+        Ok(format!("{}{name}", self.0.prefix))
+    }
+
+    /// As [`S3::name`], for what can only be absent if no object can have this name.
+    fn present_name(&self, key: &Key) -> Result<String, Error> {
+        self.name(key).map_err(|_| Error::NotFound { bucket: self.0.url.clone(), key: key.clone() })
+    }
+
+    fn policy(&self) -> Policy {
+        match self.0.answered.load(Ordering::Relaxed) {
+            true => self.0.retry,
+            false => Policy { total: self.0.retry.total.min(FIRST_CONTACT), ..self.0.retry },
+        }
+    }
+
+    /// Sends `request` once.
+    async fn once<T, E>(
+        &self,
+        asked: Asked<'_>,
+        patience: Duration,
+        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, Error>
+    where
+        E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
+    {
+        match tokio::time::timeout(patience, request).await {
+            Ok(Ok(output)) => {
+                self.0.answered.store(true, Ordering::Relaxed);
+                Ok(output)
+            }
+            Ok(Err(error)) => Err(answer::explain(&self.0.url, asked, error)),
+            Err(_) => Err(answer::silence(&self.0.url, asked, patience)),
+        }
+    }
+
+    /// Opens `range` of the object called `name`, once; only the version `etag`, where it is given.
+    async fn fetch(
+        &self,
+        key: &Key,
+        name: &str,
+        range: Option<String>,
+        etag: Option<String>,
+    ) -> Result<GetObjectOutput, Error> {
+        let request = self.0.client.get_object().bucket(&self.0.bucket).key(name);
+        let request = request.set_range(range).set_if_match(etag).send();
+        self.once(Asked::object("reading", key), PATIENCE, request).await
+    }
+
+    /// The bytes of `body` as they come, without judging how many they are.
+    fn pieces(&self, key: &Key, body: ByteStream) -> BoxStream<'static, Result<Bytes, Error>> {
+        let (url, key) = (self.0.url.clone(), key.clone());
+        futures::stream::unfold(Some((body, url, key)), |state| async move {
+            let (mut body, url, key) = state?;
+            let asked = Asked::object("reading", &key);
+            match tokio::time::timeout(PATIENCE, body.next()).await {
+                Ok(None) => None,
+                Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some((body, url, key)))),
+                Ok(Some(Err(error))) => Some((Err(answer::broken(&url, asked, error)), None)),
+                Err(_) => Some((Err(answer::silence(&url, asked, PATIENCE)), None)),
+            }
+        })
+        .boxed()
+    }
+
+    /// What follows `offset` in the version `etag` of the object.
+    async fn rest(
+        &self,
+        key: &Key,
+        offset: u64,
+        etag: String,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let name = self.present_name(key)?;
+        let output = self.fetch(key, &name, Some(format!("bytes={offset}-")), Some(etag)).await?;
+        self.check_start(key, &output, offset)?;
+        Ok(self.pieces(key, output.body))
+    }
+
+    /// Whether the answer to a ranged read begins at `offset`: some servers send the whole object.
+    fn check_start(&self, key: &Key, output: &GetObjectOutput, offset: u64) -> Result<(), Error> {
+        let start = output.content_range().and_then(|range| range.strip_prefix("bytes ")?.split_once('-'));
+        match start.and_then(|(start, _)| start.parse::<u64>().ok()) {
+            Some(start) if start == offset => Ok(()),
+            _ => Err(Error::Failed {
+                bucket: self.0.url.clone(),
+                doing: format!("reading object {key}"),
+                source: format!("asked for bytes from {offset} on, it sent {:?}", output.content_range()).into(),
+            }),
+        }
+    }
+
+    async fn put_once(&self, key: &Key, name: &str, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
+        let patience = sending(body.len());
+        let Metadata { content_type, content_encoding, content_disposition, content_language, cache_control, user } =
+            metadata.clone();
+        let request = self.0.client.put_object().bucket(&self.0.bucket).key(name).body(ByteStream::from(body));
+        let request = request
+            .set_content_type(content_type)
+            .set_content_encoding(content_encoding)
+            .set_content_disposition(content_disposition)
+            .set_content_language(content_language)
+            .set_cache_control(cache_control)
+            .set_metadata(Some(user.into_iter().collect()));
+        self.once(Asked::object("writing", key), patience, request.send()).await.map(drop)
+    }
+}
+
+/// How long the answer to a request with a body of `length` bytes may take.
+fn sending(length: usize) -> Duration {
+    PATIENCE + Duration::from_secs(length as u64 / SLOWEST)
+}
+
+#[async_trait]
+impl Bucket for S3 {
+    fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    fn identity(&self) -> String {
+        self.0.identity.clone()
+    }
+
+    fn list(&self, prefix: &[u8]) -> BoxStream<'_, Result<Listed, Error>> {
+        listing::list(self.clone(), prefix)
+    }
+
+    async fn get(&self, key: &Key) -> Result<Object, Error> {
+        let name = self.present_name(key)?;
+        let mut output = self.policy().run(|| self.fetch(key, &name, None, None)).await?;
+        let size =
+            output.content_length().and_then(|length| u64::try_from(length).ok()).ok_or_else(|| Error::Failed {
+                bucket: self.0.url.clone(),
+                doing: format!("reading object {key}"),
+                source: "its size is not in the answer".into(),
+            })?;
+        let etag = output.e_tag().map(str::to_owned);
+        let metadata = metadata(&mut output);
+        let body = self.pieces(key, output.body);
+        let whole = Whole { bucket: self.0.url.clone(), key: key.clone(), size };
+        let (this, key, version) = (self.clone(), key.clone(), etag.clone());
+        let body = self.0.retry.resume(whole, body, move |offset| {
+            let (this, key, version) = (this.clone(), key.clone(), version.clone());
+            async move {
+                // Without an ETag nobody can tell whether it is still the same object.
+                let Some(version) = version else {
+                    return Err(Error::Changed { bucket: this.0.url.clone(), key });
+                };
+                this.rest(&key, offset, version).await
+            }
+        });
+        Ok(Object { size, metadata, etag, body })
+    }
+
+    async fn get_range(&self, key: &Key, offset: u64, length: usize) -> Result<Bytes, Error> {
+        let name = self.present_name(key)?;
+        let out_of_range = |size: &str| Error::Range {
+            bucket: self.0.url.clone(),
+            key: key.clone(),
+            offset,
+            length,
+            size: size.to_owned(),
+        };
+        let Some(last) = (length as u64).checked_sub(1) else { return Ok(Bytes::new()) };
+        let end = offset.checked_add(last).ok_or_else(|| out_of_range("fewer"))?;
+        let read = || async {
+            let output = match self.fetch(key, &name, Some(format!("bytes={offset}-{end}")), None).await {
+                Err(Error::Range { size, .. }) => return Err(out_of_range(&size)),
+                output => output?,
+            };
+            self.check_start(key, &output, offset)?;
+            let size = output.content_range().and_then(|range| range.rsplit_once('/')).map(|(_, size)| size.to_owned());
+            if output.content_length() != i64::try_from(length).ok() {
+                return Err(out_of_range(size.as_deref().unwrap_or("another number of")));
+            }
+            let mut bytes = BytesMut::with_capacity(length);
+            let mut body = self.pieces(key, output.body);
+            while let Some(piece) = body.next().await {
+                bytes.extend_from_slice(&piece?);
+            }
+            if bytes.len() != length {
+                let (bucket, key) = (self.0.url.clone(), key.clone());
+                return Err(Error::Truncated { bucket, key, promised: length as u64, actual: bytes.len() as u64 });
+            }
+            Ok(bytes.freeze())
+        };
+        self.policy().run(read).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<Listed, Error> {
+        let name = self.present_name(key)?;
+        let head = || {
+            let request = self.0.client.head_object().bucket(&self.0.bucket).key(&name).send();
+            self.once(Asked::object("looking at", key), PATIENCE, request)
+        };
+        let output = self.policy().run(head).await?;
+        let thawed = output.restore().is_some_and(|restore| restore.contains("ongoing-request=\"false\""));
+        let frozen = matches!(output.storage_class(), Some(StorageClass::Glacier | StorageClass::DeepArchive))
+            || matches!(output.archive_status(), Some(ArchiveStatus::ArchiveAccess | ArchiveStatus::DeepArchiveAccess));
+        Ok(Listed {
+            key: key.clone(),
+            size: output.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
+            etag: output.e_tag().map(str::to_owned),
+            archived: frozen && !thawed,
+        })
+    }
+
+    async fn put(&self, key: &Key, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
+        let name = self.name(key)?;
+        self.policy().run(|| self.put_once(key, &name, metadata, body.clone())).await
+    }
+
+    async fn upload(&self, key: &Key, metadata: &Metadata, size: Option<u64>) -> Result<Box<dyn Upload>, Error> {
+        let name = self.name(key)?;
+        Ok(Box::new(upload::S3Upload::new(self.clone(), key.clone(), name, metadata.clone(), size)))
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), Error> {
+        // What cannot be there is not there.
+        let Ok(name) = self.name(key) else { return Ok(()) };
+        let delete = || {
+            let request = self.0.client.delete_object().bucket(&self.0.bucket).key(&name).send();
+            self.once(Asked::object("deleting", key), PATIENCE, request)
+        };
+        match self.policy().run(delete).await {
+            Err(Error::NotFound { .. }) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+}
+
+fn metadata(output: &mut GetObjectOutput) -> Metadata {
+    Metadata {
+        content_type: output.content_type.take(),
+        content_encoding: output.content_encoding.take(),
+        content_disposition: output.content_disposition.take(),
+        content_language: output.content_language.take(),
+        cache_control: output.cache_control.take(),
+        user: output.metadata.take().unwrap_or_default().into_iter().collect(),
+    }
+}

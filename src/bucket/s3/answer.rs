@@ -1,0 +1,207 @@
+//! What an answer of the server, or its absence, means. This is the one place that decides whether a request is repeated.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use pacharc_format::Key;
+
+use super::super::error::Source;
+use super::Error;
+
+pub(super) type HttpResponse = aws_sdk_s3::config::http::HttpResponse;
+
+/// Codes that mean "later": Amazon S3, "Error responses", and what other servers send in their place.
+const TRANSIENT: [&str; 14] = [
+    "SlowDown",
+    "SlowDownRead",
+    "SlowDownWrite",
+    "InternalError",
+    "ServiceUnavailable",
+    "RequestTimeout",
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "TooManyRequests",
+    "OperationAborted",
+    // The body was damaged or cut on its way there.
+    "BadDigest",
+    "IncompleteBody",
+    "XAmzContentSHA256Mismatch",
+];
+const DENIED: [&str; 8] = [
+    "AccessDenied",
+    "AllAccessDisabled",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "RequestTimeTooSkewed",
+];
+const ELSEWHERE: [&str; 3] =
+    ["PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"];
+const BAD_KEY: [&str; 3] = ["KeyTooLongError", "XMinioInvalidObjectName", "InvalidURI"];
+
+/// What was asked of the server.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    doing: &'static str,
+    key: Option<&'a Key>,
+}
+
+impl<'a> Asked<'a> {
+    /// Something about the bucket as a whole.
+    pub(super) fn bucket(doing: &'static str) -> Self {
+        Self { doing, key: None }
+    }
+
+    /// Something about the object at `key`; `doing` is `reading`, `writing` and the like.
+    pub(super) fn object(doing: &'static str, key: &'a Key) -> Self {
+        Self { doing, key: Some(key) }
+    }
+}
+
+impl fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key {
+            Some(key) => write!(f, "{} object {key}", self.doing),
+            None => f.write_str(self.doing),
+        }
+    }
+}
+
+/// An error that the server answered with.
+#[derive(Debug)]
+struct Refusal {
+    status: u16,
+    code: Option<String>,
+    message: Option<String>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HTTP {}", self.status)?;
+        for part in [&self.code, &self.message].into_iter().flatten() {
+            write!(f, ": {part}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Refusal {}
+
+/// What `error` means for what was `asked` of `bucket`.
+pub(super) fn explain<E>(bucket: &str, asked: Asked<'_>, error: SdkError<E, HttpResponse>) -> Error
+where
+    E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
+{
+    let bucket = bucket.to_owned();
+    let doing = asked.to_string();
+    let (status, retryable) = match &error {
+        SdkError::ResponseError(response) => (Some(response.raw().status().as_u16()), false),
+        SdkError::DispatchFailure(failure) => (None, !failure.is_user()),
+        SdkError::TimeoutError(_) => (None, true),
+        _ => (None, false),
+    };
+    let source = match error {
+        SdkError::ServiceError(service) => {
+            let region = service.raw().headers().get("x-amz-bucket-region").map(str::to_owned);
+            let refusal = Refusal {
+                status: service.raw().status().as_u16(),
+                code: service.err().code().map(str::to_owned),
+                message: service.err().message().map(str::to_owned),
+            };
+            return refused(bucket, asked, refusal, region);
+        }
+        other => other.into_source().unwrap_or_else(|other| chain(&other).into()),
+    };
+    match status {
+        // A body that broke off; or no S3 at all, whose answer stays what it is.
+        Some(status) => {
+            let broken = status >= 500 || find::<io::Error>(&*source).is_some();
+            let source = format!("HTTP {status}: {}", chain(&*source)).into();
+            if broken { Error::Unreachable { bucket, doing, source } } else { Error::Failed { bucket, doing, source } }
+        }
+        None => unanswered(bucket, doing, source, retryable),
+    }
+}
+
+/// Nothing came for too long.
+pub(super) fn silence(bucket: &str, asked: Asked<'_>, patience: Duration) -> Error {
+    let source = format!("nothing came for {} seconds", patience.as_secs()).into();
+    Error::Unreachable { bucket: bucket.to_owned(), doing: asked.to_string(), source }
+}
+
+/// A body broke off.
+pub(super) fn broken(bucket: &str, asked: Asked<'_>, error: impl StdError) -> Error {
+    Error::Unreachable { bucket: bucket.to_owned(), doing: asked.to_string(), source: chain(&error).into() }
+}
+
+fn refused(bucket: String, asked: Asked<'_>, refusal: Refusal, region: Option<String>) -> Error {
+    let code = refusal.code.as_deref().unwrap_or_default();
+    let is = |codes: &[&str]| codes.contains(&code);
+    let doing = asked.to_string();
+    match (refusal.status, asked.key.cloned()) {
+        (_, Some(key)) if code == "InvalidObjectState" => Error::Archived { bucket, key },
+        (_, Some(key)) if is(&BAD_KEY) => Error::InvalidKey { bucket, key, reason: refusal.to_string() },
+        _ if is(&TRANSIENT) => Error::Unreachable { bucket, doing, source: refusal.into() },
+        _ if is(&ELSEWHERE) => Error::Region { bucket, region },
+        _ if is(&DENIED) => Error::Denied { bucket, doing, source: refusal.into() },
+        _ if code == "NoSuchBucket" => Error::NoBucket { bucket },
+        (301 | 307 | 308, _) => Error::Region { bucket, region },
+        (401 | 403, _) => Error::Denied { bucket, doing, source: refusal.into() },
+        (404, Some(key)) if matches!(code, "NoSuchKey" | "NotFound" | "") => Error::NotFound { bucket, key },
+        (404, None) if code.is_empty() => Error::NoBucket { bucket },
+        (408 | 429 | 500 | 502..=504 | 509 | 529, _) => Error::Unreachable { bucket, doing, source: refusal.into() },
+        (412, Some(key)) => Error::Changed { bucket, key },
+        // Whoever asked for the range puts it in.
+        (416, Some(key)) => Error::Range { bucket, key, offset: 0, length: 0, size: "fewer".to_owned() },
+        _ => Error::Failed { bucket, doing, source: refusal.into() },
+    }
+}
+
+/// No answer came; `retryable` unless credentials or TLS are the reason.
+fn unanswered(bucket: String, doing: String, source: Source, retryable: bool) -> Error {
+    let text = chain(&*source).into();
+    if find::<CredentialsError>(&*source).is_some() {
+        Error::Credentials { bucket, source: text }
+    } else if find::<rustls::Error>(&*source).is_some() {
+        Error::Tls { bucket, source: text }
+    } else if retryable {
+        Error::Unreachable { bucket, doing, source: text }
+    } else {
+        Error::Failed { bucket, doing, source: text }
+    }
+}
+
+/// The error of type `T` among `error` and its sources, looking into what [`io::Error`] wraps.
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = inner.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source());
+    }
+    None
+}
+
+/// `error` and its sources in one line, each said once.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        next = error.source();
+    }
+    text
+}

@@ -1,0 +1,162 @@
+//! Listings, page by page. Each page is repeated on its own; a server that hands out the same page again and again is found
+//! out instead of being listened to for ever.
+
+use std::collections::VecDeque;
+
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::types::{EncodingType, Object, ObjectStorageClass};
+use futures::stream::{BoxStream, StreamExt as _};
+use pacharc_format::Key;
+use percent_encoding::percent_decode_str;
+
+use super::answer::Asked;
+use super::{Error, Listed, PATIENCE, S3};
+
+/// How many pages without a key may follow one another before it counts as a loop.
+const EMPTY_PAGES: u32 = 1000;
+
+/// The objects whose keys, below the bucket's prefix, begin with `prefix`.
+pub(super) fn list(s3: S3, prefix: &[u8]) -> BoxStream<'static, Result<Listed, Error>> {
+    // Keys of S3 are UTF-8: nothing begins with what is not.
+    let Ok(prefix) = std::str::from_utf8(prefix) else { return futures::stream::empty().boxed() };
+    let prefix = format!("{}{prefix}", s3.0.prefix);
+    let pages = Pages { s3, prefix, token: None, done: false, loops: LoopDetector::default(), ready: VecDeque::new() };
+    futures::stream::try_unfold(pages, |mut pages| async move { Ok(pages.next().await?.map(|listed| (listed, pages))) })
+        .boxed()
+}
+
+struct Pages {
+    s3: S3,
+    prefix: String,
+    token: Option<String>,
+    done: bool,
+    loops: LoopDetector,
+    ready: VecDeque<Listed>,
+}
+
+impl Pages {
+    async fn next(&mut self) -> Result<Option<Listed>, Error> {
+        while self.ready.is_empty() && !self.done {
+            self.turn().await?;
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    /// Gets the next page.
+    async fn turn(&mut self) -> Result<(), Error> {
+        let page = self.s3.policy().run(|| self.page()).await?;
+        let encoded = page.encoding_type() == Some(&EncodingType::Url);
+        for object in page.contents() {
+            self.ready.extend(self.listed(object, encoded)?);
+        }
+        self.done = !page.is_truncated().unwrap_or(false);
+        self.token = page.next_continuation_token;
+        if !self.done {
+            let first = self.ready.front().map(|listed| listed.key.clone());
+            let Some(token) = &self.token else {
+                return Err(self.contradiction("it goes on, but does not say where"));
+            };
+            self.loops.check(token, first.as_ref()).map_err(|reason| self.contradiction(reason))?;
+        }
+        Ok(())
+    }
+
+    async fn page(&self) -> Result<ListObjectsV2Output, Error> {
+        let s3 = &self.s3;
+        let request = s3.0.client.list_objects_v2().bucket(&s3.0.bucket).prefix(&self.prefix);
+        // XML cannot carry every character: keys come percent-encoded.
+        let request = request.encoding_type(EncodingType::Url).set_continuation_token(self.token.clone());
+        s3.once(Asked::bucket("listing"), PATIENCE, request.send()).await
+    }
+
+    /// `None` for what some servers and consoles add: the prefix itself as an object without a name below it.
+    fn listed(&self, object: &Object, encoded: bool) -> Result<Option<Listed>, Error> {
+        let name = object.key().unwrap_or_default();
+        let name: Vec<u8> = if encoded {
+            // Amazon writes a space as `+`, and a plus as `%2B`.
+            percent_decode_str(&name.replace('+', " ")).collect()
+        } else {
+            name.as_bytes().to_vec()
+        };
+        let Some(key) = name.strip_prefix(self.s3.0.prefix.as_bytes()) else {
+            return Err(self.contradiction("it holds a key that does not begin with the prefix"));
+        };
+        if key.is_empty() {
+            return Ok(None);
+        }
+        let size = object.size().and_then(|size| u64::try_from(size).ok());
+        let size = size.ok_or_else(|| self.contradiction("it holds an object without a size"))?;
+        let archived =
+            matches!(object.storage_class(), Some(ObjectStorageClass::Glacier | ObjectStorageClass::DeepArchive));
+        Ok(Some(Listed { key: Key::new(key), size, etag: object.e_tag().map(str::to_owned), archived }))
+    }
+
+    fn contradiction(&self, reason: &'static str) -> Error {
+        Error::Listing { bucket: self.s3.0.url.clone(), reason }
+    }
+}
+
+/// Brent's algorithm: every page is compared with one that is kept, and which one is kept moves on at each power of two. It
+/// finds any cycle, with the memory of one page's token and first key.
+#[derive(Default)]
+struct LoopDetector {
+    kept: Option<(String, Option<Key>)>,
+    pages: u64,
+    empty: u32,
+}
+
+impl LoopDetector {
+    /// Takes note of a page that is not the last: where it says that the listing goes on, and its first key.
+    fn check(&mut self, token: &str, first: Option<&Key>) -> Result<(), &'static str> {
+        self.empty = if first.is_some() { 0 } else { self.empty + 1 };
+        if self.empty > EMPTY_PAGES {
+            return Err("it goes on and on without a key");
+        }
+        if let Some((kept, kept_first)) = &self.kept {
+            if kept == token {
+                return Err("it goes on at a place where it was before");
+            }
+            if first.is_some() && kept_first.as_ref() == first {
+                return Err("it begins two pages with the same key");
+            }
+        }
+        self.pages += 1;
+        if self.pages.is_power_of_two() {
+            self.kept = Some((token.to_owned(), first.cloned()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loops_of_any_length_are_found() {
+        for (before, cycle) in [(0, 1), (1, 1), (5, 3), (100, 17), (0, 64)] {
+            let mut detector = LoopDetector::default();
+            let pages = (0..before).chain((before..before + cycle).cycle()).take(4 * (before + cycle) + 8);
+            let found = pages.map(|page| detector.check(&page.to_string(), None)).any(|checked| checked.is_err());
+            assert!(found, "{before} pages, then {cycle} again and again");
+        }
+    }
+
+    #[test]
+    fn the_same_keys_under_new_tokens_are_found() {
+        let mut detector = LoopDetector::default();
+        let first = Key::from("a");
+        assert!((0..10).any(|page| detector.check(&page.to_string(), Some(&first)).is_err()));
+    }
+
+    #[test]
+    fn a_long_listing_is_no_loop() {
+        let mut detector = LoopDetector::default();
+        for page in 0..5000 {
+            let first = (page % 2 == 0).then(|| Key::new(page.to_string()));
+            detector.check(&page.to_string(), first.as_ref()).unwrap();
+        }
+        let mut detector = LoopDetector::default();
+        assert!((0..2000).any(|page| detector.check(&page.to_string(), None).is_err()));
+    }
+}

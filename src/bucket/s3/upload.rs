@@ -1,0 +1,266 @@
+//! Large objects, in parts. What turns out to be small becomes a plain object; what is given up is taken back.
+
+use async_trait::async_trait;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use bytes::{Bytes, BytesMut};
+use pacharc_format::{Key, Metadata};
+use tokio::task::JoinSet;
+
+use super::answer::Asked;
+use super::{Bucket as _, Error, PATIENCE, S3, Upload, sending};
+
+const MIB: u64 = 1 << 20;
+/// The smallest part of ours; S3 demands 5 MiB of all but the last.
+const PART: u64 = 8 * MIB;
+/// How many parts an object has as long as they can stay below [`LARGE_PART`]: some servers allow no more than 1,000.
+const FEW_PARTS: u64 = 1000;
+const LARGE_PART: u64 = 64 * MIB;
+/// The most parts that S3 allows ("Amazon S3 multipart upload limits").
+const PARTS: u64 = 10_000;
+
+/// The size of part `number` (from 1) of an object of `size` bytes.
+fn part_size(size: Option<u64>, number: u64) -> u64 {
+    let Some(size) = size else {
+        // Doubles with each further thousand: 10,000 parts reach 8 TiB, beyond S3's largest object.
+        return PART << ((number - 1) / FEW_PARTS).min(9);
+    };
+    let few = size.div_ceil(FEW_PARTS).min(LARGE_PART);
+    few.max(size.div_ceil(PARTS)).max(PART).next_multiple_of(MIB)
+}
+
+/// An object on its way to S3.
+pub(super) struct S3Upload {
+    s3: S3,
+    key: Key,
+    name: String,
+    metadata: Metadata,
+    promised: Option<u64>,
+    written: u64,
+    buffer: BytesMut,
+    session: Option<Session>,
+}
+
+/// A multipart upload that the server knows of; taken back when it is dropped.
+struct Session {
+    s3: S3,
+    key: Key,
+    name: String,
+    id: String,
+    started: u64,
+    sending: JoinSet<Result<CompletedPart, Error>>,
+    sent: Vec<CompletedPart>,
+    /// Whether there is still something to take back.
+    open: bool,
+}
+
+impl S3Upload {
+    pub(super) fn new(s3: S3, key: Key, name: String, metadata: Metadata, promised: Option<u64>) -> Self {
+        Self { s3, key, name, metadata, promised, written: 0, buffer: BytesMut::new(), session: None }
+    }
+
+    fn check_size(&self, kept: bool) -> Result<(), Error> {
+        match self.promised {
+            Some(promised) if !kept => {
+                let (bucket, key) = (self.s3.0.url.clone(), self.key.clone());
+                Err(Error::Length { bucket, key, promised, actual: self.written })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The size of the part that is being gathered.
+    fn part_size(&self) -> usize {
+        let number = self.session.as_ref().map_or(0, |session| session.started) + 1;
+        usize::try_from(part_size(self.promised, number)).unwrap_or(usize::MAX)
+    }
+
+    async fn send(&mut self, part: Bytes) -> Result<(), Error> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => Session::begin(&self.s3, &self.key, &self.name, &self.metadata).await?,
+        };
+        self.session.insert(session).send(part).await
+    }
+}
+
+#[async_trait]
+impl Upload for S3Upload {
+    async fn write(&mut self, mut bytes: Bytes) -> Result<(), Error> {
+        self.written += bytes.len() as u64;
+        self.check_size(self.promised.is_none_or(|promised| self.written <= promised))?;
+        while !bytes.is_empty() {
+            let size = self.part_size();
+            let room = size.saturating_sub(self.buffer.len());
+            self.buffer.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
+            if self.buffer.len() == size {
+                let part = std::mem::take(&mut self.buffer).freeze();
+                self.send(part).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<(), Error> {
+        self.check_size(self.promised.is_none_or(|promised| self.written == promised))?;
+        let rest = std::mem::take(&mut self.buffer).freeze();
+        if self.session.is_none() {
+            return self.s3.put(&self.key, &self.metadata, rest).await;
+        }
+        if !rest.is_empty() {
+            self.send(rest).await?;
+        }
+        match self.session.take() {
+            Some(session) => session.complete(self.written).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn abort(mut self: Box<Self>) -> Result<(), Error> {
+        match self.session.take() {
+            Some(session) => session.abort().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Session {
+    async fn begin(s3: &S3, key: &Key, name: &str, metadata: &Metadata) -> Result<Self, Error> {
+        let begin = || {
+            let Metadata { content_type, content_encoding, content_disposition, content_language, cache_control, user } =
+                metadata.clone();
+            let request = s3.0.client.create_multipart_upload().bucket(&s3.0.bucket).key(name);
+            let request = request
+                .set_content_type(content_type)
+                .set_content_encoding(content_encoding)
+                .set_content_disposition(content_disposition)
+                .set_content_language(content_language)
+                .set_cache_control(cache_control)
+                .set_metadata(Some(user.into_iter().collect()));
+            s3.once(Asked::object("beginning to write", key), PATIENCE, request.send())
+        };
+        let id = s3.policy().run(begin).await?.upload_id.unwrap_or_default();
+        let (s3, key, name) = (s3.clone(), key.clone(), name.to_owned());
+        Ok(Self { s3, key, name, id, started: 0, sending: JoinSet::new(), sent: Vec::new(), open: true })
+    }
+
+    /// Sends `part` in the background, once there is room for it.
+    async fn send(&mut self, part: Bytes) -> Result<(), Error> {
+        // One more part is being gathered meanwhile.
+        let at_a_time = (self.s3.0.upload_memory / part.len().max(1)).saturating_sub(1).max(1);
+        while self.sending.len() >= at_a_time {
+            self.join().await?;
+        }
+        self.started += 1;
+        let number = i32::try_from(self.started).unwrap_or(i32::MAX);
+        let (s3, key, name, id) = (self.s3.clone(), self.key.clone(), self.name.clone(), self.id.clone());
+        self.sending.spawn(async move {
+            let send = || {
+                let request = s3.0.client.upload_part().bucket(&s3.0.bucket).key(&name).upload_id(&id);
+                let request = request.part_number(number).body(ByteStream::from(part.clone())).send();
+                s3.once(Asked::object("writing", &key), sending(part.len()), request)
+            };
+            let output = s3.policy().run(send).await?;
+            Ok(CompletedPart::builder().part_number(number).set_e_tag(output.e_tag).build())
+        });
+        Ok(())
+    }
+
+    /// Waits for one of the parts that are being sent.
+    async fn join(&mut self) -> Result<(), Error> {
+        match self.sending.join_next().await {
+            Some(Ok(part)) => self.sent.push(part?),
+            Some(Err(error)) => {
+                let (bucket, doing) = (self.s3.0.url.clone(), format!("writing object {}", self.key));
+                return Err(Error::Failed { bucket, doing, source: error.into() });
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn complete(mut self, size: u64) -> Result<(), Error> {
+        while !self.sending.is_empty() {
+            self.join().await?;
+        }
+        self.sent.sort_by_key(|part| part.part_number);
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.sent))).build();
+        let complete = || {
+            let s3 = &self.s3;
+            let request = s3.0.client.complete_multipart_upload().bucket(&s3.0.bucket).key(&self.name);
+            let request = request.upload_id(&self.id).multipart_upload(parts.clone()).send();
+            // Large objects are put together while the client waits.
+            s3.once(Asked::object("completing", &self.key), PATIENCE * 10, request)
+        };
+        if let Err(error) = self.s3.policy().run(complete).await
+            && !self.is_there(size).await
+        {
+            return Err(error);
+        }
+        self.open = false;
+        Ok(())
+    }
+
+    /// Whether the object is there although the server's last answer says no: its first answer was lost.
+    async fn is_there(&self, size: u64) -> bool {
+        let made_of = format!("-{}", self.started);
+        let listed = self.s3.head(&self.key).await;
+        listed.is_ok_and(|l| l.size == size && l.etag.is_some_and(|etag| etag.trim_matches('"').ends_with(&made_of)))
+    }
+
+    async fn abort(mut self) -> Result<(), Error> {
+        self.open = false;
+        self.sending.shutdown().await;
+        take_back(self.s3.clone(), self.key.clone(), self.name.clone(), self.id.clone()).await
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.open {
+            return;
+        }
+        // Parts on their way are stopped when the set is dropped.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let take_back = take_back(self.s3.clone(), self.key.clone(), self.name.clone(), self.id.clone());
+            runtime.spawn(async move {
+                if let Err(error) = take_back.await {
+                    tracing::warn!(%error, "parts of an unfinished object may still lie in the bucket");
+                }
+            });
+        }
+    }
+}
+
+async fn take_back(s3: S3, key: Key, name: String, id: String) -> Result<(), Error> {
+    let abort = || {
+        let request = s3.0.client.abort_multipart_upload().bucket(&s3.0.bucket).key(&name).upload_id(&id).send();
+        s3.once(Asked::object("taking back", &key), PATIENCE, request)
+    };
+    s3.policy().run(abort).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn parts_suffice_for_every_size() {
+        for size in [0, 1, PART, PART + 1, 6 * GIB, 60 * GIB, 700 * GIB, 5120 * GIB] {
+            let part = part_size(Some(size), 1);
+            assert!(size.div_ceil(part) <= PARTS, "{size}");
+            assert!(part >= PART && part <= 5 * GIB);
+            assert!(size > 60 * GIB || size.div_ceil(part) <= FEW_PARTS, "{size}");
+            assert_eq!(part, part_size(Some(size), 777), "some servers want parts of one size");
+        }
+    }
+
+    #[test]
+    fn parts_of_unknown_objects_grow() {
+        assert_eq!((part_size(None, 1), part_size(None, 1000), part_size(None, 1001)), (PART, PART, 2 * PART));
+        let reach: u64 = (1..=PARTS).map(|number| part_size(None, number)).sum();
+        assert!(reach > 5120 * GIB && (1..=PARTS).all(|number| part_size(None, number) <= 5 * GIB));
+    }
+}
