@@ -4,6 +4,7 @@
 
 pub mod backup;
 pub mod bucket;
+pub mod budget;
 pub mod bundle;
 pub mod database;
 pub mod extract;
@@ -16,6 +17,7 @@ pub mod list;
 pub mod monitor;
 pub mod options;
 pub mod outcome;
+pub mod pachyderm;
 pub mod restore;
 pub mod secret;
 pub mod verify;

@@ -81,6 +81,10 @@ impl EntryCheck {
                 }
                 _ => wrong("it is out of order"),
             },
+            Some(Piece::Abandoned { folder }) => match self.objects.remove(&folder) {
+                Some(_) => Ok(()),
+                None => wrong("its object never began"),
+            },
             Some(Piece::Joined { folder, path, size, hash, count }) => {
                 let Some(object) = self.objects.remove(&folder) else { return wrong("its object never began") };
                 let found = match hash {

@@ -1,7 +1,8 @@
 //! Objects that are larger than a segment: raw slices in a folder of their own, joined by `cat` (SPEC §6.4).
 //!
 //! `pieces/<n>/path` comes first and says what is to come, so that a reader of a pipe can begin an upload; the slices
-//! `pieces/<n>/00000000` … follow; `pieces/<n>/joined` comes last and says what they make.
+//! `pieces/<n>/00000000` … follow; `pieces/<n>/joined` comes last and says what they make. An object that its source
+//! took back half-way ends in `pieces/<n>/abandoned` instead.
 
 use bytes::Bytes;
 
@@ -40,6 +41,12 @@ impl PieceWriter {
         Entry { packing: self.packing, ..Entry::text(path, body) }
     }
 
+    /// Gives the object up: what was written of it does not count.
+    #[must_use]
+    pub fn abandon(self) -> Entry {
+        Entry { packing: self.packing, ..Entry::text(format!("pieces/{}/abandoned", self.folder), "") }
+    }
+
     /// The end: `hash` is that of the whole object.
     #[must_use]
     pub fn finish(self, hash: Hash, rotten: bool) -> Entry {
@@ -67,6 +74,11 @@ pub enum Piece {
         folder: u64,
         /// The slice's number, from 0 on.
         number: u64,
+    },
+    /// The object was given up: its pieces do not count.
+    Abandoned {
+        /// The number of the folder.
+        folder: u64,
     },
     /// The end.
     Joined {
@@ -105,6 +117,7 @@ impl Piece {
                 }),
                 _ => None,
             },
+            "abandoned" => Some(Self::Abandoned { folder }),
             number => Some(Self::Slice { folder, number: number.parse().ok()? }),
         }
     }

@@ -87,7 +87,7 @@ pub(super) async fn bucket(
     }
     // Now the listing is at its end, and the totals are known.
     monitor.total(Counter::Objects, objects);
-    monitor.total(Counter::Bytes, bytes);
+    monitor.total(Counter::ObjectBytes, bytes);
     tasks.finish().await
 }
 
@@ -214,7 +214,7 @@ fn contains(sorted: &mut Peekable<Sorted>, path: &[u8]) -> Result<bool, Error> {
 
 fn count(monitor: &dyn Monitor, size: u64) {
     monitor.add(Counter::Objects, 1);
-    monitor.add(Counter::Bytes, size);
+    monitor.add(Counter::ObjectBytes, size);
 }
 
 /// A bounded number of tasks; the first error ends all of them.

@@ -30,6 +30,9 @@ pub enum Error {
     /// Neither database nor bucket was named.
     #[error("there is nothing to back up")]
     Nothing,
+    /// No place for the bundle was named.
+    #[error("no output was named")]
+    NoOutput,
     /// None of the live objects that were looked for lies in the bucket.
     #[error("this bucket does not belong to this database: none of {sampled} live objects is in {bucket}")]
     OtherBucket {
@@ -87,7 +90,7 @@ impl Explain for Error {
             Self::Format(error) => error.class(),
             Self::Interrupted(error) => error.class(),
             Self::Attempts { source, .. } => source.class(),
-            Self::Nothing => Class::Usage,
+            Self::Nothing | Self::NoOutput => Class::Usage,
             Self::OtherBucket { .. } => Class::Refused,
             Self::Missing(_) | Self::Rotten(_) => Class::Incomplete,
             Self::NoRoom { .. } | Self::TempDir { .. } | Self::CannotClose(_) | Self::Worker(_) => Class::Other,
@@ -103,6 +106,7 @@ impl Explain for Error {
             Self::Interrupted(error) => error.advice(),
             Self::Attempts { source, .. } => source.advice(),
             Self::Nothing => Some("Name a server with --postgres, a bucket with --bucket, or both.".into()),
+            Self::NoOutput => Some("Name a file, `-` or an s3:// URL with --output.".into()),
             Self::OtherBucket { .. } => Some("Check --bucket and its prefix, and which database --database names.".into()),
             Self::NoRoom { .. } => Some("Free some space, or write to another disk or to s3:// with --output.".into()),
             Self::TempDir { .. } => Some("Name another folder with --temp-dir.".into()),

@@ -139,11 +139,33 @@ impl Fetcher {
             return Ok(Fetched::Rotten { size });
         }
         let mut slices = Slices { body, rest: Bytes::new() };
-        let mut slice = self.next_slice(&mut slices).await?;
-        let packing = packing(key, &slice);
+        let first = self.next_slice(&mut slices).await?;
+        let packing = packing(key, &first);
         let folder = self.folders.fetch_add(1, Ordering::Relaxed);
         let (mut pieces, begin) = PieceWriter::begin(folder, key.to_path(), size, packing, metadata);
         self.feed.send(begin).await?;
+        let hash = match self.slices(&mut pieces, first, &mut slices, promised).await {
+            Ok(hash) => hash,
+            Err(error) => {
+                // What was sent cannot be taken back; the object may be tried again under another number.
+                self.feed.send(pieces.abandon()).await?;
+                return Err(error);
+            }
+        };
+        let rotten = promised.is_some_and(|promised| promised != hash);
+        self.feed.send(pieces.finish(hash, rotten)).await?;
+        Ok(if rotten { Fetched::Rotten { size } } else { Fetched::Stored { size } })
+    }
+
+    /// Sends the slices of an object and returns its hash: the one that was promised, or BLAKE3.
+    async fn slices(
+        &self,
+        pieces: &mut PieceWriter,
+        first: Bytes,
+        slices: &mut Slices,
+        promised: Option<Hash>,
+    ) -> Result<Hash, FetchError> {
+        let mut slice = first;
         let mut blake3 = blake3::Hasher::new();
         let mut blake2b = blake2b_simd::Params::new().hash_length(32).to_state();
         while !slice.is_empty() {
@@ -157,14 +179,12 @@ impl Fetcher {
             })
             .await?;
             self.feed.send(pieces.piece(slice)).await?;
-            slice = self.next_slice(&mut slices).await?;
+            slice = self.next_slice(slices).await?;
         }
         let mut found = [0; 32];
         found.copy_from_slice(blake2b.finalize().as_bytes());
-        let rotten = promised.is_some_and(|promised| promised != Hash::Blake2b(found));
-        let hash = promised.filter(|_| !rotten).unwrap_or(Hash::Blake3(*blake3.finalize().as_bytes()));
-        self.feed.send(pieces.finish(hash, rotten)).await?;
-        Ok(if rotten { Fetched::Rotten { size } } else { Fetched::Stored { size } })
+        let intact = promised.filter(|promised| *promised == Hash::Blake2b(found));
+        Ok(intact.unwrap_or(Hash::Blake3(*blake3.finalize().as_bytes())))
     }
 
     /// BLAKE2b of an object that is too large to be held: it is read for that alone.

@@ -1,7 +1,7 @@
 //! Where a bundle is read from: front to back anywhere, by ranges where that can be.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio_util::io::StreamReader;
 
 use super::Error;
 use crate::bucket::{self, Bucket};
+use crate::options::Location;
 
 /// A bundle that can be read.
 #[derive(Clone)]
@@ -36,6 +37,21 @@ impl std::fmt::Display for Input {
 }
 
 impl Input {
+    /// The bundle that `location` names. Nothing is read yet.
+    ///
+    /// # Errors
+    /// The bucket's, where its URL cannot be used.
+    pub async fn open(location: &Location, ca_file: Option<&Path>) -> Result<Self, Error> {
+        Ok(match location {
+            Location::Stdio => Self::Stdin,
+            Location::File(path) => Self::File(path.clone()),
+            Location::S3(url) => {
+                let (bucket, key) = super::open_object(url, ca_file).await?;
+                Self::Object(bucket, key)
+            }
+        })
+    }
+
     /// Whether it can be read more than once.
     #[must_use]
     pub fn is_seekable(&self) -> bool {

@@ -7,3 +7,17 @@ mod output;
 pub use error::Error;
 pub use input::{BucketRange, Input};
 pub use output::{Output, OutputWriter, Place};
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pacharc_format::Key;
+
+use crate::bucket::{self, Bucket, BucketUrl};
+
+/// The bucket and the key of a bundle at an `s3://` URL.
+async fn open_object(url: &str, ca_file: Option<&Path>) -> Result<(Arc<dyn Bucket>, Key), Error> {
+    let (url, key) = BucketUrl::parse_object(url)?;
+    let options = bucket::Options { ca_file: ca_file.map(Path::to_owned), ..bucket::Options::default() };
+    Ok((bucket::open(&url, &options).await?, key))
+}

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::Error;
 use crate::bucket::{Bucket, Upload};
+use crate::options::Location;
 
 /// Bytes that are handed to an upload at a time.
 const UPLOAD_PART: usize = 8 << 20;
@@ -27,6 +28,23 @@ pub enum Place {
     File(PathBuf),
     /// An object of a bucket.
     Object(Arc<dyn Bucket>, Key),
+}
+
+impl Place {
+    /// The place that `location` names.
+    ///
+    /// # Errors
+    /// The bucket's, where its URL cannot be used.
+    pub async fn open(location: &Location, ca_file: Option<&Path>) -> Result<Self, Error> {
+        Ok(match location {
+            Location::Stdio => Self::Stdout,
+            Location::File(path) => Self::File(path.clone()),
+            Location::S3(url) => {
+                let (bucket, key) = super::open_object(url, ca_file).await?;
+                Self::Object(bucket, key)
+            }
+        })
+    }
 }
 
 impl std::fmt::Display for Place {

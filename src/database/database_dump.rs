@@ -263,7 +263,8 @@ fn tables_tsv(tables: &[Table]) -> String {
 
 /// A database's name as the name of a folder: all bytes but `[A-Za-z0-9._-]` percent-encoded, and the first dot of `.`
 /// and `..` too.
-fn folder(name: &str) -> String {
+#[must_use]
+pub fn folder(name: &str) -> String {
     let mut folder = String::with_capacity(name.len());
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-') {

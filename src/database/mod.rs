@@ -35,6 +35,7 @@ mod tools;
 
 pub use attempt::Attempt;
 pub use connection::Server;
+pub use database_dump::folder as folder_name;
 pub use dump::Progress;
 pub use dump_error::DumpError;
 pub use environment::Environment;

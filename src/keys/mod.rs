@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use age::{Identity, Recipient};
+use pacharc_format::{Lock, Unlock};
 
 pub use error::Error;
 pub use identity::{KeyPair, recipients_of};
@@ -23,22 +23,6 @@ use crate::secret::Secret;
 const FILE_LIMIT: u64 = 1 << 20;
 /// The largest scrypt work factor of an encrypted identity file (log2 N): 1 GiB of memory.
 const MAX_WORK_FACTOR: u8 = 20;
-
-/// Who can open a bundle.
-pub enum Lock {
-    /// Any one of these recipients; at least one.
-    Recipients(Vec<Box<dyn Recipient + Send>>),
-    /// Whoever knows the passphrase.
-    Passphrase(age::secrecy::SecretString),
-}
-
-/// What opens a bundle.
-pub enum Unlock {
-    /// Any one of these identities; at least one.
-    Identities(Vec<Box<dyn Identity>>),
-    /// The passphrase.
-    Passphrase(age::secrecy::SecretString),
-}
 
 /// What the user names to lock a bundle with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,17 +57,15 @@ impl LockNames {
     }
 }
 
-impl Lock {
-    /// What is worth a thought about this lock.
-    #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Recipients(recipients) if recipients.len() == 1 => Some(
-                "this bundle has one recipient: if that key is lost, so is the bundle. Add a second --recipient, kept \
-                 elsewhere.",
-            ),
-            _ => None,
-        }
+/// What is worth a thought about a lock.
+#[must_use]
+pub fn hint(lock: &Lock) -> Option<&'static str> {
+    match lock {
+        Lock::Recipients(recipients) if recipients.len() == 1 => Some(
+            "this bundle has one recipient: if that key is lost, so is the bundle. Add a second --recipient, kept \
+             elsewhere.",
+        ),
+        _ => None,
     }
 }
 

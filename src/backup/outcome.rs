@@ -1,0 +1,98 @@
+//! What a backup was, for people and programs.
+
+use std::fmt::Write as _;
+
+use pacharc_format::manifest::{Manifest, Objects};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::failure::Class;
+
+/// A bundle that was written.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Where it lies.
+    pub output: String,
+    /// Its UUID.
+    pub bundle: Uuid,
+    /// Its id: BLAKE3 of its sums.
+    pub id: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Snapshots that were opened until one was closed and dumped.
+    pub snapshots: u32,
+    /// The databases.
+    pub databases: Vec<DatabaseOutcome>,
+    /// The objects; absent where no bucket was backed up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objects: Option<Objects>,
+}
+
+/// One database of a backup.
+#[derive(Clone, Debug, Serialize)]
+pub struct DatabaseOutcome {
+    /// Its name.
+    pub name: String,
+    /// Tables with data.
+    pub tables: usize,
+    /// Rows of all.
+    pub rows: u64,
+    /// Bytes of COPY text.
+    pub bytes: u64,
+    /// What a dump leaves out.
+    pub left_out: Vec<String>,
+}
+
+impl Outcome {
+    pub(super) fn new(output: String, written: &pacharc_format::Written, manifest: &Manifest) -> Self {
+        let databases = manifest.databases.iter().map(|database| DatabaseOutcome {
+            name: database.name.clone(),
+            tables: database.tables.len(),
+            rows: database.tables.iter().map(|table| table.rows).sum(),
+            bytes: database.tables.iter().map(|table| table.bytes).sum(),
+            left_out: database.left_out.clone(),
+        });
+        Self {
+            output,
+            bundle: manifest.about.bundle,
+            id: written.id.clone(),
+            bytes: written.bytes,
+            snapshots: manifest.source.snapshots,
+            databases: databases.collect(),
+            objects: manifest.objects.clone(),
+        }
+    }
+}
+
+impl crate::outcome::Outcome for Outcome {
+    fn class(&self) -> Option<Class> {
+        let closed = self.objects.as_ref().and_then(|objects| objects.closed);
+        (closed == Some(false)).then_some(Class::Incomplete)
+    }
+
+    fn summary(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string has no way to fail.
+        for database in &self.databases {
+            let DatabaseOutcome { name, tables, rows, .. } = database;
+            let _ = writeln!(text, "database {name}: {rows} rows in {tables} tables");
+        }
+        if let Some(objects) = &self.objects {
+            let Objects { live, orphan, foreign, rotten, missing, .. } = objects;
+            let stored = live.count + orphan.count + foreign.count + rotten.count;
+            let bytes = indicatif::HumanBytes(live.bytes + orphan.bytes + foreign.bytes + rotten.bytes);
+            let _ = writeln!(text, "bucket: {stored} objects, {bytes} ({} orphans, {} foreign)", orphan.count, foreign.count);
+            let _ = match objects.closed {
+                Some(true) => writeln!(text, "closed: all {} live objects are in the bundle, each with the bytes its key promises", live.count),
+                Some(false) => writeln!(
+                    text,
+                    "NOT CLOSED: of the live objects, {} missing and {} rotten at the source (named above)",
+                    missing.count, rotten.count
+                ),
+                None => writeln!(text, "no Pachyderm database was backed up: there is no live set to compare with"),
+            };
+        }
+        let _ = write!(text, "{}: {}, id {}", self.output, indicatif::HumanBytes(self.bytes), self.id);
+        text
+    }
+}

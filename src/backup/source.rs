@@ -1,0 +1,160 @@
+//! The source of a backup: its server, its databases, its bucket, and what is checked before the first byte.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use pacharc_format::manifest::{Count, DatabaseKind, Postgres};
+use pacharc_format::{ChunkKey, Key};
+
+use super::{Error, Options};
+use crate::bucket::{self, Bucket};
+use crate::database::{self, DatabaseSurvey, Environment, Server, Tools};
+use crate::options::Location;
+
+/// Live objects that are looked for before a bucket is believed to belong to a database.
+const SAMPLE: usize = 100;
+/// Fewer than this prove nothing.
+const SAMPLE_LEAST: usize = 10;
+/// Looked for at a time.
+const SAMPLE_JOBS: usize = 16;
+
+/// Where a backup reads.
+pub struct Source {
+    /// The server and its programs, where databases are backed up.
+    pub server: Option<(Server, Tools)>,
+    /// The databases.
+    pub databases: Vec<DatabaseSurvey>,
+    /// The bucket, where objects are backed up.
+    pub bucket: Option<Arc<dyn Bucket>>,
+    /// The live set as it is now; `None` where no database is Pachyderm's.
+    pub live: Option<Count>,
+}
+
+impl Source {
+    /// Connects, looks at everything, and checks versions and permissions.
+    ///
+    /// # Errors
+    /// Whatever would make the backup fail later, as far as it can be known now.
+    pub async fn open(options: &Options) -> Result<Self, Error> {
+        if options.postgres.is_none() && options.bucket.is_none() {
+            return Err(Error::Nothing);
+        }
+        let mut source = Self { server: None, databases: Vec::new(), bucket: None, live: None };
+        if let Some(url) = &options.bucket {
+            let url = url.parse().map_err(Error::Bucket)?;
+            let settings = bucket::Options { ca_file: options.ca_file.clone(), ..bucket::Options::default() };
+            source.bucket = Some(bucket::open(&url, &settings).await?);
+        }
+        if let Some(postgres) = &options.postgres {
+            let url = Some(postgres.url.expose()).filter(|url| !url.is_empty());
+            let environment = Environment::of_process();
+            let server = Server::new(url, postgres.from_command_line, &environment, options.ca_file.as_deref())?;
+            source.databases = database::inspect(&server, &options.databases).await?;
+            let version = source.postgres().map_or(0, |postgres| postgres.version_num);
+            let tools = Tools::find(version, postgres.pg_bin.as_deref()).await?;
+            source.server = Some((server, tools));
+            source.live = source.count_live().await?;
+        }
+        source.check_bucket().await?;
+        Ok(source)
+    }
+
+    /// What the server says of itself.
+    #[must_use]
+    pub fn postgres(&self) -> Option<&Postgres> {
+        self.databases.first().map(|database| &database.server)
+    }
+
+    /// Pachyderm's database, where it is among those that are backed up.
+    #[must_use]
+    pub fn pachyderm(&self) -> Option<&DatabaseSurvey> {
+        self.databases.iter().find(|database| database.kind == DatabaseKind::Pachyderm)
+    }
+
+    /// Pachyderm's release family.
+    #[must_use]
+    pub fn release(&self) -> Option<String> {
+        self.pachyderm()?.schema_version.map(crate::pachyderm::release_family)
+    }
+
+    /// Bytes of COPY text that the dump will have, roughly.
+    #[must_use]
+    pub fn dump_bytes(&self) -> u64 {
+        self.databases.iter().map(DatabaseSurvey::dumped_bytes).sum()
+    }
+
+    /// Bytes that the bundle will have at least, roughly: chunks do not compress, a dump does.
+    #[must_use]
+    pub fn estimate(&self) -> u64 {
+        let objects = if self.bucket.is_some() { self.live.map_or(0, |live| live.bytes) } else { 0 };
+        objects + self.dump_bytes() / 8
+    }
+
+    async fn count_live(&self) -> Result<Option<Count>, Error> {
+        let (Some((server, _)), Some(database)) = (&self.server, self.pachyderm()) else { return Ok(None) };
+        let failed = database::Error::query("cannot count the live objects");
+        let session = server.connect(&database.name).await?;
+        let sql = "SELECT count(*), coalesce(sum(size), 0)::int8 FROM storage.chunk_objects
+                   WHERE uploaded AND NOT tombstone";
+        let row = session.query_one(sql, &[]).await.map_err(failed)?;
+        let number = |column| row.try_get::<_, i64>(column).map(|n| u64::try_from(n).unwrap_or(0));
+        let failed = database::Error::query("cannot count the live objects");
+        match (number(0), number(1)) {
+            (Ok(count), Ok(bytes)) => Ok(Some(Count { count, bytes })),
+            (Err(error), _) | (_, Err(error)) => Err(failed(error).into()),
+        }
+    }
+
+    /// Refuses a bucket in which none of the live objects that are looked for lies.
+    async fn check_bucket(&self) -> Result<(), Error> {
+        let (Some(bucket), Some((server, _)), Some(database)) = (&self.bucket, &self.server, self.pachyderm()) else {
+            return Ok(());
+        };
+        let session = server.connect(&database.name).await?;
+        let sql = format!(
+            "SELECT chunk_id, gen FROM storage.chunk_objects WHERE uploaded AND NOT tombstone LIMIT {SAMPLE}"
+        );
+        let rows = session.query(&sql, &[]).await;
+        let rows = rows.map_err(database::Error::query("cannot read the live objects"))?;
+        let keys: Vec<Key> = rows
+            .iter()
+            .filter_map(|row| {
+                let id = row.try_get::<_, &[u8]>(0).ok()?.try_into().ok()?;
+                let generation = u64::try_from(row.try_get::<_, i64>(1).ok()?).ok()?;
+                Some(ChunkKey { id, generation }.key())
+            })
+            .collect();
+        let sampled = keys.len();
+        let found = futures::stream::iter(keys).map(|key| async move {
+            match bucket.head(&key).await {
+                Ok(_) => Ok(true),
+                Err(bucket::Error::NotFound { .. }) => Ok(false),
+                Err(error) => Err(error),
+            }
+        });
+        let mut found = found.buffer_unordered(SAMPLE_JOBS);
+        while let Some(found) = found.next().await {
+            if found? {
+                return Ok(());
+            }
+        }
+        if sampled < SAMPLE_LEAST {
+            return Ok(());
+        }
+        Err(Error::OtherBucket { sampled, bucket: bucket.url().to_owned() })
+    }
+
+    /// Refuses a disk that cannot hold the estimate.
+    pub(super) fn check_room(&self, output: &Location) -> Result<(), Error> {
+        let Location::File(path) = output else { return Ok(()) };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // A folder that is not there is told by whoever writes into it.
+        let Ok(stat) = rustix::fs::statvfs(folder) else { return Ok(()) };
+        let (free, needed) = (stat.f_bavail.saturating_mul(stat.f_frsize), self.estimate());
+        if needed <= free {
+            return Ok(());
+        }
+        Err(Error::NoRoom { folder: folder.to_owned(), free, needed })
+    }
+}

@@ -1,0 +1,56 @@
+//! How the memory that a run may take is shared out (`--max-memory`, the process's peak resident size).
+
+/// What the program itself takes: code, stacks, connections, TLS, the allocator's slack.
+const BASE: u64 = 64 << 20;
+/// Less than this cannot be shared out.
+const LEAST: u64 = 32 << 20;
+/// The largest entry and the largest piece of an object, however much memory there is.
+const PIECE_MOST: u64 = 32 << 20;
+
+/// Bytes for each part of the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// What is read and not yet sealed, all producers together.
+    pub feed: usize,
+    /// One entry.
+    pub piece_limit: usize,
+    /// A segment is sealed when it has about so many.
+    pub segment_target: usize,
+    /// Sealed segments that a reader holds at a time.
+    pub read_ahead: usize,
+    /// What one sort holds before it spills.
+    pub spool: usize,
+}
+
+impl Budget {
+    /// Shares out `max_memory` bytes.
+    #[must_use]
+    pub fn new(max_memory: u64) -> Self {
+        let usable = max_memory.saturating_sub(BASE).max(LEAST);
+        // What is being sealed is in memory twice: as it was read, and sealed.
+        let feed = usable / 2;
+        let piece_limit = (feed / 3).min(PIECE_MOST);
+        let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        Self {
+            feed: bytes(feed),
+            piece_limit: bytes(piece_limit),
+            segment_target: bytes(piece_limit / 4),
+            read_ahead: bytes(usable / 4),
+            spool: bytes(usable / 24),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_segments_and_one_piece_always_fit() {
+        for max_memory in [0, 64 << 20, 128 << 20, 256 << 20, 1 << 30, 1 << 40] {
+            let Budget { feed, piece_limit, segment_target, .. } = Budget::new(max_memory);
+            assert!(2 * segment_target + piece_limit <= feed, "{max_memory}");
+        }
+        assert_eq!(Budget::new(256 << 20).piece_limit, 32 << 20);
+    }
+}
