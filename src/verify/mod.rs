@@ -1,5 +1,192 @@
 //! Verify: a bundle is what it says.
+//!
+//! Level *sums* needs no key: every byte of the file against the bundle's own sums. Level *contents* opens everything:
+//! every entry's hash and size, every chunk against its key, the tables' rows and fingerprints, and that index, catalog
+//! and manifest tell the same.
 
+mod error;
 pub mod options;
+mod outcome;
+mod tables;
 
+use std::sync::Arc;
+
+use pacharc_format::manifest::Manifest;
+use pacharc_format::{self as format, BundleReader, BundleStream, Found, ReadOptions, Unlock};
+
+pub use error::Error;
 pub use options::{Level, Options};
+pub use outcome::{Finding, Outcome, Verdict};
+
+use crate::budget::Budget;
+use crate::bundle::Input;
+use crate::interrupt::Interrupt;
+use crate::monitor::{Counter, Event, Monitor, Phase};
+use crate::options::Expectations;
+use tables::TableCheck;
+
+/// Findings that are told one by one.
+const FINDINGS: usize = 100;
+
+/// Reads the whole bundle and comes to a verdict.
+///
+/// # Errors
+/// [`Error`] where there is no verdict to come to: not a bundle, an unknown format, a wrong key, another bundle than was
+/// expected, a file that cannot be read.
+pub async fn run(
+    options: &Options,
+    unlock: Option<&Unlock>,
+    interrupt: &Interrupt,
+    monitor: Arc<dyn Monitor>,
+) -> Result<Outcome, Error> {
+    let unlock = match (options.level, unlock) {
+        (Level::Sums, _) => None,
+        (Level::Contents, None) => return Err(Error::NoKey),
+        (Level::Contents, unlock) => unlock,
+    };
+    let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
+    let verification = Verification { options, input: &input, monitor: monitor.as_ref(), findings: Findings::default() };
+    interrupt.guard(verification.run(unlock)).await
+}
+
+/// One verification.
+struct Verification<'a> {
+    options: &'a Options,
+    input: &'a Input,
+    monitor: &'a dyn Monitor,
+    findings: Findings,
+}
+
+#[derive(Default)]
+struct Findings {
+    named: Vec<Finding>,
+    count: u64,
+}
+
+impl Verification<'_> {
+    async fn run(mut self, unlock: Option<&Unlock>) -> Result<Outcome, Error> {
+        let level = self.options.level;
+        self.monitor.phase(if level == Level::Sums { Phase::Sums } else { Phase::Contents });
+        if let Some(length) = self.input.length().await {
+            self.monitor.total(Counter::BundleBytes, length);
+        }
+        let limits = &self.options.limits;
+        let memory = Budget::new(limits.max_memory).read_ahead;
+        let read = ReadOptions { jobs: limits.jobs, memory, temp_dir: &limits.temp_dir };
+        let mut stream = BundleStream::open(self.input.stream().await?, read).await?;
+        if let Some(unlock) = unlock {
+            self.unlock(&mut stream, unlock).await?;
+        }
+        let about = stream.about().clone();
+        let (mut tables, mut manifest, mut id) = (TableCheck::default(), None, None);
+        let mut told = 0;
+        loop {
+            let found = match stream.next().await {
+                Ok(None) => break,
+                Ok(Some(found)) => found,
+                Err(error) if error.is_damage() => {
+                    self.damage(&error);
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            self.monitor.add(Counter::BundleBytes, stream.offset() - told);
+            told = stream.offset();
+            match found {
+                Found::Entries(entries) => {
+                    self.monitor.add(Counter::Entries, entries.len() as u64);
+                    entries.iter().for_each(|(entry, _)| tables.entry(entry));
+                }
+                Found::Manifest(found) => manifest = Some(found),
+                Found::Damage(error) => self.damage(&error),
+                Found::End { id: found, .. } => id = Some(found),
+                Found::Head(_) | Found::Catalog(_) | Found::Passed => {}
+            }
+        }
+        if let Some(manifest) = &manifest
+            && self.findings.count == 0
+        {
+            for problem in tables.compare(manifest) {
+                self.finding(Finding { path: "manifest.json.zst.age".into(), offset: None, problem });
+            }
+        }
+        let closed = manifest.as_ref().and_then(|manifest| closed(manifest));
+        let verdict = match (self.findings.count, closed) {
+            (0, Some(false)) => Verdict::Incomplete,
+            (0, _) => Verdict::Sound,
+            _ => Verdict::Damaged,
+        };
+        // A damaged bundle is damaged, whatever it was expected to be.
+        if verdict != Verdict::Damaged {
+            expected(&self.options.expect, id.as_deref(), &about.created)?;
+        }
+        Ok(Outcome {
+            input: self.input.to_string(),
+            level: level.name(),
+            verdict,
+            bundle: about.bundle,
+            id: id.filter(|_| verdict != Verdict::Damaged),
+            created: about.created,
+            bytes: stream.offset(),
+            closed,
+            findings: self.findings.named,
+            damages: self.findings.count,
+        })
+    }
+
+    /// Unlocks by the first slot; where that is damaged and the bundle can be read in any place, by the second.
+    async fn unlock<R: tokio::io::AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut BundleStream<'_, R>,
+        unlock: &Unlock,
+    ) -> Result<(), Error> {
+        match stream.unlock(unlock) {
+            Err(error) if error.is_damage() && self.input.is_seekable() => {
+                match BundleReader::open(self.input.ranges().await?, unlock).await {
+                    // The damage of the slot is found again at the end, by its hash.
+                    Ok(reader) => stream.unlock_with(reader.key()),
+                    Err(_) => return Err(error.into()),
+                }
+            }
+            unlocked => unlocked?,
+        }
+        Ok(())
+    }
+
+    fn damage(&mut self, error: &format::Error) {
+        let (path, offset, problem) = match error {
+            format::Error::Damaged { entry, offset, what } => (entry.clone(), Some(*offset), what.clone()),
+            format::Error::Torn { offset, what } => ("the end".into(), Some(*offset), format!("it is torn: it ends {what}")),
+            error => ("the bundle".into(), None, error.to_string()),
+        };
+        self.finding(Finding { path, offset, problem });
+    }
+
+    fn finding(&mut self, finding: Finding) {
+        self.findings.count += 1;
+        if self.findings.named.len() < FINDINGS {
+            self.monitor.event(Event::Damage { path: finding.path.clone(), problem: finding.problem.clone() });
+            self.findings.named.push(finding);
+        }
+    }
+}
+
+fn closed(manifest: &Manifest) -> Option<bool> {
+    manifest.objects.as_ref().and_then(|objects| objects.closed)
+}
+
+/// Refuses a bundle that is not the expected one.
+pub(crate) fn expected(expect: &Expectations, id: Option<&str>, created: &str) -> Result<(), Error> {
+    if let Some(expected) = &expect.id
+        && id != Some(expected)
+    {
+        let found = id.unwrap_or("unknown").to_owned();
+        return Err(format::Error::WrongId { expected: expected.clone(), found }.into());
+    }
+    if let Some(earliest) = expect.created_after
+        && created.parse::<jiff::Timestamp>().is_ok_and(|created| created < earliest)
+    {
+        return Err(Error::TooOld { created: created.to_owned(), expected: earliest.to_string() });
+    }
+    Ok(())
+}

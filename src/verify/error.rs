@@ -1,0 +1,54 @@
+//! What keeps a verification from coming to a verdict.
+
+use pacharc_format as format;
+
+use crate::bundle;
+use crate::failure::{Class, Explain};
+use crate::interrupt::Interrupted;
+
+/// A failure of a verification. Damage of the bundle is a verdict, not a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The place of the bundle.
+    #[error(transparent)]
+    Bundle(#[from] bundle::Error),
+    /// The bundle itself: no bundle, unknown format, wrong key.
+    #[error(transparent)]
+    Format(#[from] format::Error),
+    /// A signal.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    /// The level needs a key.
+    #[error("level contents needs the key of the bundle")]
+    NoKey,
+    /// The bundle is older than expected.
+    #[error("this bundle was begun at {created}, before {expected}")]
+    TooOld {
+        /// When it was begun.
+        created: String,
+        /// The earliest time that was expected.
+        expected: String,
+    },
+}
+
+impl Explain for Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Bundle(error) => error.class(),
+            Self::Format(error) => error.class(),
+            Self::Interrupted(error) => error.class(),
+            Self::NoKey => Class::Usage,
+            Self::TooOld { .. } => Class::Refused,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::Bundle(error) => error.advice(),
+            Self::Format(error) => error.advice(),
+            Self::Interrupted(error) => error.advice(),
+            Self::NoKey => Some("Give --identity or --passphrase-file, or check the sums alone with --level sums.".into()),
+            Self::TooOld { .. } => Some("An older bundle may have been put in the place of a newer one.".into()),
+        }
+    }
+}
