@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bucket_conformance;
+mod database_dump;
 mod postgres_connection;
 mod support;
