@@ -28,6 +28,8 @@ const KEEPALIVES_IDLE: u64 = 60;
 #[derive(Clone)]
 pub struct Server {
     inner: Arc<Inner>,
+    /// Whether sessions leave all settings as the server has them.
+    bare: bool,
 }
 
 struct Inner {
@@ -125,7 +127,13 @@ impl Server {
                 inherited,
                 chosen,
             }),
+            bare: false,
         })
+    }
+
+    /// The same server, whose sessions have the settings that role and database give them: to ask what those are.
+    pub(super) fn bare(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), bare: true }
     }
 
     /// Opens a session on `database`, with [`SESSION_SETTINGS`] in force.
@@ -271,6 +279,9 @@ impl Server {
         let password = self.password(endpoint, database);
         let mut config = self.inner.config.clone();
         config.dbname(database).port(endpoint.port);
+        if self.bare {
+            config.options("");
+        }
         if let Some(password) = &password {
             config.password(password.expose());
         }
@@ -399,7 +410,10 @@ fn config(settings: &Settings, user: &str, options: &str) -> Result<Config, Erro
     if settings.text("sslnegotiation") == Some("direct") {
         config.ssl_negotiation(config::SslNegotiation::Direct);
     }
-    let seconds = |name| Ok(settings.number::<u64>(name)?.filter(|n| *n > 0).map(Duration::from_secs));
+    let seconds = |name| {
+        let number = settings.number::<u64>(name)?;
+        Ok::<_, Error>(number.filter(|n| *n > 0).map(Duration::from_secs))
+    };
     config.keepalives(settings.number::<i32>("keepalives")? != Some(0));
     config.keepalives_idle(seconds("keepalives_idle")?.unwrap_or(Duration::from_secs(KEEPALIVES_IDLE)));
     if let Some(interval) = seconds("keepalives_interval")? {

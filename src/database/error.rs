@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tokio_postgres::error::SqlState;
 
+use super::DumpError;
 use crate::failure::{Class, Explain};
 
 /// A failure of this room.
@@ -127,6 +128,9 @@ pub enum Error {
         /// Why.
         source: tokio_postgres::Error,
     },
+    /// A snapshot or a dump failed.
+    #[error(transparent)]
+    Dump(#[from] DumpError),
     /// A program that pacharc needs is not installed.
     #[error("{program} was not found in {searched}")]
     ToolMissing {
@@ -209,6 +213,30 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether a new attempt, with a new snapshot, may succeed: beside what is transient, a lock that was not to be had
+    /// in time, and a table that was dropped just now.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Dump(error) => error.is_retryable(),
+            Self::Query { source, .. } => {
+                let gone = [
+                    SqlState::LOCK_NOT_AVAILABLE,
+                    SqlState::UNDEFINED_TABLE,
+                    SqlState::UNDEFINED_COLUMN,
+                    SqlState::INVALID_SCHEMA_NAME,
+                    SqlState::T_R_SERIALIZATION_FAILURE,
+                    // A standby had to replay what the snapshot stood in the way of.
+                    SqlState::QUERY_CANCELED,
+                ];
+                self.is_transient() || source.code().is_some_and(|code| gone.contains(code))
+            }
+            _ => self.is_transient(),
+        }
+    }
+}
+
 impl Explain for Error {
     fn class(&self) -> Class {
         match self {
@@ -221,6 +249,7 @@ impl Explain for Error {
             | Self::TlsFile { .. }
             | Self::TlsSetup(_) => Class::Usage,
             Self::PasswordMissing { .. } => Class::Credentials,
+            Self::Dump(error) => error.class(),
             Self::Connect { source, .. } | Self::Query { source, .. } => class(source),
             Self::Certificate { .. }
             | Self::DatabaseMissing { .. }
@@ -234,6 +263,7 @@ impl Explain for Error {
 
     fn advice(&self) -> Option<String> {
         let advice = match self {
+            Self::Dump(error) => return error.advice(),
             Self::PasswordOnCommandLine => {
                 "Put the whole URL into the variable PACHARC_POSTGRES, or the password alone \
                  into PGPASSWORD or ~/.pgpass."

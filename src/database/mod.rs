@@ -1,23 +1,49 @@
-//! PostgreSQL: how pacharc connects to a server, which of its programs it uses, and how a database comes back.
+//! PostgreSQL: how pacharc connects to a server, which of its programs it uses, how a database is read, and how it comes
+//! back.
 //!
 //! A [`Server`] is found from a URL, the environment, a service file and a password file by libpq's rules, so that
 //! pacharc and the pg_dump and psql it starts always speak to the same server in the same way.
 
+mod account;
+mod attempt;
+pub mod catalog;
+mod check;
+mod child;
 mod connection;
 mod conninfo;
+mod data;
+mod database_dump;
+mod dump;
+mod dump_error;
 mod environment;
 mod error;
+pub mod fingerprint;
+mod live;
 mod parameters;
 mod passfile;
+mod pieces;
 mod resolve;
+mod script;
 mod service;
 mod session;
+mod settings;
+mod snapshot;
+mod statement;
+mod survey;
 mod tls;
 mod tools;
 
+pub use attempt::Attempt;
 pub use connection::Server;
+pub use dump::Progress;
+pub use dump_error::DumpError;
 pub use environment::Environment;
 pub use error::Error;
+pub use fingerprint::Fingerprint;
+pub use live::{LiveChunk, still_live};
 pub use parameters::{PARAMETERS, Parameter, Support, parameter_table};
 pub use session::{SESSION_SETTINGS, Session};
+pub use settings::DumpSettings;
+pub use snapshot::Snapshot;
+pub use survey::{DatabaseSurvey, inspect};
 pub use tools::{Tool, Tools};
