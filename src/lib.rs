@@ -3,6 +3,7 @@
 //! The rooms, and what lives in each: `docs/architecture.md`.
 
 pub mod backup;
+pub mod cli;
 pub mod extract;
 pub mod failure;
 pub mod feed;
