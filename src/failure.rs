@@ -48,6 +48,23 @@ impl Class {
         }
     }
 
+    /// Its name in JSON events.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Other => "other",
+            Self::Usage => "usage",
+            Self::Damaged => "damaged",
+            Self::Incomplete => "incomplete",
+            Self::Refused => "refused",
+            Self::Credentials => "credentials",
+            Self::Unreachable => "unreachable",
+            Self::Suspended => "suspended",
+            Self::Interrupted => "interrupted",
+            Self::Terminated => "terminated",
+        }
+    }
+
     /// The graver of two: 130 and 143 first (the user asked), then 8, 3, 6, 7, 5, 4, 2, 1.
     #[must_use]
     pub fn graver(self, other: Self) -> Self {

@@ -7,6 +7,7 @@ pub mod bucket;
 pub mod budget;
 pub mod bundle;
 pub mod database;
+pub mod cli;
 pub mod extract;
 pub mod failure;
 pub mod feed;

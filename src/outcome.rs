@@ -12,4 +12,10 @@ pub trait Outcome: Serialize {
 
     /// What people read at the end, on standard error: a line or some.
     fn summary(&self) -> String;
+
+    /// What the command was asked to print, on standard output; `None` where its work lies elsewhere. With `--json` the
+    /// event holds it instead.
+    fn product(&self) -> Option<String> {
+        None
+    }
 }

@@ -1,0 +1,164 @@
+//! `pacharc backup`.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args, ValueEnum};
+
+use super::Job;
+use super::arguments::{LockArgs, MachineArgs, NetworkArgs, ServerArgs};
+use super::exit::{Failure, NotBuilt, epilogue};
+use super::report::{Nothing, Report, ReportArgs};
+use super::{usage, values};
+use crate::backup::{Options, Quiesce};
+use crate::failure::Class;
+use crate::keys::Lock;
+use crate::monitor::{Event, Monitor};
+use crate::options::Template;
+
+const EXAMPLES: &str = "\
+  Into a file, from a server and a bucket; the password is in PGPASSWORD or ~/.pgpass:
+    pacharc backup --postgres postgres://pachyderm@db.example/pachyderm?sslmode=verify-full \\
+      --bucket 's3://pachyderm?region=eu-central-1' --recipients-file team.txt -o 'cluster-{time}.pacharc'
+  Through a pipe, checked on the way:
+    pacharc backup --config cluster.toml -o - | tee cluster.pacharc | pacharc verify -
+  What it would do:
+    pacharc plan backup --config cluster.toml";
+
+const CLASSES: &[Class] = &[
+    Class::Other,
+    Class::Usage,
+    Class::Incomplete,
+    Class::Refused,
+    Class::Credentials,
+    Class::Unreachable,
+    Class::Interrupted,
+    Class::Terminated,
+];
+
+/// Read a source, write a bundle
+///
+/// Copies databases and bucket into one encrypted file while the cluster runs. Every live object of the dumped snapshot
+/// is in the bundle, or the exit code is 4 and each one that is missing or rotten is named.
+#[derive(Args, Debug)]
+#[command(after_long_help = epilogue(EXAMPLES, CLASSES))]
+pub(super) struct Backup {
+    /// The bundle: a file, `-`, or s3://bucket/key; `{time}` and `{uuid}` are filled in. An existing one is refused
+    #[arg(long, short, value_name = "FILE|-|URL")]
+    output: Option<Template>,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// A database (repeatable); `pachyderm`, and `dex` where it exists, when not given
+    #[arg(long, value_name = "NAME", value_parser = values::name, help_heading = "Databases and bucket")]
+    database: Vec<String>,
+    #[command(flatten)]
+    lock: LockArgs,
+    /// How the source is treated meanwhile
+    #[arg(long, value_name = "HOW", default_value = "online", help_heading = "What goes in")]
+    quiesce: QuiesceArg,
+    /// Leave out objects that no row of the database needs
+    #[arg(long, help_heading = "What goes in")]
+    live_only: bool,
+    /// Leave out objects whose key begins with PREFIX (repeatable)
+    #[arg(long, value_name = "PREFIX", value_parser = values::name, help_heading = "What goes in")]
+    exclude: Vec<String>,
+    /// Stop at the first live object that is missing or rotten
+    #[arg(long, help_heading = "What goes in")]
+    strict: bool,
+    /// Of zstd: 1 is fast, 19 is small
+    #[arg(long, value_name = "1-19", default_value = "3", value_parser = clap::value_parser!(i32).range(1..=19))]
+    #[arg(help_heading = "What goes in")]
+    compression_level: i32,
+    #[command(flatten)]
+    machine: MachineArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum QuiesceArg {
+    /// No pause: copy, snapshot, copy what is new
+    Online,
+}
+
+impl Backup {
+    /// What the arguments mean.
+    pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, usage::Error> {
+        let postgres = self.server.postgres(matches)?;
+        if postgres.is_none() && !self.database.is_empty() {
+            return Err(usage::Error::Needs { what: "--database", needed: "--postgres" });
+        }
+        if self.live_only && (postgres.is_none() || self.server.bucket.is_none()) {
+            return Err(usage::Error::Needs { what: "--live-only", needed: "--postgres and --bucket" });
+        }
+        Ok(Options {
+            postgres,
+            databases: self.database.clone(),
+            bucket: self.server.bucket.clone(),
+            ca_file: self.network.ca_file.clone(),
+            output: self.output.clone(),
+            quiesce: match self.quiesce {
+                QuiesceArg::Online => Quiesce::Online,
+            },
+            live_only: self.live_only,
+            exclude: self.exclude.iter().map(|prefix| prefix.clone().into_bytes()).collect(),
+            strict: self.strict,
+            compression_level: self.compression_level,
+            limits: self.machine.limits()?,
+        })
+    }
+
+    pub(super) fn report_args(&self) -> &ReportArgs {
+        &self.report
+    }
+
+    /// The output, which a backup must have and a plan need not.
+    fn check_output(&self) -> Result<(), usage::Error> {
+        match &self.output {
+            None => Err(usage::Error::Missing {
+                what: "--output",
+                advice: "Name the bundle: -o FILE, -o - for standard output, or -o s3://bucket/key.",
+            }),
+            Some(output) if output.is_stdout() && std::io::stdout().is_terminal() => Err(usage::Error::TerminalOutput),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+impl Job for Backup {
+    const NAME: &'static str = "backup";
+
+    fn report(&self) -> &ReportArgs {
+        &self.report
+    }
+
+    fn takes_stdout(&self) -> bool {
+        self.output.as_ref().is_some_and(Template::is_stdout)
+    }
+
+    fn run(self, matches: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
+        self.check_output()?;
+        let options = self.options(matches)?;
+        let lock = self.lock.names().read()?;
+        report.run(async |_interrupt, monitor| {
+            advise(&options, &lock, monitor);
+            // The seam: crate::backup::run(options, lock, interrupt, monitor).await
+            Err::<Nothing, _>(NotBuilt("backup").into())
+        })
+    }
+}
+
+/// What is worth a thought, and no reason to stop.
+fn advise(options: &Options, lock: &Lock, monitor: &dyn Monitor) {
+    if let Some(hint) = lock.hint() {
+        monitor.event(Event::Hint { message: hint.to_owned() });
+    }
+    if options.postgres.is_none() {
+        monitor.warn("no --postgres: the bundle will hold the bucket alone".to_owned());
+    }
+    if options.bucket.is_none() {
+        monitor.warn("no --bucket: the bundle will hold the databases alone".to_owned());
+    }
+}

@@ -1,0 +1,126 @@
+//! The way out: any error as two lines and an exit code.
+
+use std::error::Error as StdError;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use crate::failure::{Class, Explain};
+
+/// Any room's error, on its way to the user.
+pub(super) struct Failure(Box<dyn Explain>);
+
+impl<E: Explain> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl Failure {
+    pub(super) fn class(&self) -> Class {
+        self.0.class()
+    }
+
+    pub(super) fn advice(&self) -> Option<String> {
+        self.0.advice()
+    }
+
+    /// What happened, with its causes, in one line.
+    pub(super) fn message(&self) -> String {
+        let mut message = self.0.to_string();
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Some libraries repeat their cause in their own text.
+            if !message.contains(&text) {
+                let _ = write!(message, ": {text}");
+            }
+            cause = StdError::source(error);
+        }
+        message.replace(['\n', '\r'], " ")
+    }
+
+    /// Two lines on standard error: what happened, and what to do next.
+    pub(super) fn print(&self) -> ExitCode {
+        let mut stderr = std::io::stderr().lock();
+        // Where standard error is closed, the exit code has to do.
+        let _ = writeln!(stderr, "pacharc: error: {}", self.message());
+        if let Some(advice) = self.advice() {
+            let _ = writeln!(stderr, "hint: {advice}");
+        }
+        exit_code(self.class())
+    }
+}
+
+/// The process's exit code of a class.
+pub(super) fn exit_code(class: Class) -> ExitCode {
+    ExitCode::from(class.exit_code())
+}
+
+/// Every exit code but 0, with its meaning: what help texts and `docs/exit-codes.md` say.
+pub const CODES: [(Class, &str); 10] = [
+    (Class::Other, "any other failure (a full disk included)"),
+    (Class::Usage, "wrong usage: command line, environment or configuration file"),
+    (Class::Damaged, "the bundle, or the copy, is damaged"),
+    (Class::Incomplete, "incomplete: the source lacked live objects, or the bundle is not closed"),
+    (Class::Refused, "refused: target not empty or the source itself, output exists, format not known"),
+    (Class::Credentials, "key, signature, credentials or permission"),
+    (Class::Unreachable, "database or bucket not reached; a tool is missing, too old, or died"),
+    (Class::Suspended, "the cluster is suspended, or did not become ready again"),
+    (Class::Interrupted, "interrupted by SIGINT"),
+    (Class::Terminated, "interrupted by SIGTERM"),
+];
+
+/// The end of a long help text: examples, and the exit codes that this command can have.
+pub(super) fn epilogue(examples: &str, classes: &[Class]) -> String {
+    let mut text = format!("EXAMPLES:\n{}\n\nEXIT CODES:\n    0  done and proved\n", examples.trim_end());
+    for (class, meaning) in CODES.iter().filter(|(class, _)| classes.contains(class)) {
+        let _ = writeln!(text, "  {:>3}  {meaning}", class.exit_code());
+    }
+    text
+}
+
+/// A command that this version does not have yet.
+#[derive(Debug, thiserror::Error)]
+#[error("`pacharc {0}` is not built in this version")]
+pub(super) struct NotBuilt(pub(super) &'static str);
+
+impl Explain for NotBuilt {
+    fn class(&self) -> Class {
+        Class::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot copy object chunk/1")]
+    struct Outer(#[source] Middle);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("request failed: {0}")]
+    struct Middle(#[source] std::io::Error);
+
+    impl Explain for Outer {
+        fn class(&self) -> Class {
+            Class::Unreachable
+        }
+    }
+
+    #[test]
+    fn causes_are_joined_and_not_repeated() {
+        let failure = Failure::from(Outer(Middle(std::io::Error::other("connection\nreset"))));
+        assert_eq!(failure.message(), "cannot copy object chunk/1: request failed: connection reset");
+    }
+
+    #[test]
+    fn every_class_has_its_line() {
+        let mut codes: Vec<u8> = CODES.iter().map(|(class, _)| class.exit_code()).collect();
+        codes.sort_unstable();
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 130, 143]);
+        let text = epilogue("  $ x", &[Class::Terminated, Class::Usage]);
+        assert!(text.ends_with("    0  done and proved\n    2  wrong usage: command line, environment or configuration file\n  143  interrupted by SIGTERM\n"), "{text}");
+    }
+}

@@ -1,0 +1,72 @@
+//! `pacharc extract`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+
+use super::Job;
+use super::arguments::{MachineArgs, NetworkArgs, UnlockArgs};
+use super::exit::{Failure, NotBuilt, epilogue};
+use super::report::{Nothing, Report, ReportArgs};
+use crate::extract::{Destination, Options};
+use crate::options::Location;
+
+const EXAMPLES: &str = "\
+  One object, below the folder out:
+    pacharc extract cluster.pacharc objects/chunk/… --identity key.txt -o out
+  The schema of a database, to the screen:
+    pacharc extract cluster.pacharc database/pachyderm/attempt-1/pre-data.sql --identity key.txt -o - | less
+  Everything of one database:
+    pacharc extract cluster.pacharc database/pachyderm --identity key.txt -o out";
+
+/// Take single entries out
+#[derive(Args, Debug)]
+#[command(after_long_help = epilogue(EXAMPLES, super::list::CLASSES))]
+pub(super) struct Extract {
+    /// A file, `-` for standard input, or s3://bucket/key
+    #[arg(value_name = "BUNDLE")]
+    bundle: String,
+    /// Entries as `pacharc list` prints them, or folders of entries
+    #[arg(value_name = "PATH", required = true)]
+    path: Vec<String>,
+    /// The folder to write below, or `-` for standard output; never anything outside of it
+    #[arg(long, short, value_name = "DIR|-", default_value = ".")]
+    output: PathBuf,
+    #[command(flatten)]
+    unlock: UnlockArgs,
+    #[command(flatten)]
+    machine: MachineArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+impl Job for Extract {
+    const NAME: &'static str = "extract";
+
+    fn report(&self) -> &ReportArgs {
+        &self.report
+    }
+
+    fn takes_stdout(&self) -> bool {
+        self.output.as_os_str() == "-"
+    }
+
+    fn run(self, _: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
+        let stdout = self.takes_stdout();
+        let _options = Options {
+            bundle: Location::from(self.bundle.as_str()),
+            paths: self.path.clone(),
+            destination: if stdout { Destination::Stdout } else { Destination::Folder(self.output.clone()) },
+            ca_file: self.network.ca_file.clone(),
+            limits: self.machine.limits()?,
+        };
+        let _unlock = self.unlock.names().read()?;
+        report.run(async |_interrupt, _monitor| {
+            // The seam: crate::extract::run(options, unlock, interrupt, monitor).await
+            Err::<Nothing, _>(NotBuilt("extract").into())
+        })
+    }
+}

@@ -1,0 +1,52 @@
+//! `pacharc inspect`.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+
+use super::Job;
+use super::arguments::{NetworkArgs, UnlockArgs};
+use super::exit::{Failure, NotBuilt, epilogue};
+use super::report::{Nothing, Report, ReportArgs};
+use crate::inspect::Options;
+use crate::options::Location;
+
+const EXAMPLES: &str = "\
+  What anybody can know:
+    pacharc inspect cluster.pacharc
+  The manifest, too:
+    pacharc inspect cluster.pacharc --identity key.txt";
+
+/// What a bundle is: version, id, size, kinds of recipients; with a key, the manifest too
+#[derive(Args, Debug)]
+#[command(after_long_help = epilogue(EXAMPLES, super::list::CLASSES))]
+pub(super) struct Inspect {
+    /// A file, `-` for standard input, or s3://bucket/key
+    #[arg(value_name = "BUNDLE")]
+    bundle: String,
+    #[command(flatten)]
+    unlock: UnlockArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+impl Job for Inspect {
+    const NAME: &'static str = "inspect";
+
+    fn report(&self) -> &ReportArgs {
+        &self.report
+    }
+
+    fn run(self, _: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
+        let _options = Options { bundle: Location::from(self.bundle.as_str()), ca_file: self.network.ca_file.clone() };
+        let names = self.unlock.names();
+        // Nobody is asked for a passphrase here: much is said without one.
+        let _unlock = if names.is_empty() { None } else { Some(names.read()?) };
+        report.run(async |_interrupt, _monitor| {
+            // The seam: crate::inspect::run(options, unlock, interrupt, monitor).await
+            Err::<Nothing, _>(NotBuilt("inspect").into())
+        })
+    }
+}

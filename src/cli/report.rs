@@ -1,0 +1,192 @@
+//! How a command reports: to people on standard error, to programs as JSON lines, and at the end by its exit code.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::exit::{Failure, exit_code};
+use super::{stdout, usage};
+use crate::failure::{Class, Explain};
+use crate::interrupt::Interrupt;
+use crate::monitor::{All, Event, Json, Monitor, Style, Terminal};
+use crate::outcome::Outcome;
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Reports")]
+pub(super) struct ReportArgs {
+    /// Write events as JSON lines to standard output (to standard error when the product goes to standard output)
+    #[arg(long)]
+    json: bool,
+    /// Write events as JSON lines to FILE
+    #[arg(long, value_name = "FILE")]
+    json_file: Option<PathBuf>,
+    /// Tell people nothing but warnings and errors
+    #[arg(long, short)]
+    quiet: bool,
+    /// Tell more; twice for details, three times for everything
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Take settings from FILE (TOML): long names of flags, without dashes in front
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// One command's reporting.
+pub(super) struct Report {
+    command: &'static str,
+    monitor: All,
+    /// Whether plain text may go to standard error.
+    people: bool,
+    quiet: bool,
+    /// Whether standard output carries events instead of the product.
+    json_on_stdout: bool,
+    started: Instant,
+}
+
+impl Report {
+    pub(super) fn open(command: &'static str, args: &ReportArgs, stdout_is_taken: bool) -> Result<Self, Failure> {
+        if args.quiet && args.verbose > 0 {
+            return Err(usage::Error::Conflict { one: "--quiet", other: "--verbose" }.into());
+        }
+        let json_on_stderr = args.json && stdout_is_taken;
+        let mut monitor = All::default();
+        if !json_on_stderr {
+            log_to_stderr(args.verbose);
+            monitor.0.push(Box::new(Terminal::new(style(args))));
+        }
+        if args.json {
+            let output: Box<dyn std::io::Write + Send> =
+                if json_on_stderr { Box::new(std::io::stderr()) } else { Box::new(std::io::stdout()) };
+            monitor.0.push(Box::new(Json::new(output)));
+        }
+        if let Some(path) = &args.json_file {
+            let file = File::create(path).map_err(|source| usage::Error::JsonFile { path: path.clone(), source })?;
+            monitor.0.push(Box::new(Json::new(Box::new(file))));
+        }
+        Ok(Self {
+            command,
+            monitor,
+            people: !json_on_stderr,
+            quiet: args.quiet,
+            json_on_stdout: args.json && !json_on_stderr,
+            started: Instant::now(),
+        })
+    }
+
+    /// Runs `job` to its end, with signals handled, and tells what came of it.
+    pub(super) fn run<O: Outcome>(
+        &self,
+        job: impl AsyncFnOnce(&Interrupt, &dyn Monitor) -> Result<O, Failure>,
+    ) -> Result<ExitCode, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(NoRuntime)?;
+        let started = Event::Started { command: self.command.into(), version: env!("CARGO_PKG_VERSION").into() };
+        self.monitor.event(started);
+        let outcome = runtime.block_on(async {
+            let interrupt = Interrupt::listen().map_err(NoRuntime)?;
+            job(&interrupt, &self.monitor).await
+        });
+        // A thread that still waits for standard input must not keep the process.
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        self.finish(&outcome?)
+    }
+
+    fn finish(&self, outcome: &impl Outcome) -> Result<ExitCode, Failure> {
+        if let Some(product) = outcome.product().filter(|_| !self.json_on_stdout) {
+            stdout::print(&product)?;
+        }
+        let class = outcome.class();
+        self.monitor.event(Event::Finished {
+            command: self.command.into(),
+            exit_code: class.map_or(0, Class::exit_code),
+            seconds: self.started.elapsed().as_secs_f64(),
+            outcome: serde_json::to_value(outcome).map_err(Unspeakable)?,
+        });
+        let summary = outcome.summary();
+        if self.people && !summary.is_empty() && (!self.quiet || class.is_some()) {
+            // Standard error may be closed; the exit code says the same.
+            let _ = writeln!(std::io::stderr().lock(), "{}", summary.trim_end());
+        }
+        Ok(class.map_or(ExitCode::SUCCESS, exit_code))
+    }
+
+    /// Tells a failure, to people and programs.
+    pub(super) fn fail(&self, failure: &Failure) -> ExitCode {
+        self.monitor.event(error_event(failure));
+        if self.people { failure.print() } else { exit_code(failure.class()) }
+    }
+}
+
+/// Writes a failure as an event to standard output, where there is no [`Report`] yet.
+pub(super) fn print_error(failure: &Failure) {
+    Json::new(Box::new(std::io::stdout())).event(error_event(failure));
+}
+
+fn error_event(failure: &Failure) -> Event {
+    Event::Error {
+        exit_code: failure.class().exit_code(),
+        class: failure.class().name(),
+        message: failure.message(),
+        advice: failure.advice(),
+    }
+}
+
+fn style(args: &ReportArgs) -> Style {
+    match (args.quiet, args.verbose) {
+        (true, _) => Style::Quiet,
+        (false, 0) if std::io::stderr().is_terminal() => Style::Live,
+        (false, 0) => Style::Plain,
+        (false, _) => Style::Verbose,
+    }
+}
+
+/// What the program itself logs; libraries stay silent, since they may log headers and addresses with secrets.
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::new(format!("pacharc={level},pacharc_format={level}"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(verbose > 1);
+    // Only a test that runs two commands in one process has a logger already.
+    let _ = log.try_init();
+}
+
+/// The outcome of a command that this version does not have yet: there is none.
+#[derive(serde::Serialize)]
+pub(super) enum Nothing {}
+
+impl Outcome for Nothing {
+    fn class(&self) -> Option<Class> {
+        match *self {}
+    }
+
+    fn summary(&self) -> String {
+        match *self {}
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start")]
+struct NoRuntime(#[source] std::io::Error);
+
+impl Explain for NoRuntime {
+    fn class(&self) -> Class {
+        Class::Other
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot put the outcome into JSON")]
+struct Unspeakable(#[source] serde_json::Error);
+
+impl Explain for Unspeakable {
+    fn class(&self) -> Class {
+        Class::Other
+    }
+}

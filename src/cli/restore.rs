@@ -1,0 +1,141 @@
+//! `pacharc restore`.
+
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args};
+
+use super::Job;
+use super::arguments::{ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, UnlockArgs};
+use super::exit::{Failure, NotBuilt, epilogue};
+use super::report::{Nothing, Report, ReportArgs};
+use super::{usage, values};
+use crate::failure::Class;
+use crate::keys::UnlockNames;
+use crate::options::Location;
+use crate::restore::{Options, Rename};
+
+const EXAMPLES: &str = "\
+  Into a fresh server and an empty bucket:
+    pacharc restore cluster.pacharc --identity key.txt --postgres postgres://postgres@new.example/postgres \\
+      --owner pachyderm --bucket 's3://fresh?region=eu-central-1'
+  The databases alone, under other names:
+    pacharc restore cluster.pacharc --identity key.txt --postgres postgres://localhost \\
+      --database pachyderm=rehearsal --database dex=rehearsal_dex
+  From a pipe:
+    ssh vault cat cluster.pacharc | pacharc restore - --config target.toml";
+
+const CLASSES: &[Class] = &[
+    Class::Other,
+    Class::Usage,
+    Class::Damaged,
+    Class::Incomplete,
+    Class::Refused,
+    Class::Credentials,
+    Class::Unreachable,
+    Class::Interrupted,
+    Class::Terminated,
+];
+
+/// Unpack into a fresh database and bucket, then prove the result
+///
+/// Refuses a target that is not empty, and one that is the source itself. Interrupted, the same command goes on where it
+/// stopped. It never starts pachd.
+#[derive(Args, Debug)]
+#[command(after_long_help = epilogue(EXAMPLES, CLASSES))]
+pub(super) struct Restore {
+    /// A file, `-` for standard input, or s3://bucket/key
+    #[arg(value_name = "BUNDLE")]
+    bundle: String,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// A database, and its new name if it shall have one (repeatable); all when not given
+    #[arg(long, value_name = "BUNDLED[=TARGET]", value_parser = values::rename, help_heading = "Databases and bucket")]
+    database: Vec<Rename>,
+    /// Who owns what is restored; the connecting role when not given
+    #[arg(long, value_name = "ROLE", value_parser = values::name, help_heading = "Databases and bucket")]
+    owner: Option<String>,
+    /// Allow a bucket URL with a prefix, which Pachyderm itself ignores
+    #[arg(long, help_heading = "Databases and bucket")]
+    allow_prefix: bool,
+    /// Restore a bundle that lacks live objects; the exit code is 4, and each of them is named
+    #[arg(long, help_heading = "Databases and bucket")]
+    allow_incomplete: bool,
+    #[command(flatten)]
+    unlock: UnlockArgs,
+    #[command(flatten)]
+    expect: ExpectArgs,
+    #[command(flatten)]
+    machine: MachineArgs,
+    #[command(flatten)]
+    network: NetworkArgs,
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+impl Restore {
+    /// What the arguments mean.
+    pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, usage::Error> {
+        let postgres = self.server.postgres(matches)?;
+        if postgres.is_none() {
+            for (what, given) in [("--database", !self.database.is_empty()), ("--owner", self.owner.is_some())] {
+                if given {
+                    return Err(usage::Error::Needs { what, needed: "--postgres" });
+                }
+            }
+        }
+        one_target_each(&self.database)?;
+        Ok(Options {
+            bundle: Location::from(self.bundle.as_str()),
+            postgres,
+            databases: self.database.clone(),
+            owner: self.owner.clone(),
+            bucket: self.server.bucket.clone(),
+            allow_prefix: self.allow_prefix,
+            allow_incomplete: self.allow_incomplete,
+            expect: self.expect.expectations(),
+            ca_file: self.network.ca_file.clone(),
+            limits: self.machine.limits()?,
+        })
+    }
+
+    pub(super) fn unlock_names(&self) -> UnlockNames {
+        self.unlock.names()
+    }
+
+    pub(super) fn report_args(&self) -> &ReportArgs {
+        &self.report
+    }
+}
+
+impl Job for Restore {
+    const NAME: &'static str = "restore";
+
+    fn report(&self) -> &ReportArgs {
+        &self.report
+    }
+
+    fn run(self, matches: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
+        let _options = self.options(matches)?;
+        let _unlock = self.unlock.names().read()?;
+        report.run(async |_interrupt, _monitor| {
+            // The seam: crate::restore::run(options, unlock, interrupt, monitor).await
+            Err::<Nothing, _>(NotBuilt("restore").into())
+        })
+    }
+}
+
+/// No database twice, and no two into one.
+fn one_target_each(databases: &[Rename]) -> Result<(), usage::Error> {
+    for (at, later) in databases.iter().enumerate() {
+        let earlier = databases.iter().take(at);
+        if let Some(same) = earlier.into_iter().find(|d| d.target == later.target || d.bundled == later.bundled) {
+            let problem = if same.target == later.target { "a target is named twice" } else { "it is named twice" };
+            return Err(usage::Error::Value {
+                flag: "--database",
+                value: format!("{}={}", later.bundled, later.target),
+                problem: problem.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
