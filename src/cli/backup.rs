@@ -7,8 +7,8 @@ use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
 use super::arguments::{LockArgs, MachineArgs, NetworkArgs, ServerArgs};
-use super::exit::{Failure, NotBuilt, epilogue};
-use super::report::{Nothing, Report, ReportArgs};
+use super::exit::{Failure, epilogue};
+use super::report::{Report, ReportArgs};
 use super::{usage, values};
 use crate::backup::{Options, Quiesce};
 use crate::failure::Class;
@@ -142,17 +142,16 @@ impl Job for Backup {
         self.check_output()?;
         let options = self.options(matches)?;
         let lock = self.lock.names().read()?;
-        report.run(async |_interrupt, monitor| {
-            advise(&options, &lock, monitor);
-            // The seam: crate::backup::run(options, lock, interrupt, monitor).await
-            Err::<Nothing, _>(NotBuilt("backup").into())
+        report.run(async |interrupt, monitor| {
+            advise(&options, &lock, monitor.as_ref());
+            Ok(crate::backup::run(&options, lock, interrupt, monitor).await?)
         })
     }
 }
 
 /// What is worth a thought, and no reason to stop.
 fn advise(options: &Options, lock: &Lock, monitor: &dyn Monitor) {
-    if let Some(hint) = lock.hint() {
+    if let Some(hint) = crate::keys::hint(lock) {
         monitor.event(Event::Hint { message: hint.to_owned() });
     }
     if options.postgres.is_none() {

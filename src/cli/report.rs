@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -38,7 +39,7 @@ pub(super) struct ReportArgs {
 /// One command's reporting.
 pub(super) struct Report {
     command: &'static str,
-    monitor: All,
+    monitor: Arc<All>,
     /// Whether plain text may go to standard error.
     people: bool,
     quiet: bool,
@@ -69,7 +70,7 @@ impl Report {
         }
         Ok(Self {
             command,
-            monitor,
+            monitor: Arc::new(monitor),
             people: !json_on_stderr,
             quiet: args.quiet,
             json_on_stdout: args.json && !json_on_stderr,
@@ -80,14 +81,14 @@ impl Report {
     /// Runs `job` to its end, with signals handled, and tells what came of it.
     pub(super) fn run<O: Outcome>(
         &self,
-        job: impl AsyncFnOnce(&Interrupt, &dyn Monitor) -> Result<O, Failure>,
+        job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<O, Failure>,
     ) -> Result<ExitCode, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(NoRuntime)?;
         let started = Event::Started { command: self.command.into(), version: env!("CARGO_PKG_VERSION").into() };
         self.monitor.event(started);
         let outcome = runtime.block_on(async {
             let interrupt = Interrupt::listen().map_err(NoRuntime)?;
-            job(&interrupt, &self.monitor).await
+            job(&interrupt, Arc::clone(&self.monitor) as Arc<dyn Monitor>).await
         });
         // A thread that still waits for standard input must not keep the process.
         runtime.shutdown_timeout(Duration::from_millis(100));

@@ -6,8 +6,8 @@ use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
 use super::arguments::{ExpectArgs, MachineArgs, NetworkArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, epilogue};
-use super::report::{Nothing, Report, ReportArgs};
+use super::exit::{Failure, epilogue};
+use super::report::{Report, ReportArgs};
 use super::usage;
 use crate::failure::Class;
 use crate::options::Location;
@@ -82,7 +82,7 @@ impl Job for Verify {
             None if names.is_empty() => Level::Sums,
             None => Level::Contents,
         };
-        let _options = Options {
+        let options = Options {
             bundle: Location::from(self.bundle.as_str()),
             level,
             expect: self.expect.expectations(),
@@ -92,10 +92,9 @@ impl Job for Verify {
         if level == Level::Sums && !names.is_empty() {
             return Err(usage::Error::Conflict { one: "--level sums", other: "a key" }.into());
         }
-        let _unlock = if level == Level::Contents { Some(names.read()?) } else { None };
-        report.run(async |_interrupt, _monitor| {
-            // The seam: crate::verify::run(options, unlock, interrupt, monitor).await
-            Err::<Nothing, _>(NotBuilt("verify").into())
+        let unlock = if level == Level::Contents { Some(names.read()?) } else { None };
+        report.run(async |interrupt, monitor| {
+            Ok(crate::verify::run(&options, unlock.as_ref(), interrupt, monitor).await?)
         })
     }
 }

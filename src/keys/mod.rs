@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use pacharc_format::{Lock, Unlock};
+pub use pacharc_format::{Lock, Unlock};
 
 pub use error::Error;
 pub use identity::{KeyPair, recipients_of};
