@@ -65,7 +65,9 @@ async fn missing<W: AsyncWrite + Unpin>(
 }
 
 /// The next live object's path and size.
-fn next(live: &mut impl Iterator<Item = pacharc_format::Result<pacharc_format::Record>>) -> Result<Option<(Vec<u8>, u64)>, Error> {
+fn next(
+    live: &mut impl Iterator<Item = pacharc_format::Result<pacharc_format::Record>>,
+) -> Result<Option<(Vec<u8>, u64)>, Error> {
     let Some((path, size)) = live.next().transpose()? else { return Ok(None) };
     let size = size.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     Ok(Some((path, size)))

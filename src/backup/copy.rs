@@ -191,7 +191,8 @@ pub(super) async fn rotten_orphans(
                 Fetched::Stored { size } | Fetched::Rotten { size } => count(monitor.as_ref(), size),
                 Fetched::Archived => {
                     monitor.event(Event::ArchivedObject { key: key.clone() });
-                    monitor.warn(format!("object {key} lies in an archive class and was left out: no live row names it"));
+                    monitor
+                        .warn(format!("object {key} lies in an archive class and was left out: no live row names it"));
                 }
                 Fetched::Absent => {}
             }

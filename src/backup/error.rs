@@ -107,15 +107,18 @@ impl Explain for Error {
             Self::Attempts { source, .. } => source.advice(),
             Self::Nothing => Some("Name a server with --postgres, a bucket with --bucket, or both.".into()),
             Self::NoOutput => Some("Name a file, `-` or an s3:// URL with --output.".into()),
-            Self::OtherBucket { .. } => Some("Check --bucket and its prefix, and which database --database names.".into()),
+            Self::OtherBucket { .. } => {
+                Some("Check --bucket and its prefix, and which database --database names.".into())
+            }
             Self::NoRoom { .. } => Some("Free some space, or write to another disk or to s3:// with --output.".into()),
             Self::TempDir { .. } => Some("Name another folder with --temp-dir.".into()),
             Self::Missing(_) | Self::Rotten(_) => {
                 Some("Without --strict the backup goes on, names every such object, and ends with exit code 4.".into())
             }
-            Self::CannotClose(_) => {
-                Some("Switch chunk garbage collection off (pachd.storageChunkGCPeriod: -1), or try when less is deleted.".into())
-            }
+            Self::CannotClose(_) => Some(
+                "Switch chunk garbage collection off (pachd.storageChunkGCPeriod: -1), or try when less is deleted."
+                    .into(),
+            ),
             Self::Worker(_) => None,
         }
     }

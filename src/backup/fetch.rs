@@ -258,14 +258,14 @@ impl From<FetchError> for Error {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_compresses_is_told_by_its_first_bytes() {
-        let chunk = Key::from("chunk/0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8.000000000000002a");
+        let chunk =
+            Key::from("chunk/0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8.000000000000002a");
         assert_eq!(packing(&chunk, &[0; 4096]), Packing::Raw);
         assert_eq!(packing(&Key::from("x"), &[0; 4096]), Packing::Zstd);
         let random: Vec<u8> = (0..200_u32).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use pacharc_format::manifest::{self, Manifest};
-use pacharc_format::{BundleWriter, Entry, Head, HeadDatabase, Lock, Spool, Written, WriterOptions};
+use pacharc_format::{BundleWriter, Entry, Head, HeadDatabase, Lock, Spool, WriterOptions, Written};
 use tokio::io::AsyncWrite;
 use uuid::Uuid;
 
@@ -127,9 +127,7 @@ impl Job<'_> {
                 }
             };
             let jobs = self.options.limits.jobs;
-            let dumped = self.feed(bundle, |feed| {
-                Box::pin(async move { attempt.dump(&feed, jobs, progress).await })
-            });
+            let dumped = self.feed(bundle, |feed| Box::pin(async move { attempt.dump(&feed, jobs, progress).await }));
             match dumped.await? {
                 Ok(databases) => return Ok(Dumped { databases, snapshots: number, opened, live }),
                 Err(error) if error.is_retryable() && number < SNAPSHOTS => self.attempt_failed(number, &error),

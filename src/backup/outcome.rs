@@ -81,9 +81,17 @@ impl crate::outcome::Outcome for Outcome {
             let Objects { live, orphan, foreign, rotten, missing, .. } = objects;
             let stored = live.count + orphan.count + foreign.count + rotten.count;
             let bytes = indicatif::HumanBytes(live.bytes + orphan.bytes + foreign.bytes + rotten.bytes);
-            let _ = writeln!(text, "bucket: {stored} objects, {bytes} ({} orphans, {} foreign)", orphan.count, foreign.count);
+            let _ = writeln!(
+                text,
+                "bucket: {stored} objects, {bytes} ({} orphans, {} foreign)",
+                orphan.count, foreign.count
+            );
             let _ = match objects.closed {
-                Some(true) => writeln!(text, "closed: all {} live objects are in the bundle, each with the bytes its key promises", live.count),
+                Some(true) => writeln!(
+                    text,
+                    "closed: all {} live objects are in the bundle, each with the bytes its key promises",
+                    live.count
+                ),
                 Some(false) => writeln!(
                     text,
                     "NOT CLOSED: of the live objects, {} missing and {} rotten at the source (named above)",

@@ -112,9 +112,8 @@ impl Source {
             return Ok(());
         };
         let session = server.connect(&database.name).await?;
-        let sql = format!(
-            "SELECT chunk_id, gen FROM storage.chunk_objects WHERE uploaded AND NOT tombstone LIMIT {SAMPLE}"
-        );
+        let sql =
+            format!("SELECT chunk_id, gen FROM storage.chunk_objects WHERE uploaded AND NOT tombstone LIMIT {SAMPLE}");
         let rows = session.query(&sql, &[]).await;
         let rows = rows.map_err(database::Error::query("cannot read the live objects"))?;
         let keys: Vec<Key> = rows

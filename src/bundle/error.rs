@@ -56,7 +56,9 @@ impl Explain for Error {
 
     fn advice(&self) -> Option<String> {
         match self {
-            Self::Exists(_) => Some("Name another output, or move the existing file away: nothing is overwritten.".into()),
+            Self::Exists(_) => {
+                Some("Name another output, or move the existing file away: nothing is overwritten.".into())
+            }
             Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("Free some space, or write to another disk with --output.".into())
             }
@@ -87,7 +89,9 @@ impl Explain for format::Error {
             E::Torn { .. } => "The copy was cut short: copy the file again, or use another bundle.",
             E::Damaged { .. } | E::KeyDamaged => "Copy the file again from its origin, or use another bundle.",
             E::UnknownFormat(_) | E::UnknownFeature(_) => "Use the version of pacharc that wrote it, or a newer one.",
-            E::WrongIdentity => "Give the identity of one of its recipients with --identity; `pacharc inspect` tells their kinds.",
+            E::WrongIdentity => {
+                "Give the identity of one of its recipients with --identity; `pacharc inspect` tells their kinds."
+            }
             E::WrongPassphrase => "Check the file that --passphrase-file names: its first line is the passphrase.",
             E::KindOfKey(_) => "Use --identity for recipients, --passphrase-file for a passphrase.",
             E::WrongId { .. } => "This is another bundle than the one that --expect-id names.",

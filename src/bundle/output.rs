@@ -63,7 +63,7 @@ pub struct Output(State);
 enum State {
     Stdout,
     File { temporary: NamedTempFile, path: PathBuf },
-    Object { task: JoinHandle<Result<Box<dyn Upload>, Error>>, },
+    Object { task: JoinHandle<Result<Box<dyn Upload>, Error>> },
 }
 
 /// The half of an output that is written to.

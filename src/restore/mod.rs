@@ -1,5 +1,277 @@
-//! Restore: a bundle becomes databases and a bucket again.
+//! Restore: a bundle becomes databases and a bucket again, and the result is proved.
+//!
+//! From a file or a bucket, the whole bundle is checked against its sums before the first byte is written. From a pipe
+//! that cannot be, so databases are loaded under temporary names, which they lose when everything held. Bucket and
+//! databases carry a mark until the proof; the same bundle goes on where an interrupted run stopped.
 
+mod databases;
+mod error;
+mod objects;
 pub mod options;
+mod outcome;
+mod proof;
+mod target;
 
+use std::sync::Arc;
+
+use pacharc_format::manifest::Manifest;
+use pacharc_format::{BundleKey, BundleReader, BundleStream, Entry, Found, Head, ReadOptions, Spool, Unlock};
+use tokio::io::AsyncRead;
+
+pub use error::Error;
 pub use options::{Options, Rename};
+pub use outcome::{Outcome, RestoredDatabase, RestoredObjects};
+
+use crate::budget::Budget;
+use crate::bundle::Input;
+use crate::interrupt::Interrupt;
+use crate::monitor::{Counter, Monitor, Phase};
+use crate::outcome::Outcome as _;
+use crate::verify::{self, Level};
+use databases::DatabaseWriter;
+use objects::ObjectWriter;
+use proof::Expected;
+use target::Target;
+
+/// Restores a bundle into the target that `options` name.
+///
+/// # Errors
+/// [`Error`]. After an error the target is marked as unfinished, and must not be used.
+pub async fn run(
+    options: &Options,
+    unlock: &Unlock,
+    interrupt: &Interrupt,
+    monitor: Arc<dyn Monitor>,
+) -> Result<Outcome, Error> {
+    let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
+    let job = Job { options, input: &input, monitor: &monitor };
+    interrupt.guard(job.run(unlock, interrupt)).await
+}
+
+/// One restore.
+struct Job<'a> {
+    options: &'a Options,
+    input: &'a Input,
+    monitor: &'a Arc<dyn Monitor>,
+}
+
+/// What is known of a bundle before it is unpacked, where it can be read in any place.
+struct Known {
+    key: BundleKey,
+    manifest: Manifest,
+}
+
+/// What came out of a bundle when its end was reached.
+struct Unpacked {
+    manifest: Box<Manifest>,
+    id: String,
+    expected: Expected,
+}
+
+impl Job<'_> {
+    async fn run(&self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Outcome, Error> {
+        self.monitor.phase(Phase::Check);
+        let mut target = Target::open(self.options).await?;
+        let known = self.know(unlock, interrupt).await?;
+        let mut stream = BundleStream::open(self.input.stream().await?, self.read_options()).await?;
+        match &known {
+            Some(known) => stream.unlock_with(known.key.clone()),
+            None => stream.unlock(unlock)?,
+        }
+        let head = self.head(&mut stream).await?;
+        let selection = target::selection(self.options, &head)?;
+        if target.bucket.is_some() && head.bucket.is_none() {
+            return Err(Error::NoObjects);
+        }
+        target.check_source(&head, &selection).await?;
+        if known.is_none() {
+            self.check_names(&target, &selection).await?;
+        }
+        let attempt = known.as_ref().map(|known| known.manifest.attempt);
+        let server = target.server.take();
+        let mut databases = server
+            .as_ref()
+            .map(|server| DatabaseWriter::new(server, self.options, &head, &selection, attempt, self.monitor.as_ref()));
+        target.check_bucket(head.bundle).await?;
+        if let Some(databases) = &mut databases {
+            databases.create().await?;
+        }
+        target.mark_bucket(head.bundle).await?;
+        let unpacked = self.unpack(&mut stream, &target, databases.as_mut()).await;
+        let proved = match unpacked {
+            Ok(unpacked) => self.prove(unpacked, &target, databases.as_mut()).await,
+            Err(error) => Err(error),
+        };
+        match (proved, &mut databases) {
+            (Ok(outcome), databases) => {
+                if let Some(databases) = databases {
+                    databases.release().await?;
+                }
+                target.release_bucket().await?;
+                Ok(outcome)
+            }
+            (Err(error), Some(databases)) => {
+                // Nothing of what a pipe brought and that did not hold may look like a database.
+                databases.drop_temporary().await?;
+                Err(error)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Everything is proved before it is used, where the bundle can be read twice.
+    async fn know(&self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Option<Known>, Error> {
+        if !self.input.is_seekable() {
+            return Ok(None);
+        }
+        let reader = BundleReader::open(self.input.ranges().await?, unlock).await?;
+        let manifest = reader.manifest().clone();
+        let id = hex::encode(reader.trailer().id);
+        verify::expected(&self.options.expect, Some(&id), &manifest.about.created)?;
+        target::check_closed(&manifest, self.options.allow_incomplete)?;
+        self.totals(&manifest);
+        let options = verify::Options {
+            bundle: self.options.bundle.clone(),
+            level: Level::Sums,
+            expect: self.options.expect.clone(),
+            ca_file: self.options.ca_file.clone(),
+            limits: self.options.limits.clone(),
+        };
+        let checked = verify::run(&options, None, interrupt, Arc::clone(self.monitor)).await?;
+        match checked.class() {
+            None => Ok(Some(Known { key: reader.key(), manifest })),
+            Some(_) => {
+                let first = checked.findings.first().map(|finding| format!("{}: {}", finding.path, finding.problem));
+                Err(Error::Damaged(first.unwrap_or_default()))
+            }
+        }
+    }
+
+    fn totals(&self, manifest: &Manifest) {
+        if let (Some(_), Some(objects)) = (&self.options.bucket, &manifest.objects) {
+            let counts = [objects.live, objects.orphan, objects.foreign, objects.rotten];
+            self.monitor.total(Counter::Objects, counts.iter().map(|count| count.count).sum());
+            self.monitor.total(Counter::ObjectBytes, counts.iter().map(|count| count.bytes).sum());
+        }
+        if self.options.postgres.is_some() {
+            let tables = manifest.databases.iter().flat_map(|database| &database.tables);
+            self.monitor.total(Counter::DatabaseBytes, tables.map(|table| table.bytes).sum());
+        }
+    }
+
+    /// The head comes before anything else.
+    async fn head<R: AsyncRead + Unpin>(&self, stream: &mut BundleStream<'_, R>) -> Result<Head, Error> {
+        match stream.next().await? {
+            Some(Found::Head(head)) => Ok(*head),
+            Some(Found::Damage(error)) => Err(error.into()),
+            _ => Err(Error::Worker("the bundle does not begin with its head".into())),
+        }
+    }
+
+    /// From a pipe the final names must be free: what came is proved only at the end, and then renamed.
+    async fn check_names(&self, target: &Target, selection: &[Rename]) -> Result<(), Error> {
+        let Some((server, _)) = &target.server else { return Ok(()) };
+        for Rename { target, .. } in selection {
+            match server.connect(target).await {
+                Err(crate::database::Error::DatabaseMissing { .. }) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Err(Error::DatabaseExists(target.clone())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the bundle to its end. What comes out of each segment has been checked.
+    async fn unpack<R: AsyncRead + Unpin>(
+        &self,
+        stream: &mut BundleStream<'_, R>,
+        target: &Target,
+        mut databases: Option<&mut DatabaseWriter<'_>>,
+    ) -> Result<Unpacked, Error> {
+        self.monitor.phase(Phase::Unpack);
+        let memory = self.budget().feed;
+        let mut objects = target
+            .bucket
+            .as_ref()
+            .map(|bucket| ObjectWriter::new(Arc::clone(bucket), memory, target.resumed, Arc::clone(self.monitor)));
+        let mut expected = Expected::new(self.spool());
+        let (mut manifest, mut id) = (None, None);
+        while let Some(found) = stream.next().await? {
+            match found {
+                Found::Entries(entries) => {
+                    let entries: Vec<Entry> = entries.into_iter().map(|(entry, _)| entry).collect();
+                    let (dumps, others): (Vec<_>, Vec<_>) =
+                        entries.into_iter().partition(|entry| entry.path.starts_with("database/"));
+                    if let Some(objects) = &mut objects {
+                        objects.segment(others).await?;
+                    }
+                    if let Some(databases) = &mut databases {
+                        for entry in dumps {
+                            databases.entry(entry).await?;
+                        }
+                    }
+                }
+                Found::Catalog(lines) => {
+                    for line in lines {
+                        expected.line(&line, self.monitor.as_ref())?;
+                    }
+                }
+                Found::Manifest(found) => manifest = Some(found),
+                Found::Damage(error) => return Err(error.into()),
+                Found::End { id: found, .. } => id = Some(found),
+                Found::Head(_) | Found::Passed => {}
+            }
+        }
+        if let Some(objects) = objects {
+            objects.finish().await?;
+        }
+        match (manifest, id) {
+            (Some(manifest), Some(id)) => Ok(Unpacked { manifest, id, expected }),
+            _ => Err(Error::Worker("the bundle has no end".into())),
+        }
+    }
+
+    /// Compares the target with the bundle.
+    async fn prove(
+        &self,
+        unpacked: Unpacked,
+        target: &Target,
+        databases: Option<&mut DatabaseWriter<'_>>,
+    ) -> Result<Outcome, Error> {
+        let Unpacked { manifest, id, mut expected } = unpacked;
+        verify::expected(&self.options.expect, Some(&id), &manifest.about.created)?;
+        target::check_closed(&manifest, self.options.allow_incomplete)?;
+        let mut restored = Vec::new();
+        if let Some(databases) = databases {
+            for (name, proof) in databases.finish(&manifest).await? {
+                if let Some(first) = proof.differences.first() {
+                    let first = format!("database {name}: {first}");
+                    return Err(Error::NotEqual { first, count: proof.differences.len() as u64 });
+                }
+                restored.push(RestoredDatabase { name, tables: proof.tables, rows: proof.rows });
+            }
+        }
+        let mut objects = None;
+        if let Some(bucket) = &target.bucket {
+            if let Some((first, count)) = expected.prove(bucket.as_ref(), self.spool(), self.monitor.as_ref()).await? {
+                return Err(Error::NotEqual { first, count });
+            }
+            let Expected { count, bytes, missing, rotten, .. } = expected;
+            objects = Some(RestoredObjects { bucket: bucket.url().to_owned(), count, bytes, missing, rotten });
+        }
+        Ok(Outcome { bundle: manifest.about.bundle, id, databases: restored, objects })
+    }
+
+    fn budget(&self) -> Budget {
+        Budget::new(self.options.limits.max_memory)
+    }
+
+    fn spool(&self) -> Spool {
+        Spool::new(&self.options.limits.temp_dir, self.budget().spool)
+    }
+
+    fn read_options(&self) -> ReadOptions<'_> {
+        let limits = &self.options.limits;
+        ReadOptions { jobs: limits.jobs, memory: self.budget().read_ahead, temp_dir: &limits.temp_dir }
+    }
+}

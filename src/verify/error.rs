@@ -47,7 +47,9 @@ impl Explain for Error {
             Self::Bundle(error) => error.advice(),
             Self::Format(error) => error.advice(),
             Self::Interrupted(error) => error.advice(),
-            Self::NoKey => Some("Give --identity or --passphrase-file, or check the sums alone with --level sums.".into()),
+            Self::NoKey => {
+                Some("Give --identity or --passphrase-file, or check the sums alone with --level sums.".into())
+            }
             Self::TooOld { .. } => Some("An older bundle may have been put in the place of a newer one.".into()),
         }
     }

@@ -45,7 +45,8 @@ pub async fn run(
         (Level::Contents, unlock) => unlock,
     };
     let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
-    let verification = Verification { options, input: &input, monitor: monitor.as_ref(), findings: Findings::default() };
+    let verification =
+        Verification { options, input: &input, monitor: monitor.as_ref(), findings: Findings::default() };
     interrupt.guard(verification.run(unlock)).await
 }
 
@@ -156,7 +157,9 @@ impl Verification<'_> {
     fn damage(&mut self, error: &format::Error) {
         let (path, offset, problem) = match error {
             format::Error::Damaged { entry, offset, what } => (entry.clone(), Some(*offset), what.clone()),
-            format::Error::Torn { offset, what } => ("the end".into(), Some(*offset), format!("it is torn: it ends {what}")),
+            format::Error::Torn { offset, what } => {
+                ("the end".into(), Some(*offset), format!("it is torn: it ends {what}"))
+            }
             error => ("the bundle".into(), None, error.to_string()),
         };
         self.finding(Finding { path, offset, problem });

@@ -1,0 +1,185 @@
+//! Databases on their way from the bundle into the target's server.
+
+use std::collections::HashMap;
+
+use pacharc_format::manifest::{self, Manifest};
+use pacharc_format::{Entry, Head, HeadDatabase};
+
+use super::{Error, Options, Rename};
+use crate::database::restore::{self, DatabaseRestore, Proof, Start, Target};
+use crate::database::{Server, Tool};
+use crate::monitor::{Counter, Monitor, Phase};
+
+/// Loads the databases of one bundle.
+pub(super) struct DatabaseWriter<'a> {
+    psql: &'a Tool,
+    /// By folder of the database in the bundle.
+    databases: HashMap<String, Restoring>,
+    monitor: &'a dyn Monitor,
+}
+
+/// One database that is being restored.
+struct Restoring {
+    head: HeadDatabase,
+    target: Target,
+    /// The final name, where `target` is a temporary one.
+    rename_to: Option<String>,
+    /// The attempt that is being loaded: the one that counts, or from a pipe the last one seen.
+    attempt: Option<u32>,
+    /// From a pipe it is not known which attempt counts: a later one takes the place of an earlier.
+    may_change: bool,
+    state: State,
+}
+
+enum State {
+    /// Nothing came yet.
+    Waiting,
+    /// Entries go in.
+    Loading(Box<DatabaseRestore>),
+    /// An earlier run loaded it: entries are passed over.
+    Loaded,
+}
+
+impl<'a> DatabaseWriter<'a> {
+    /// `attempt` is the one that counts; `None` from a pipe, where databases are loaded under temporary names.
+    pub(super) fn new(
+        (server, psql): &'a (Server, Tool),
+        options: &Options,
+        head: &Head,
+        selection: &[Rename],
+        attempt: Option<u32>,
+        monitor: &'a dyn Monitor,
+    ) -> Self {
+        let short: String = head.bundle.simple().to_string().chars().take(8).collect();
+        let databases = head.databases.iter().filter_map(|database| {
+            let Rename { target, .. } = selection.iter().find(|rename| rename.bundled == database.name)?;
+            let temporary = format!("pacharc_{short}_{target}");
+            let (name, rename_to) = match attempt {
+                Some(_) => (target.clone(), None),
+                None => (temporary, Some(target.clone())),
+            };
+            let target = Target {
+                server: server.clone(),
+                database: name,
+                owner: options.owner.clone(),
+                jobs: options.limits.jobs,
+                mark: head.bundle.to_string(),
+            };
+            let restoring = Restoring {
+                head: database.clone(),
+                target,
+                rename_to,
+                attempt,
+                may_change: attempt.is_none(),
+                state: State::Waiting,
+            };
+            Some((database.folder.clone(), restoring))
+        });
+        Self { psql, databases: databases.collect(), monitor }
+    }
+
+    /// Creates the databases, or finds them loaded: all of them, before the first byte.
+    pub(super) async fn create(&mut self) -> Result<(), Error> {
+        for restoring in self.databases.values_mut() {
+            restoring.start().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes an entry below `database/`.
+    pub(super) async fn entry(&mut self, entry: Entry) -> Result<(), Error> {
+        let mut parts = entry.path.splitn(4, '/').skip(1);
+        let (Some(folder), Some(attempt), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+            return Ok(());
+        };
+        let attempt = attempt.strip_prefix("attempt-").and_then(|number| number.parse::<u32>().ok());
+        let (Some(restoring), Some(attempt)) = (self.databases.get_mut(folder), attempt) else { return Ok(()) };
+        match restoring.attempt {
+            Some(current) if current == attempt => {}
+            // An attempt that failed at the source: what was loaded of it goes, and the next one begins.
+            Some(current) if restoring.may_change && attempt > current => restoring.restart().await?,
+            None => {}
+            Some(_) => return Ok(()),
+        }
+        restoring.attempt = Some(attempt);
+        if let State::Loading(database) = &mut restoring.state {
+            let size = entry.body.len() as u64;
+            database.entry(rest, entry.body).await?;
+            self.monitor.add(Counter::DatabaseBytes, size);
+        }
+        Ok(())
+    }
+
+    /// Does what is left when all entries were taken, and proves every database against the manifest.
+    pub(super) async fn finish(&mut self, manifest: &Manifest) -> Result<Vec<(String, Proof)>, Error> {
+        let mut proofs = Vec::new();
+        for database in &manifest.databases {
+            let Some(restoring) = self.databases.get_mut(&database.folder) else { continue };
+            self.monitor.phase(Phase::Indexes);
+            if let State::Loading(loading) = std::mem::replace(&mut restoring.state, State::Loaded) {
+                for warning in loading.finish(database).await? {
+                    self.monitor.warn(format!("database {}: {warning}", restoring.target.database));
+                }
+            }
+            self.monitor.phase(Phase::Prove);
+            let proof = restore::prove(&restoring.target, self.psql, database).await?;
+            proofs.push((restoring.name(database), proof));
+        }
+        Ok(proofs)
+    }
+
+    /// Gives the databases their names and takes their marks away: all is proved.
+    pub(super) async fn release(&mut self) -> Result<(), Error> {
+        for restoring in self.databases.values() {
+            let Restoring { target, rename_to, head, .. } = restoring;
+            let mut name = &target.database;
+            if let Some(final_name) = rename_to {
+                restore::rename(&target.server, name, final_name).await?;
+                name = final_name;
+            }
+            restore::release(&target.server, name, &head.properties).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops what was loaded under temporary names.
+    pub(super) async fn drop_temporary(&mut self) -> Result<(), Error> {
+        for restoring in self.databases.values_mut() {
+            if restoring.rename_to.is_some() {
+                restoring.state = State::Waiting;
+                restore::drop_database(&restoring.target.server, &restoring.target.database).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Restoring {
+    async fn start(&mut self) -> Result<(), Error> {
+        self.state = match DatabaseRestore::create(self.target.clone(), &self.head.properties).await? {
+            Start::Empty(database) => State::Loading(database),
+            // From a pipe nothing can be passed over: which attempt was loaded is not known.
+            Start::Loaded if self.may_change => return self.restart_boxed().await,
+            Start::Loaded => State::Loaded,
+        };
+        Ok(())
+    }
+
+    async fn restart_boxed(&mut self) -> Result<(), Error> {
+        Box::pin(self.restart()).await
+    }
+
+    async fn restart(&mut self) -> Result<(), Error> {
+        self.state = State::Waiting;
+        restore::drop_database(&self.target.server, &self.target.database).await?;
+        self.start().await
+    }
+
+    fn name(&self, database: &manifest::Database) -> String {
+        match (&self.rename_to, self.target.database == database.name) {
+            (Some(name), _) => name.clone(),
+            (None, true) => database.name.clone(),
+            (None, false) => self.target.database.clone(),
+        }
+    }
+}

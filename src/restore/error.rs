@@ -1,0 +1,140 @@
+//! What can go wrong with a restore beyond what its parts say themselves.
+
+use pacharc_format::{self as format, Key};
+
+use crate::failure::{Class, Explain};
+use crate::interrupt::Interrupted;
+use crate::{bucket, bundle, database, verify};
+
+/// A failure of a restore.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A server, or loading into it.
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    /// The target's bucket.
+    #[error(transparent)]
+    Bucket(#[from] bucket::Error),
+    /// The place of the bundle.
+    #[error(transparent)]
+    Bundle(#[from] bundle::Error),
+    /// The bundle.
+    #[error(transparent)]
+    Format(#[from] format::Error),
+    /// The check before the first byte.
+    #[error(transparent)]
+    Verify(#[from] verify::Error),
+    /// A signal.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    /// Neither database nor bucket was named.
+    #[error("there is nothing to restore into")]
+    Nothing,
+    /// The check before the first byte found damage.
+    #[error("the bundle is damaged: {0}")]
+    Damaged(String),
+    /// The bundle is not closed.
+    #[error("the bundle is not closed: its source lacked {missing} live objects, and {rotten} were rotten")]
+    NotClosed {
+        /// Live rows without an object.
+        missing: u64,
+        /// Live objects with wrong bytes.
+        rotten: u64,
+    },
+    /// `--database` names what the bundle lacks.
+    #[error("the bundle has no database {0}")]
+    NoSuchDatabase(String),
+    /// The bundle has no objects.
+    #[error("the bundle holds no bucket")]
+    NoObjects,
+    /// A bucket URL with a prefix.
+    #[error("Pachyderm ignores the prefix in {0}: it would look for its objects elsewhere")]
+    Prefix(String),
+    /// The target is the source.
+    #[error("{0} is the source of this bundle")]
+    IsSource(String),
+    /// The target bucket holds something.
+    #[error("the target bucket {bucket} is not empty: it holds {key}")]
+    NotEmpty {
+        /// The bucket's URL.
+        bucket: String,
+        /// A key in it.
+        key: Key,
+    },
+    /// Another restore is under way in the target bucket.
+    #[error("another restore is under way in {bucket}: {mark}")]
+    OtherRestore {
+        /// The bucket's URL.
+        bucket: String,
+        /// What its mark says.
+        mark: String,
+    },
+    /// From a pipe, a database must not exist.
+    #[error("database {0} exists, and a bundle from a pipe is proved only at its end")]
+    DatabaseExists(String),
+    /// The target differs from the bundle.
+    #[error("the target is not what the bundle holds: {first}{}", more(*.count))]
+    NotEqual {
+        /// The first difference.
+        first: String,
+        /// How many there are.
+        count: u64,
+    },
+    /// A worker panicked or was ended.
+    #[error("a worker ended early: {0}")]
+    Worker(String),
+}
+
+fn more(count: u64) -> String {
+    if count > 1 { format!(", and {} more differences", count - 1) } else { String::new() }
+}
+
+impl Explain for Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Database(error) => error.class(),
+            Self::Bucket(error) => error.class(),
+            Self::Bundle(error) => error.class(),
+            Self::Format(error) => error.class(),
+            Self::Verify(error) => error.class(),
+            Self::Interrupted(error) => error.class(),
+            Self::Nothing | Self::NoSuchDatabase(_) | Self::NoObjects => Class::Usage,
+            Self::Damaged(_) | Self::NotEqual { .. } => Class::Damaged,
+            Self::NotClosed { .. }
+            | Self::Prefix(_)
+            | Self::IsSource(_)
+            | Self::NotEmpty { .. }
+            | Self::OtherRestore { .. }
+            | Self::DatabaseExists(_) => Class::Refused,
+            Self::Worker(_) => Class::Other,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        let advice = match self {
+            Self::Database(error) => return error.advice(),
+            Self::Bucket(error) => return error.advice(),
+            Self::Bundle(error) => return error.advice(),
+            Self::Format(error) => return error.advice(),
+            Self::Verify(error) => return error.advice(),
+            Self::Interrupted(_) => "Run the same command again: it goes on where it stopped.",
+            Self::Nothing => "Name a server with --postgres, a bucket with --bucket, or both.",
+            Self::Damaged(_) => "`pacharc verify` names the damage; copy the file again, or use another bundle.",
+            Self::NotClosed { .. } => {
+                "With --allow-incomplete it is restored all the same, and each such object is named."
+            }
+            Self::NoSuchDatabase(_) => "`pacharc inspect` with the key tells which databases it has.",
+            Self::NoObjects => "Leave --bucket out, or use the bundle that was made with one.",
+            Self::Prefix(_) => "Use a bucket of its own, or --allow-prefix if no pachd will use this one.",
+            Self::IsSource(_) => {
+                "Name a new database server, other database names (--database NAME=NEW) or a new bucket."
+            }
+            Self::NotEmpty { .. } => "Use an empty bucket: nothing is overwritten.",
+            Self::OtherRestore { .. } => "Finish that restore, or use another bucket.",
+            Self::DatabaseExists(_) => "Drop the empty database, or restore from a file instead of a pipe.",
+            Self::NotEqual { .. } => "Do not use the target. If nobody wrote into it, please report this.",
+            Self::Worker(_) => return None,
+        };
+        Some(advice.into())
+    }
+}

@@ -1,0 +1,162 @@
+//! Objects on their way from the bundle into the target's bucket, many at a time.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use pacharc_format::{Entry, Key, Piece};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::Error;
+use crate::bucket::{self, Bucket, Upload};
+use crate::monitor::{Counter, Monitor};
+
+/// Objects written at a time.
+const PUTS: usize = 32;
+
+/// Writes objects.
+pub(super) struct ObjectWriter {
+    bucket: Arc<dyn Bucket>,
+    monitor: Arc<dyn Monitor>,
+    puts: Arc<Semaphore>,
+    /// Segments whose objects are being written, with their bytes: memory is freed segment by segment.
+    segments: VecDeque<(usize, JoinSet<Result<(), Error>>)>,
+    /// The most bytes that may be under way.
+    memory: usize,
+    /// Objects in pieces, by folder.
+    open: HashMap<u64, OpenObject>,
+    /// Whether an earlier run may have written some.
+    resumed: bool,
+}
+
+/// An object in pieces that has begun.
+struct OpenObject {
+    size: u64,
+    /// `None` where the target has it already.
+    upload: Option<Box<dyn Upload>>,
+}
+
+impl ObjectWriter {
+    pub(super) fn new(bucket: Arc<dyn Bucket>, memory: usize, resumed: bool, monitor: Arc<dyn Monitor>) -> Self {
+        let puts = Arc::new(Semaphore::new(PUTS));
+        Self { bucket, monitor, puts, segments: VecDeque::new(), memory, open: HashMap::new(), resumed }
+    }
+
+    /// Writes the objects among a segment's entries. May return before they are written.
+    pub(super) async fn segment(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
+        let bytes = entries.iter().map(|entry| entry.body.len()).sum();
+        while !self.segments.is_empty()
+            && self.segments.iter().map(|(bytes, _)| bytes).sum::<usize>() + bytes > self.memory
+        {
+            self.finish_segment().await?;
+        }
+        let mut writing = JoinSet::new();
+        for entry in entries {
+            if let Some(key) = Key::from_path(&entry.path) {
+                let put = Put { bucket: Arc::clone(&self.bucket), key, entry, resumed: self.resumed };
+                let (puts, monitor) = (Arc::clone(&self.puts), Arc::clone(&self.monitor));
+                writing.spawn(async move {
+                    let _permit = puts.acquire_owned().await.map_err(|e| Error::Worker(e.to_string()))?;
+                    let size = put.run().await?;
+                    monitor.add(Counter::Objects, 1);
+                    monitor.add(Counter::ObjectBytes, size);
+                    Ok(())
+                });
+            } else if entry.path.starts_with("pieces/") {
+                self.piece(entry).await?;
+            }
+        }
+        if !writing.is_empty() {
+            self.segments.push_back((bytes, writing));
+        }
+        Ok(())
+    }
+
+    /// Waits until everything is written.
+    pub(super) async fn finish(mut self) -> Result<(), Error> {
+        while !self.segments.is_empty() {
+            self.finish_segment().await?;
+        }
+        Ok(())
+    }
+
+    async fn finish_segment(&mut self) -> Result<(), Error> {
+        let Some((_, mut writing)) = self.segments.pop_front() else { return Ok(()) };
+        while let Some(written) = writing.join_next().await {
+            written.map_err(|e| Error::Worker(e.to_string()))??;
+        }
+        Ok(())
+    }
+
+    /// The reader has checked order, sizes and hash of the pieces.
+    async fn piece(&mut self, entry: Entry) -> Result<(), Error> {
+        match Piece::parse(&entry.path, &entry.body) {
+            Some(Piece::Path { folder, path, size }) => {
+                let Some(key) = Key::from_path(&path) else { return Ok(()) };
+                let there = lies_there(self.bucket.as_ref(), &key, size, self.resumed).await?;
+                let upload = match there {
+                    true => None,
+                    false => Some(self.bucket.upload(&key, &entry.metadata, Some(size)).await?),
+                };
+                self.open.insert(folder, OpenObject { size, upload });
+            }
+            Some(Piece::Slice { folder, .. }) => {
+                if let Some(OpenObject { upload: Some(upload), .. }) = self.open.get_mut(&folder) {
+                    let size = entry.body.len() as u64;
+                    upload.write(entry.body).await?;
+                    self.monitor.add(Counter::ObjectBytes, size);
+                }
+            }
+            Some(Piece::Joined { folder, .. }) => match self.open.remove(&folder) {
+                Some(OpenObject { upload: Some(upload), .. }) => {
+                    upload.finish().await?;
+                    self.monitor.add(Counter::Objects, 1);
+                }
+                Some(OpenObject { size, upload: None }) => {
+                    self.monitor.add(Counter::Objects, 1);
+                    self.monitor.add(Counter::ObjectBytes, size);
+                }
+                None => {}
+            },
+            Some(Piece::Abandoned { folder }) => {
+                if let Some(OpenObject { upload: Some(upload), .. }) = self.open.remove(&folder) {
+                    upload.abort().await?;
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// One object to write.
+struct Put {
+    bucket: Arc<dyn Bucket>,
+    key: Key,
+    entry: Entry,
+    resumed: bool,
+}
+
+impl Put {
+    /// Writes it, unless an earlier run did; returns its size.
+    async fn run(self) -> Result<u64, Error> {
+        let Self { bucket, key, entry, resumed } = self;
+        let size = entry.body.len() as u64;
+        // A chunk's place was seen to be empty before the first byte; whoever else writes there writes the same bytes.
+        let is_checked = key.chunk().is_some() && !resumed;
+        if is_checked || !lies_there(bucket.as_ref(), &key, size, resumed).await? {
+            bucket.put(&key, &entry.metadata, entry.body).await?;
+        }
+        Ok(size)
+    }
+}
+
+/// Whether an earlier run of this restore wrote the object: it appears whole or not at all, so its size tells.
+async fn lies_there(bucket: &dyn Bucket, key: &Key, size: u64, resumed: bool) -> Result<bool, Error> {
+    match bucket.head(key).await {
+        Err(bucket::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+        Ok(listed) if resumed => Ok(listed.size == size),
+        Ok(_) => Err(Error::NotEmpty { bucket: bucket.url().to_owned(), key: key.clone() }),
+    }
+}

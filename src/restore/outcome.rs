@@ -1,0 +1,71 @@
+//! What a restore was, for people and programs.
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::failure::Class;
+
+/// A restore that was done and proved.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// The bundle's UUID.
+    pub bundle: Uuid,
+    /// Its id.
+    pub id: String,
+    /// The databases, under their names on the target.
+    pub databases: Vec<RestoredDatabase>,
+    /// The objects; absent where no bucket was restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objects: Option<RestoredObjects>,
+}
+
+/// One database of a restore.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoredDatabase {
+    /// Its name on the target.
+    pub name: String,
+    /// Tables that were compared.
+    pub tables: u64,
+    /// Rows in them.
+    pub rows: u64,
+}
+
+/// The objects of a restore.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoredObjects {
+    /// The bucket's URL.
+    pub bucket: String,
+    /// Objects in it, each seen with its size.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Live objects that the bundle lacks.
+    pub missing: u64,
+    /// Live objects that were rotten at the source, and are so here.
+    pub rotten: u64,
+}
+
+impl crate::outcome::Outcome for Outcome {
+    fn class(&self) -> Option<Class> {
+        let incomplete = self.objects.as_ref().is_some_and(|objects| objects.missing + objects.rotten > 0);
+        incomplete.then_some(Class::Incomplete)
+    }
+
+    fn summary(&self) -> String {
+        let mut lines: Vec<String> = Vec::new();
+        for RestoredDatabase { name, tables, rows } in &self.databases {
+            lines.push(format!(
+                "database {name}: {rows} rows in {tables} tables, counts and fingerprints as in the bundle"
+            ));
+        }
+        if let Some(RestoredObjects { bucket, count, bytes, missing, rotten }) = &self.objects {
+            lines
+                .push(format!("{bucket}: {count} objects, {}, each seen with its size", indicatif::HumanBytes(*bytes)));
+            if missing + rotten > 0 {
+                lines.push(format!("INCOMPLETE: {missing} live objects missing and {rotten} rotten (named above)"));
+            }
+        }
+        lines.push(format!("restored from bundle {}, id {}", self.bundle, self.id));
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,185 @@
+//! The target of a restore: what is checked before the first byte, and the marks that it carries until all is proved.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use pacharc_format::manifest::Manifest;
+use pacharc_format::{Head, Key, Metadata};
+use uuid::Uuid;
+
+use super::{Error, Options, Rename};
+use crate::bucket::{self, Bucket, BucketUrl};
+use crate::database::restore::system_identifier;
+use crate::database::{self, Environment, Server, Tool, Tools};
+
+/// The key of the object that marks a bucket while a restore is under way.
+const MARK: &str = "pacharc.restoring";
+
+/// Where a restore writes.
+pub(super) struct Target {
+    /// The server and psql, where databases are restored.
+    pub(super) server: Option<(Server, Tool)>,
+    /// The bucket, where objects are restored.
+    pub(super) bucket: Option<Arc<dyn Bucket>>,
+    /// Whether an earlier run of this restore has written into the bucket.
+    pub(super) resumed: bool,
+}
+
+impl Target {
+    /// Connects to what `options` name.
+    pub(super) async fn open(options: &Options) -> Result<Self, Error> {
+        let mut target = Self { server: None, bucket: None, resumed: false };
+        if options.postgres.is_none() && options.bucket.is_none() {
+            return Err(Error::Nothing);
+        }
+        if let Some(url) = &options.bucket {
+            let parsed: BucketUrl = url.parse().map_err(Error::Bucket)?;
+            if let BucketUrl::S3(s3) = &parsed
+                && !s3.prefix.is_empty()
+                && !options.allow_prefix
+            {
+                return Err(Error::Prefix(url.clone()));
+            }
+            let settings =
+                bucket::Options { ca_file: options.ca_file.clone(), create: true, ..bucket::Options::default() };
+            target.bucket = Some(bucket::open(&parsed, &settings).await?);
+        }
+        if let Some(postgres) = &options.postgres {
+            let url = Some(postgres.url.expose()).filter(|url| !url.is_empty());
+            let environment = Environment::of_process();
+            let server = Server::new(url, postgres.from_command_line, &environment, options.ca_file.as_deref())?;
+            let session = any_session(&server).await?;
+            let row = session.query_one("SELECT current_setting('server_version_num')::int8", &[]).await;
+            let version = row.and_then(|row| row.try_get::<_, i64>(0));
+            let version = version.map_err(database::Error::query("cannot read the server's version"))?;
+            let version = u32::try_from(version).unwrap_or_default();
+            let psql = Tools::find_psql(version, postgres.pg_bin.as_deref()).await?;
+            target.server = Some((server, psql));
+        }
+        Ok(target)
+    }
+
+    /// Refuses the source itself.
+    pub(super) async fn check_source(&self, head: &Head, databases: &[Rename]) -> Result<(), Error> {
+        if let (Some((server, _)), Some(postgres)) = (&self.server, &head.postgres) {
+            let identifier = system_identifier(&any_session(server).await?).await?;
+            let same = match (&identifier, &postgres.system_identifier) {
+                (Some(one), Some(other)) => one == other,
+                // Where the role may not ask, the address has to do.
+                _ => server.address() == postgres.host,
+            };
+            if let Some(rename) = databases.iter().find(|rename| same && rename.bundled == rename.target) {
+                return Err(Error::IsSource(format!("database {} on {}", rename.target, server.address())));
+            }
+        }
+        if let (Some(bucket), Some(source)) = (&self.bucket, &head.bucket)
+            && let Ok(url) = source.parse::<BucketUrl>()
+            && let Ok(source) = bucket::open(&url, &bucket::Options::default()).await
+            && source.identity() == bucket.identity()
+        {
+            return Err(Error::IsSource(format!("bucket {}", bucket.url())));
+        }
+        Ok(())
+    }
+
+    /// Refuses a bucket that holds chunks, or that another restore is under way in.
+    pub(super) async fn check_bucket(&mut self, bundle: Uuid) -> Result<(), Error> {
+        let Some(bucket) = &self.bucket else { return Ok(()) };
+        match read_mark(bucket.as_ref()).await? {
+            Some(found) if found == mark_of(bundle) => {
+                self.resumed = true;
+                return Ok(());
+            }
+            Some(found) => {
+                return Err(Error::OtherRestore { bucket: bucket.url().to_owned(), mark: found.trim().to_owned() });
+            }
+            None => {}
+        }
+        if let Some(found) = bucket.list(b"chunk/").next().await {
+            return Err(Error::NotEmpty { bucket: bucket.url().to_owned(), key: found?.key });
+        }
+        Ok(())
+    }
+
+    /// Marks the bucket: a restore is under way.
+    pub(super) async fn mark_bucket(&self, bundle: Uuid) -> Result<(), Error> {
+        let Some(bucket) = self.bucket.as_ref().filter(|_| !self.resumed) else { return Ok(()) };
+        let metadata = Metadata { content_type: Some("text/plain".into()), ..Metadata::default() };
+        Ok(bucket.put(&Key::from(MARK), &metadata, Bytes::from(mark_of(bundle))).await?)
+    }
+
+    /// Takes the mark away: all is proved.
+    pub(super) async fn release_bucket(&self) -> Result<(), Error> {
+        match &self.bucket {
+            Some(bucket) => Ok(bucket.delete(&Key::from(MARK)).await?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether `key` is the restore's own.
+pub(super) fn is_mark(key: &Key) -> bool {
+    key.as_str() == Some(MARK)
+}
+
+fn mark_of(bundle: Uuid) -> String {
+    format!("pacharc restore of bundle {bundle}\n")
+}
+
+async fn read_mark(bucket: &dyn Bucket) -> Result<Option<String>, Error> {
+    match bucket.get(&Key::from(MARK)).await {
+        Err(bucket::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(object) => {
+            let mut text = Vec::new();
+            let mut body = object.body;
+            while let Some(bytes) = body.next().await {
+                let bytes = bytes?;
+                let room = 4096_usize.saturating_sub(text.len());
+                text.extend_from_slice(bytes.get(..bytes.len().min(room)).unwrap_or_default());
+            }
+            Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+        }
+    }
+}
+
+/// A session on a database that is there before any restore.
+async fn any_session(server: &Server) -> Result<database::Session, Error> {
+    let mut failure = None;
+    for name in ["postgres", "template1"].into_iter().chain(server.default_database()) {
+        match server.connect(name).await {
+            Ok(session) => return Ok(session),
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    Err(failure.map_or(Error::Nothing, Error::Database))
+}
+
+/// The databases that are restored, each with its name in the bundle and on the target.
+pub(super) fn selection(options: &Options, head: &Head) -> Result<Vec<Rename>, Error> {
+    if options.postgres.is_none() {
+        return Ok(Vec::new());
+    }
+    let bundled: Vec<&str> = head.databases.iter().map(|database| database.name.as_str()).collect();
+    if options.databases.is_empty() {
+        let same = |name: &&str| Rename { bundled: (*name).to_owned(), target: (*name).to_owned() };
+        return Ok(bundled.iter().map(same).collect());
+    }
+    match options.databases.iter().find(|rename| !bundled.contains(&rename.bundled.as_str())) {
+        Some(unknown) => Err(Error::NoSuchDatabase(unknown.bundled.clone())),
+        None => Ok(options.databases.clone()),
+    }
+}
+
+/// Refuses a bundle that is not closed, unless that is allowed.
+pub(super) fn check_closed(manifest: &Manifest, allow_incomplete: bool) -> Result<(), Error> {
+    match &manifest.objects {
+        Some(objects) if objects.closed == Some(false) && !allow_incomplete => {
+            Err(Error::NotClosed { missing: objects.missing.count, rotten: objects.rotten.count })
+        }
+        _ => Ok(()),
+    }
+}
