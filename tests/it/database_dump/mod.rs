@@ -28,10 +28,10 @@ fn server(postgres: &PostgresServer) -> Server {
     Server::new(Some(&postgres.url()), false, &Environment::of_process(), None).unwrap()
 }
 
-async fn open(server: &Server, names: &[&str]) -> Result<Attempt, Error> {
+async fn open(postgres: &PostgresServer, server: &Server, names: &[&str]) -> Result<Attempt, Error> {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let surveys = inspect(server, &names).await?;
-    let tools = Tools::find(surveys[0].server.version_num, None).await?;
+    let tools = Tools::find(surveys[0].server.version_num, Some(postgres.bin())).await?;
     Attempt::open(server, &tools, &surveys, 1).await
 }
 
@@ -62,7 +62,7 @@ async fn collect(attempt: Attempt, jobs: usize) -> Result<Dumped, Error> {
 }
 
 async fn dump(postgres: &PostgresServer, name: &str) -> Result<Dumped, Error> {
-    collect(open(&server(postgres), &[name]).await?, 3).await
+    collect(open(postgres, &server(postgres), &[name]).await?, 3).await
 }
 
 /// Loads a dump of one database into a new one, with nothing but psql.
