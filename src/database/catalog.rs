@@ -40,7 +40,9 @@ impl Table {
     /// Whether a dump holds rows of it.
     #[must_use]
     pub fn has_data(&self, standby: bool) -> bool {
-        !self.partitioned && !(self.unlogged && standby) && (!self.extension_member || self.extension_filter.is_some())
+        let unreadable = self.partitioned || (self.unlogged && standby);
+        let left_alone = self.extension_member && self.extension_filter.is_none();
+        !unreadable && !left_alone
     }
 
     /// Whether pg_dump takes a lock on it (it leaves an extension's members alone).

@@ -124,10 +124,10 @@ impl Child {
 
     /// Why the output of this child could not be read: how it ended, if it died, or else `error`.
     pub(super) async fn explain(&mut self, error: ScriptError) -> Error {
-        if matches!(error, ScriptError::Truncated) {
-            if let Err(died) = self.finish().await {
-                return died;
-            }
+        if matches!(error, ScriptError::Truncated)
+            && let Err(died) = self.finish().await
+        {
+            return died;
         }
         self.label.script(error)
     }

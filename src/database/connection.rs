@@ -13,6 +13,7 @@ use tokio_postgres::{Config, NoTls, config};
 use super::error::class;
 use super::passfile::{self, Password};
 use super::resolve::Settings;
+use super::session::NEWER_SETTINGS;
 use super::tls::{SslMode, Tls};
 use super::{Environment, Error, SESSION_SETTINGS, Session};
 use crate::failure::Class;
@@ -45,6 +46,8 @@ struct Inner {
     inherited: Vec<(OsString, OsString)>,
     /// The endpoint that answered first: a snapshot belongs to one server.
     chosen: OnceLock<usize>,
+    /// `server_version_num`, once it is known.
+    version: OnceLock<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -126,6 +129,7 @@ impl Server {
                 options,
                 inherited,
                 chosen,
+                version: OnceLock::new(),
             }),
             bare: false,
         })
@@ -196,7 +200,13 @@ impl Server {
             set("PGPASSWORD", password.expose().into());
         }
         set("PGAPPNAME", settings.text("application_name").unwrap_or("pacharc").into());
-        set("PGOPTIONS", self.inner.options.clone().into());
+        let mut options = self.inner.options.clone();
+        // A child that waits for another one must not be ended for it; older servers would refuse to be told so.
+        let version = self.inner.version.get().copied().unwrap_or(0);
+        for (_, name, value) in NEWER_SETTINGS.iter().filter(|(since, ..)| version >= *since) {
+            options += &format!(" -c {name}={value}");
+        }
+        set("PGOPTIONS", options.into());
         let timeout = self.inner.timeout.map_or(0, |timeout| timeout.as_secs());
         set("PGCONNECT_TIMEOUT", timeout.to_string().into());
         set("PGGSSENCMODE", "disable".into());
@@ -307,6 +317,7 @@ impl Server {
             }
         })?;
         let session = session.prepare(&endpoint.to_string()).await?;
+        self.inner.version.get_or_init(|| session.version_num());
         let fits = match wanted {
             "read-write" => !session.read_only,
             "read-only" => session.read_only,

@@ -43,6 +43,7 @@ pub use error::Error;
 pub use fingerprint::Fingerprint;
 pub use live::{LiveChunk, still_live};
 pub use parameters::{PARAMETERS, Parameter, Support, parameter_table};
+pub use script::ScriptError;
 pub use session::{SESSION_SETTINGS, Session};
 pub use settings::DumpSettings;
 pub use snapshot::Snapshot;

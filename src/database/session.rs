@@ -26,7 +26,7 @@ pub const SESSION_SETTINGS: &[(&str, &str)] = &[
 ];
 
 /// Settings that only newer servers know: from which `server_version_num` on.
-const NEWER_SETTINGS: &[(u32, &str, &str)] =
+pub(super) const NEWER_SETTINGS: &[(u32, &str, &str)] =
     &[(140_000, "idle_session_timeout", "0"), (170_000, "transaction_timeout", "0")];
 
 /// A session on one database. Dropping it ends the connection.

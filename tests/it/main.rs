@@ -3,5 +3,6 @@
 // Tests may fail by panicking; clippy cannot tell helpers of integration tests from the program.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod database_dump;
 mod postgres_connection;
 mod support;

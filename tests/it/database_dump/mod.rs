@@ -1,0 +1,123 @@
+//! Dumps of real databases: complete, loadable by psql, and never of an empty table.
+
+mod changes;
+mod content;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use futures::TryStreamExt as _;
+use pacharc::database::{Attempt, Environment, Error, LiveChunk, Progress, Server, Tools, inspect};
+use pacharc::feed::Feed;
+use pacharc_format::manifest::Database;
+
+use crate::support::postgres::PostgresServer;
+
+/// The entries of a dump, joined: `pre-data.sql`, `data/00001`, …; and the number of pieces of each.
+#[derive(Debug, Default)]
+struct Dumped {
+    databases: Vec<Database>,
+    files: BTreeMap<String, Vec<u8>>,
+    /// Every entry's path, in the order of the bundle.
+    order: Vec<String>,
+}
+
+fn server(postgres: &PostgresServer) -> Server {
+    Server::new(Some(&postgres.url()), false, &Environment::of_process(), None).unwrap()
+}
+
+async fn open(server: &Server, names: &[&str]) -> Result<Attempt, Error> {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let surveys = inspect(server, &names).await?;
+    let tools = Tools::find(surveys[0].server.version_num, None).await?;
+    Attempt::open(server, &tools, &surveys, 1).await
+}
+
+/// Dumps an attempt through a feed of small pieces.
+async fn collect(attempt: Attempt, jobs: usize) -> Result<Dumped, Error> {
+    let (feed, mut entries) = Feed::new(8 << 20, 1 << 20);
+    let collecting = tokio::spawn(async move {
+        let mut dumped = Dumped::default();
+        while let Some(entry) = entries.recv().await {
+            assert!(entry.body.len() <= 1 << 20, "{}", entry.path);
+            let path = entry.path.splitn(4, '/').nth(3).unwrap();
+            // A piece follows its predecessor.
+            let (name, piece) = match path.rsplit_once('/') {
+                Some((folder, number)) => (folder, number.parse().unwrap()),
+                None => (path, 0),
+            };
+            let before = dumped.order.iter().filter(|before| before.starts_with(&format!("{name}/"))).count();
+            assert_eq!(before, piece, "{}", entry.path);
+            dumped.order.push(path.to_owned());
+            dumped.files.entry(name.to_owned()).or_default().extend_from_slice(&entry.body);
+        }
+        dumped
+    });
+    let databases = attempt.dump(&feed, jobs, |_: Progress| {}).await;
+    drop(feed);
+    let dumped = collecting.await.unwrap();
+    Ok(Dumped { databases: databases?, ..dumped })
+}
+
+async fn dump(postgres: &PostgresServer, name: &str) -> Result<Dumped, Error> {
+    collect(open(&server(postgres), &[name]).await?, 3).await
+}
+
+/// Loads a dump of one database into a new one, with nothing but psql.
+fn load(postgres: &PostgresServer, dumped: &Dumped, target: &str) {
+    postgres.sql("postgres", &format!("CREATE DATABASE {target} TEMPLATE template0"));
+    let mut names: Vec<&str> = dumped.files.keys().map(String::as_str).collect();
+    let rank = |name: &str| {
+        ["pre-data", "data/", "large-objects", "sequences", "post-data"]
+            .iter()
+            .position(|prefix| name.starts_with(prefix))
+    };
+    names.retain(|name| rank(name).is_some());
+    names.sort_by_key(|name| (rank(name), *name));
+    for name in names {
+        let mut psql = postgres.command("psql");
+        psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", target]);
+        let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let body = dumped.files[name].clone();
+        let writing = std::thread::spawn(move || input.write_all(&body));
+        let output = child.wait_with_output().unwrap();
+        writing.join().unwrap().ok();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// What pg_dump says of a database, without what differs each time.
+fn plain_dump(postgres: &PostgresServer, database: &str, what: &str) -> String {
+    let mut command = postgres.command("pg_dump");
+    command.args([what, "--no-owner", "--no-privileges", "--no-publications", "--restrict-key=x", database]);
+    // Settings of the database must not reach this.
+    command.env("PGOPTIONS", "-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c TimeZone=UTC");
+    crate::support::postgres::run(&mut command)
+}
+
+async fn live(attempt: &Attempt) -> Vec<LiveChunk> {
+    attempt.live_set().await.unwrap().try_collect().await.unwrap()
+}
+
+/// The recorded state of a real cluster; `None`, having said so, where it is absent.
+fn fixture(postgres: &PostgresServer, file: &str, database: &str) -> Option<()> {
+    let folder = std::env::var("PACHARC_FIXTURES")
+        .unwrap_or_else(|_| format!("{}/../shared/fixtures", env!("CARGO_MANIFEST_DIR")));
+    let path = Path::new(&folder).join("pachyderm-2.11.6").join(file);
+    if !path.exists() {
+        println!("skipped: {} is absent", path.display());
+        return None;
+    }
+    postgres
+        .sql("postgres", "DO $$ BEGIN CREATE ROLE pachyderm SUPERUSER; EXCEPTION WHEN duplicate_object THEN END $$");
+    postgres.sql("postgres", &format!("CREATE DATABASE {database}"));
+    let mut zstd = std::process::Command::new("zstd").arg("-dc").arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+    let mut psql = postgres.command("psql");
+    psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database]).stdin(zstd.stdout.take().unwrap());
+    assert!(psql.stdout(Stdio::null()).status().unwrap().success());
+    assert!(zstd.wait().unwrap().success());
+    Some(())
+}
