@@ -144,8 +144,8 @@ async fn check_roles(session: &Session, target: &Target, properties: &DatabasePr
     needed.extend(target.acting_for().map(str::to_owned));
     let rows = session
         .query(
-            "SELECT DISTINCT name FROM unnest($1::text[]) name
-             WHERE name <> 'public' AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) ORDER BY 1",
+            "SELECT DISTINCT needed FROM unnest($1::text[]) u (needed)
+             WHERE needed <> 'public' AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = needed) ORDER BY 1",
             &[&needed],
         )
         .await
@@ -171,8 +171,8 @@ async fn check_extensions(session: &Session, properties: &DatabaseProperties) ->
     let needed: Vec<&str> = properties.extensions.iter().map(|extension| extension.name.as_str()).collect();
     let rows = session
         .query(
-            "SELECT name FROM unnest($1::text[]) name
-             WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_available_extensions a WHERE a.name = unnest.name)",
+            "SELECT needed FROM unnest($1::text[]) u (needed)
+             WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = needed)",
             &[&needed],
         )
         .await;
@@ -333,18 +333,16 @@ pub(super) async fn check_owner(target: &Target) -> Result<(), Error> {
             WHERE NOT pg_catalog.has_schema_privilege($1::text::name, n.oid, 'USAGE')
               AND NOT EXISTS (SELECT FROM members WHERE classid = 'pg_catalog.pg_namespace'::regclass AND objid = n.oid)
             UNION ALL
-            SELECT 'table ' || n.nspname || '.' || c.relname
+            SELECT CASE c.relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END || n.nspname || '.' || c.relname
             FROM pg_catalog.pg_class c JOIN spaces n ON n.oid = c.relnamespace
-            WHERE c.relkind IN ('r','p','v','m','f')
-              AND NOT (pg_catalog.has_table_privilege($1::text::name, c.oid, 'SELECT')
-                       AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'INSERT')
-                       AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'UPDATE')
-                       AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'DELETE'))
-              AND NOT EXISTS (SELECT FROM members WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid)
-            UNION ALL
-            SELECT 'sequence ' || n.nspname || '.' || c.relname
-            FROM pg_catalog.pg_class c JOIN spaces n ON n.oid = c.relnamespace
-            WHERE c.relkind = 'S' AND NOT pg_catalog.has_sequence_privilege($1::text::name, c.oid, 'USAGE')
+            WHERE CASE
+                    WHEN c.relkind = 'S' THEN NOT pg_catalog.has_sequence_privilege($1::text::name, c.oid, 'USAGE')
+                    WHEN c.relkind IN ('r','p','v','m','f') THEN
+                        NOT (pg_catalog.has_table_privilege($1::text::name, c.oid, 'SELECT')
+                             AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'INSERT')
+                             AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'UPDATE')
+                             AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'DELETE'))
+                    ELSE false END
               AND NOT EXISTS (SELECT FROM members WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid)) lacking
         LIMIT 1";
     let session = target.server.connect(&target.database).await?;
