@@ -14,10 +14,12 @@ use pacharc_format::manifest::{Database, DatabaseProperties};
 
 use crate::support::postgres::{PostgresServer, run};
 
+type Entries = Vec<(String, Bytes)>;
+
 /// A dump: its entries in the bundle's order, by their paths in the attempt's folder.
 struct Dumped {
     manifest: Database,
-    entries: Vec<(String, Bytes)>,
+    entries: Entries,
 }
 
 fn server(postgres: &PostgresServer, user: &str) -> Server {
@@ -114,9 +116,8 @@ async fn an_odd_database_comes_back_whoever_restores_it() {
     postgres.sql("postgres", "CREATE ROLE pach LOGIN; CREATE ROLE maker LOGIN CREATEDB");
     let dumped = dump(&postgres, "odd").await;
     assert!(dumped.entries.iter().filter(|(path, _)| path.starts_with("data/")).count() > 100);
-    let settings =
-        "SELECT setrole::regrole, setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase
-                    WHERE datname = current_database() ORDER BY 1";
+    let settings = "SELECT setrole::regrole, unnest(setconfig) FROM pg_db_role_setting s
+                    JOIN pg_database d ON d.oid = setdatabase WHERE datname = current_database() ORDER BY 1, 2";
     for (user, owner, database) in
         [("postgres", None, "by superuser"), ("postgres", Some("pach"), "for pach"), ("maker", None, "by maker")]
     {
@@ -248,6 +249,37 @@ async fn what_would_lose_something_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn encodings_locales_and_time_zones_come_back() {
+    let Some(source) = PostgresServer::start_with("", &[("timezone", "Asia/Tokyo")], |_| {}) else { return };
+    let Some(postgres) = PostgresServer::start() else { return };
+    for (name, options, content) in [
+        ("latin", "ENCODING 'LATIN1' LOCALE 'C'", "INSERT INTO t VALUES ('Größe')"),
+        ("bytes", "ENCODING 'SQL_ASCII' LOCALE 'C'", r"INSERT INTO t VALUES (E'\xff\xfe')"),
+        (
+            "icu",
+            "ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'de-DE' LOCALE 'C.UTF-8'",
+            "INSERT INTO t VALUES ('ß')",
+        ),
+    ] {
+        source.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0 {options}"));
+        source.sql(name, &format!("CREATE TABLE t (a text PRIMARY KEY, at timestamptz DEFAULT now()); {content}"));
+        let dumped = dump(&source, name).await;
+        let server = server(&postgres, "postgres");
+        let target = target(&server, "kept apart", None);
+        assert_eq!(restore(&target, &dumped).await.expect(name), [""; 0]);
+        assert!(proof(&target, &dumped).await.holds(), "{name}");
+        rename(&server, "kept apart", name).await.unwrap();
+        let properties = format!(
+            "SELECT encoding, datcollate, datctype, datlocprovider, daticulocale FROM pg_database WHERE datname = '{name}'"
+        );
+        assert_eq!(postgres.sql("postgres", &properties), source.sql("postgres", &properties));
+        for sql in ["SHOW timezone", "SELECT encode(convert_to(a, getdatabaseencoding()), 'hex'), at::text FROM t"] {
+            assert_eq!(postgres.sql(name, sql), source.sql(name, sql), "{name}: {sql}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_was_killed_is_begun_again() {
     let Some(postgres) = PostgresServer::start() else { return };
     odd(&postgres);
@@ -278,7 +310,7 @@ async fn entries_that_are_damaged_are_noticed() {
     let dumped = dump(&postgres, "source").await;
     let server = server(&postgres, "postgres");
     let rows = dumped.entries.iter().position(|(path, _)| path == "data/00001/00000000").unwrap();
-    let with = |change: &dyn Fn(&mut Vec<(String, Bytes)>)| {
+    let with = |change: &dyn Fn(&mut Entries)| {
         let mut entries = dumped.entries.clone();
         change(&mut entries);
         Dumped { manifest: dumped.manifest.clone(), entries }

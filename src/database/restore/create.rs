@@ -1,11 +1,16 @@
 //! The database itself: whether it may be restored into, its making, its mark, and what is set on it at the end.
 
+use std::time::{Duration, Instant};
+
 use pacharc_format::manifest::DatabaseProperties;
 use tokio_postgres::error::SqlState;
 
 use super::{RestoreError, Target};
 use crate::database::catalog::quote_identifier;
 use crate::database::{Error, Server, Session};
+
+/// How long a session of the restore itself may need to end before a database is renamed.
+const RENAME_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What was found or made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -383,14 +388,23 @@ pub async fn release(server: &Server, database: &str, properties: &DatabasePrope
     comment(&maintenance(server, database).await?, database, properties.comment.as_deref()).await
 }
 
-/// Gives a database another name; there must be no session on it.
+/// Gives a database another name. Sessions on it that are about to end are waited for.
 ///
 /// # Errors
-/// What the server says.
+/// What the server says, e.g. that somebody uses the database.
 pub async fn rename(server: &Server, from: &str, to: &str) -> Result<(), Error> {
     let sql = format!("ALTER DATABASE {} RENAME TO {}", quote_identifier(from), quote_identifier(to));
-    let failed = Error::query(format!("cannot rename database \"{from}\" to \"{to}\""));
-    maintenance(server, from).await?.batch_execute(&sql).await.map_err(failed)
+    let session = maintenance(server, from).await?;
+    let began = Instant::now();
+    loop {
+        match session.batch_execute(&sql).await {
+            // The server itself waits for 5 seconds; a backend with much to clean up takes longer to go.
+            Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) && began.elapsed() < RENAME_PATIENCE => {}
+            outcome => {
+                return outcome.map_err(Error::query(format!("cannot rename database \"{from}\" to \"{to}\"")));
+            }
+        }
+    }
 }
 
 /// Drops a database with the sessions on it: one that a restore made and that proved wrong.
