@@ -5,5 +5,6 @@
 
 mod bucket_conformance;
 mod database_dump;
+mod database_restore;
 mod postgres_connection;
 mod support;

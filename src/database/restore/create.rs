@@ -1,11 +1,16 @@
 //! The database itself: whether it may be restored into, its making, its mark, and what is set on it at the end.
 
+use std::time::{Duration, Instant};
+
 use pacharc_format::manifest::DatabaseProperties;
 use tokio_postgres::error::SqlState;
 
 use super::{RestoreError, Target};
 use crate::database::catalog::quote_identifier;
 use crate::database::{Error, Server, Session};
+
+/// How long a session of the restore itself may need to end before a database is renamed.
+const RENAME_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What was found or made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,8 +149,8 @@ async fn check_roles(session: &Session, target: &Target, properties: &DatabasePr
     needed.extend(target.acting_for().map(str::to_owned));
     let rows = session
         .query(
-            "SELECT DISTINCT name FROM unnest($1::text[]) name
-             WHERE name <> 'public' AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = name) ORDER BY 1",
+            "SELECT DISTINCT needed FROM unnest($1::text[]) u (needed)
+             WHERE needed <> 'public' AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = needed) ORDER BY 1",
             &[&needed],
         )
         .await
@@ -171,8 +176,8 @@ async fn check_extensions(session: &Session, properties: &DatabaseProperties) ->
     let needed: Vec<&str> = properties.extensions.iter().map(|extension| extension.name.as_str()).collect();
     let rows = session
         .query(
-            "SELECT name FROM unnest($1::text[]) name
-             WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_available_extensions a WHERE a.name = unnest.name)",
+            "SELECT needed FROM unnest($1::text[]) u (needed)
+             WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = needed)",
             &[&needed],
         )
         .await;
@@ -333,18 +338,16 @@ pub(super) async fn check_owner(target: &Target) -> Result<(), Error> {
             WHERE NOT pg_catalog.has_schema_privilege($1::text::name, n.oid, 'USAGE')
               AND NOT EXISTS (SELECT FROM members WHERE classid = 'pg_catalog.pg_namespace'::regclass AND objid = n.oid)
             UNION ALL
-            SELECT 'table ' || n.nspname || '.' || c.relname
+            SELECT CASE c.relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END || n.nspname || '.' || c.relname
             FROM pg_catalog.pg_class c JOIN spaces n ON n.oid = c.relnamespace
-            WHERE c.relkind IN ('r','p','v','m','f')
-              AND NOT (pg_catalog.has_table_privilege($1::text::name, c.oid, 'SELECT')
-                       AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'INSERT')
-                       AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'UPDATE')
-                       AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'DELETE'))
-              AND NOT EXISTS (SELECT FROM members WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid)
-            UNION ALL
-            SELECT 'sequence ' || n.nspname || '.' || c.relname
-            FROM pg_catalog.pg_class c JOIN spaces n ON n.oid = c.relnamespace
-            WHERE c.relkind = 'S' AND NOT pg_catalog.has_sequence_privilege($1::text::name, c.oid, 'USAGE')
+            WHERE CASE
+                    WHEN c.relkind = 'S' THEN NOT pg_catalog.has_sequence_privilege($1::text::name, c.oid, 'USAGE')
+                    WHEN c.relkind IN ('r','p','v','m','f') THEN
+                        NOT (pg_catalog.has_table_privilege($1::text::name, c.oid, 'SELECT')
+                             AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'INSERT')
+                             AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'UPDATE')
+                             AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'DELETE'))
+                    ELSE false END
               AND NOT EXISTS (SELECT FROM members WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid)) lacking
         LIMIT 1";
     let session = target.server.connect(&target.database).await?;
@@ -385,14 +388,23 @@ pub async fn release(server: &Server, database: &str, properties: &DatabasePrope
     comment(&maintenance(server, database).await?, database, properties.comment.as_deref()).await
 }
 
-/// Gives a database another name; there must be no session on it.
+/// Gives a database another name. Sessions on it that are about to end are waited for.
 ///
 /// # Errors
-/// What the server says.
+/// What the server says, e.g. that somebody uses the database.
 pub async fn rename(server: &Server, from: &str, to: &str) -> Result<(), Error> {
     let sql = format!("ALTER DATABASE {} RENAME TO {}", quote_identifier(from), quote_identifier(to));
-    let failed = Error::query(format!("cannot rename database \"{from}\" to \"{to}\""));
-    maintenance(server, from).await?.batch_execute(&sql).await.map_err(failed)
+    let session = maintenance(server, from).await?;
+    let began = Instant::now();
+    loop {
+        match session.batch_execute(&sql).await {
+            // The server itself waits for 5 seconds; a backend with much to clean up takes longer to go.
+            Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) && began.elapsed() < RENAME_PATIENCE => {}
+            outcome => {
+                return outcome.map_err(Error::query(format!("cannot rename database \"{from}\" to \"{to}\"")));
+            }
+        }
+    }
 }
 
 /// Drops a database with the sessions on it: one that a restore made and that proved wrong.

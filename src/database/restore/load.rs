@@ -152,13 +152,15 @@ async fn load(
             sink.feed(part).await.map_err(failed(&copy))?;
         }
     }
+    // From here on a piece finds no taker; one that was under way already is found here.
+    pieces.close();
+    if pieces.try_recv().is_ok() {
+        return Err(damaged("they go on behind their end"));
+    }
     sink.feed(rows.last()).await.map_err(failed(&copy))?;
     let count = sink.finish().await.map_err(failed(&copy))?;
     if extension && !set_role.is_empty() {
         session.batch_execute(&set_role).await.map_err(failed(&set_role))?;
-    }
-    if !pieces.is_closed() && !pieces.is_empty() {
-        return Err(damaged("they go on behind their end"));
     }
     Ok((session, count))
 }
