@@ -5,6 +5,7 @@
 
 mod answer;
 mod client;
+mod fidelity;
 mod listing;
 mod upload;
 
@@ -23,6 +24,7 @@ use futures::stream::{BoxStream, StreamExt as _};
 use pacharc_format::{Key, Metadata};
 
 use self::answer::{Asked, HttpResponse};
+use self::fidelity::Fidelity;
 use super::retry::Whole;
 use super::url::S3Url;
 use super::{Bucket, BucketUrl, Error, Listed, Object, Options, Policy, Upload};
@@ -49,6 +51,7 @@ struct Inner {
     retry: Policy,
     upload_memory: usize,
     answered: AtomicBool,
+    fidelity: Fidelity,
 }
 
 impl S3 {
@@ -64,6 +67,7 @@ impl S3 {
             retry: options.retry,
             upload_memory: options.upload_memory,
             answered: AtomicBool::new(false),
+            fidelity: Fidelity::default(),
         })))
     }
 
@@ -183,7 +187,18 @@ impl S3 {
             .set_content_language(content_language)
             .set_cache_control(cache_control)
             .set_metadata(Some(user.into_iter().collect()));
-        self.once(Asked::object("writing", key), patience, request.send()).await.map(drop)
+        self.once(Asked::writing("writing", key), patience, request.send()).await.map(drop)
+    }
+
+    async fn delete_name(&self, key: &Key, name: &str) -> Result<(), Error> {
+        let delete = || {
+            let request = self.0.client.delete_object().bucket(&self.0.bucket).key(name).send();
+            self.once(Asked::object("deleting", key), PATIENCE, request)
+        };
+        match self.policy().run(delete).await {
+            Err(Error::NotFound { .. }) => Ok(()),
+            result => result.map(drop),
+        }
     }
 }
 
@@ -243,7 +258,8 @@ impl Bucket for S3 {
             size: size.to_owned(),
         };
         let Some(last) = (length as u64).checked_sub(1) else { return Ok(Bytes::new()) };
-        let end = offset.checked_add(last).ok_or_else(|| out_of_range("fewer"))?;
+        // Beyond that no object reaches, and servers pass over the range and send everything.
+        let end = offset.checked_add(last).filter(|&end| end < 1 << 62).ok_or_else(|| out_of_range("fewer"))?;
         let read = || async {
             let output = match self.fetch(key, &name, Some(format!("bytes={offset}-{end}")), None).await {
                 Err(Error::Range { size, .. }) => return Err(out_of_range(&size)),
@@ -288,25 +304,24 @@ impl Bucket for S3 {
 
     async fn put(&self, key: &Key, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
         let name = self.name(key)?;
+        self.check_fidelity(key).await?;
         self.policy().run(|| self.put_once(key, &name, metadata, body.clone())).await
     }
 
     async fn upload(&self, key: &Key, metadata: &Metadata, size: Option<u64>) -> Result<Box<dyn Upload>, Error> {
         let name = self.name(key)?;
+        self.check_fidelity(key).await?;
         Ok(Box::new(upload::S3Upload::new(self.clone(), key.clone(), name, metadata.clone(), size)))
     }
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
         // What cannot be there is not there.
         let Ok(name) = self.name(key) else { return Ok(()) };
-        let delete = || {
-            let request = self.0.client.delete_object().bucket(&self.0.bucket).key(&name).send();
-            self.once(Asked::object("deleting", key), PATIENCE, request)
-        };
-        match self.policy().run(delete).await {
-            Err(Error::NotFound { .. }) => Ok(()),
-            result => result.map(drop),
+        match self.check_fidelity(key).await {
+            Err(Error::InvalidKey { .. }) => return Ok(()),
+            known => known?,
         }
+        self.delete_name(key, &name).await
     }
 }
 

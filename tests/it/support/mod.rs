@@ -1,1 +1,6 @@
 //! Servers and material for the tests.
+
+pub mod minio;
+pub mod moto;
+pub mod s3_server;
+pub mod versitygw;
