@@ -31,8 +31,6 @@ use super::{Bucket, BucketUrl, Error, Listed, Object, Options, Policy, Upload};
 
 /// The longest key, prefix included, in bytes (Amazon S3, "Naming Amazon S3 objects").
 const KEY_LIMIT: usize = 1024;
-/// How long an answer, and each next piece of a body, may take to come.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// How slow a connection may be on which a body is sent, in bytes a second.
 const SLOWEST: u64 = 64 << 10;
 /// How long a bucket is tried that has never answered: its name or endpoint is rather wrong than its server overloaded.
@@ -100,6 +98,16 @@ impl S3 {
         }
     }
 
+    /// How long the answer to a request without a body may take.
+    fn patience(&self) -> Duration {
+        self.0.retry.patience
+    }
+
+    /// How long the answer to a request with a body of `length` bytes may take.
+    fn sending(&self, length: usize) -> Duration {
+        self.patience() + Duration::from_secs(length as u64 / SLOWEST)
+    }
+
     /// Sends `request` once.
     async fn once<T, E>(
         &self,
@@ -130,20 +138,20 @@ impl S3 {
     ) -> Result<GetObjectOutput, Error> {
         let request = self.0.client.get_object().bucket(&self.0.bucket).key(name);
         let request = request.set_range(range).set_if_match(etag).send();
-        self.once(Asked::object("reading", key), PATIENCE, request).await
+        self.once(Asked::object("reading", key), self.patience(), request).await
     }
 
     /// The bytes of `body` as they come, without judging how many they are.
     fn pieces(&self, key: &Key, body: ByteStream) -> BoxStream<'static, Result<Bytes, Error>> {
-        let (url, key) = (self.0.url.clone(), key.clone());
-        futures::stream::unfold(Some((body, url, key)), |state| async move {
+        let (url, key, patience) = (self.0.url.clone(), key.clone(), self.0.retry.patience);
+        futures::stream::unfold(Some((body, url, key)), move |state| async move {
             let (mut body, url, key) = state?;
             let asked = Asked::object("reading", &key);
-            match tokio::time::timeout(PATIENCE, body.next()).await {
+            match tokio::time::timeout(patience, body.next()).await {
                 Ok(None) => None,
                 Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some((body, url, key)))),
                 Ok(Some(Err(error))) => Some((Err(answer::broken(&url, asked, error)), None)),
-                Err(_) => Some((Err(answer::silence(&url, asked, PATIENCE)), None)),
+                Err(_) => Some((Err(answer::silence(&url, asked, patience)), None)),
             }
         })
         .boxed()
@@ -176,7 +184,7 @@ impl S3 {
     }
 
     async fn put_once(&self, key: &Key, name: &str, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
-        let patience = sending(body.len());
+        let patience = self.sending(body.len());
         let Metadata { content_type, content_encoding, content_disposition, content_language, cache_control, user } =
             metadata.clone();
         let request = self.0.client.put_object().bucket(&self.0.bucket).key(name).body(ByteStream::from(body));
@@ -193,18 +201,13 @@ impl S3 {
     async fn delete_name(&self, key: &Key, name: &str) -> Result<(), Error> {
         let delete = || {
             let request = self.0.client.delete_object().bucket(&self.0.bucket).key(name).send();
-            self.once(Asked::object("deleting", key), PATIENCE, request)
+            self.once(Asked::object("deleting", key), self.patience(), request)
         };
         match self.policy().run(delete).await {
             Err(Error::NotFound { .. }) => Ok(()),
             result => result.map(drop),
         }
     }
-}
-
-/// How long the answer to a request with a body of `length` bytes may take.
-fn sending(length: usize) -> Duration {
-    PATIENCE + Duration::from_secs(length as u64 / SLOWEST)
 }
 
 #[async_trait]
@@ -288,7 +291,7 @@ impl Bucket for S3 {
         let name = self.present_name(key)?;
         let head = || {
             let request = self.0.client.head_object().bucket(&self.0.bucket).key(&name).send();
-            self.once(Asked::object("looking at", key), PATIENCE, request)
+            self.once(Asked::object("looking at", key), self.patience(), request)
         };
         let output = self.policy().run(head).await?;
         let thawed = output.restore().is_some_and(|restore| restore.contains("ongoing-request=\"false\""));
