@@ -369,7 +369,7 @@ async fn directory() {
 
 #[tokio::test]
 async fn versitygw() {
-    let Some(server) = support::versitygw::start(&[]).await else { return };
+    let Some(server) = support::versitygw::start().await else { return };
     let lacks = Lacks {
         nesting: true,
         long_keys: true,

@@ -5,5 +5,6 @@
 
 mod bucket_conformance;
 mod bucket_directory;
+mod bucket_environment;
 mod bucket_faults;
 mod support;

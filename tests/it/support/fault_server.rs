@@ -116,6 +116,10 @@ impl FaultServer {
         std::mem::take(&mut self.state.lock().unwrap().seen)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The bucket, with a policy that loses little time.
     pub async fn open(&self) -> Arc<dyn Bucket> {
         let retry = Policy {
@@ -232,7 +236,9 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     }
     let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body).await.ok()?;
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    // To a proxy the whole URL is sent.
+    let target = target.strip_prefix("http://").map_or(target.as_str(), |url| &url[url.find('/').unwrap_or(0)..]);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     Some(Request { method, path: path.to_owned(), query: query.to_owned(), headers, body })
 }
 

@@ -18,13 +18,19 @@ pub struct S3Server {
     child: Child,
     port: u16,
     /// Where it keeps its data; goes away with it.
-    #[allow(dead_code)]
     pub folder: TempDir,
 }
 
 impl S3Server {
     /// Starts `command`, which has been told to listen on `port`, and makes the bucket.
-    pub async fn start(mut command: Command, port: u16, folder: TempDir) -> Self {
+    pub async fn start(command: Command, port: u16, folder: TempDir) -> Self {
+        let server = Self::spawn(command, port, folder).await;
+        server.client().create_bucket().bucket(BUCKET).send().await.unwrap();
+        server
+    }
+
+    /// Starts `command`, which has been told to listen on `port`.
+    pub async fn spawn(mut command: Command, port: u16, folder: TempDir) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let server = Self { child: child.unwrap_or_else(|e| panic!("{command:?}: {e}")), port, folder };
         let begun = Instant::now();
@@ -32,8 +38,11 @@ impl S3Server {
             assert!(begun.elapsed() < Duration::from_secs(60), "{command:?} does not listen on port {port}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        server.client().create_bucket().bucket(BUCKET).send().await.unwrap();
         server
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn endpoint(&self) -> String {
