@@ -134,6 +134,28 @@ pub trait Upload: Send {
     async fn abort(self: Box<Self>) -> Result<(), Error>;
 }
 
+/// Keys to a bucket that do not come from the environment, such as those found in a cluster.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The access key's id.
+    pub access_key_id: String,
+    /// The access key itself.
+    pub secret_access_key: String,
+    /// The session's token, where the key is a temporary one.
+    pub session_token: Option<String>,
+}
+
+/// Shows that there is a key, and whose, but not the key.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("access_key_id", &self.access_key_id)
+            .field("secret_access_key", &"***")
+            .field("session_token", &self.session_token.as_ref().map(|_| "***"))
+            .finish()
+    }
+}
+
 /// How to reach a bucket, apart from where it is.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -141,6 +163,8 @@ pub struct Options {
     pub ca_file: Option<PathBuf>,
     /// How many bytes one [`Upload`] may hold: as many parts are on their way at a time. Never less than two parts.
     pub upload_memory: usize,
+    /// Used instead of the provider's usual chain (environment, profile, role of the machine or pod).
+    pub credentials: Option<Credentials>,
     /// Makes the directory of a `file:` URL where it is missing. Buckets of other kinds are never created.
     pub create: bool,
     /// How long what is transient is tried again.
@@ -149,7 +173,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ca_file: None, upload_memory: 48 << 20, create: false, retry: Policy::default() }
+        Self { ca_file: None, credentials: None, upload_memory: 48 << 20, create: false, retry: Policy::default() }
     }
 }
 

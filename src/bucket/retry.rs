@@ -22,11 +22,18 @@ pub struct Policy {
     pub longest: Duration,
     /// The most time that the pauses of one request may take together.
     pub total: Duration,
+    /// How long an answer, and each next piece of a body, may take to come.
+    pub patience: Duration,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { first: Duration::from_millis(200), longest: Duration::from_secs(20), total: Duration::from_secs(180) }
+        Self {
+            first: Duration::from_millis(200),
+            longest: Duration::from_secs(20),
+            total: Duration::from_secs(180),
+            patience: Duration::from_secs(60),
+        }
     }
 }
 

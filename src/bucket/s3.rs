@@ -5,6 +5,7 @@
 
 mod answer;
 mod client;
+mod fidelity;
 mod listing;
 mod upload;
 
@@ -23,14 +24,13 @@ use futures::stream::{BoxStream, StreamExt as _};
 use pacharc_format::{Key, Metadata};
 
 use self::answer::{Asked, HttpResponse};
+use self::fidelity::Fidelity;
 use super::retry::Whole;
 use super::url::S3Url;
 use super::{Bucket, BucketUrl, Error, Listed, Object, Options, Policy, Upload};
 
 /// The longest key, prefix included, in bytes (Amazon S3, "Naming Amazon S3 objects").
 const KEY_LIMIT: usize = 1024;
-/// How long an answer, and each next piece of a body, may take to come.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// How slow a connection may be on which a body is sent, in bytes a second.
 const SLOWEST: u64 = 64 << 10;
 /// How long a bucket is tried that has never answered: its name or endpoint is rather wrong than its server overloaded.
@@ -49,6 +49,7 @@ struct Inner {
     retry: Policy,
     upload_memory: usize,
     answered: AtomicBool,
+    fidelity: Fidelity,
 }
 
 impl S3 {
@@ -64,6 +65,7 @@ impl S3 {
             retry: options.retry,
             upload_memory: options.upload_memory,
             answered: AtomicBool::new(false),
+            fidelity: Fidelity::default(),
         })))
     }
 
@@ -96,6 +98,16 @@ impl S3 {
         }
     }
 
+    /// How long the answer to a request without a body may take.
+    fn patience(&self) -> Duration {
+        self.0.retry.patience
+    }
+
+    /// How long the answer to a request with a body of `length` bytes may take.
+    fn sending(&self, length: usize) -> Duration {
+        self.patience() + Duration::from_secs(length as u64 / SLOWEST)
+    }
+
     /// Sends `request` once.
     async fn once<T, E>(
         &self,
@@ -126,20 +138,20 @@ impl S3 {
     ) -> Result<GetObjectOutput, Error> {
         let request = self.0.client.get_object().bucket(&self.0.bucket).key(name);
         let request = request.set_range(range).set_if_match(etag).send();
-        self.once(Asked::object("reading", key), PATIENCE, request).await
+        self.once(Asked::object("reading", key), self.patience(), request).await
     }
 
     /// The bytes of `body` as they come, without judging how many they are.
     fn pieces(&self, key: &Key, body: ByteStream) -> BoxStream<'static, Result<Bytes, Error>> {
-        let (url, key) = (self.0.url.clone(), key.clone());
-        futures::stream::unfold(Some((body, url, key)), |state| async move {
+        let (url, key, patience) = (self.0.url.clone(), key.clone(), self.0.retry.patience);
+        futures::stream::unfold(Some((body, url, key)), move |state| async move {
             let (mut body, url, key) = state?;
             let asked = Asked::object("reading", &key);
-            match tokio::time::timeout(PATIENCE, body.next()).await {
+            match tokio::time::timeout(patience, body.next()).await {
                 Ok(None) => None,
                 Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some((body, url, key)))),
                 Ok(Some(Err(error))) => Some((Err(answer::broken(&url, asked, error)), None)),
-                Err(_) => Some((Err(answer::silence(&url, asked, PATIENCE)), None)),
+                Err(_) => Some((Err(answer::silence(&url, asked, patience)), None)),
             }
         })
         .boxed()
@@ -172,7 +184,7 @@ impl S3 {
     }
 
     async fn put_once(&self, key: &Key, name: &str, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
-        let patience = sending(body.len());
+        let patience = self.sending(body.len());
         let Metadata { content_type, content_encoding, content_disposition, content_language, cache_control, user } =
             metadata.clone();
         let request = self.0.client.put_object().bucket(&self.0.bucket).key(name).body(ByteStream::from(body));
@@ -183,13 +195,19 @@ impl S3 {
             .set_content_language(content_language)
             .set_cache_control(cache_control)
             .set_metadata(Some(user.into_iter().collect()));
-        self.once(Asked::object("writing", key), patience, request.send()).await.map(drop)
+        self.once(Asked::writing("writing", key), patience, request.send()).await.map(drop)
     }
-}
 
-/// How long the answer to a request with a body of `length` bytes may take.
-fn sending(length: usize) -> Duration {
-    PATIENCE + Duration::from_secs(length as u64 / SLOWEST)
+    async fn delete_name(&self, key: &Key, name: &str) -> Result<(), Error> {
+        let delete = || {
+            let request = self.0.client.delete_object().bucket(&self.0.bucket).key(name).send();
+            self.once(Asked::object("deleting", key), self.patience(), request)
+        };
+        match self.policy().run(delete).await {
+            Err(Error::NotFound { .. }) => Ok(()),
+            result => result.map(drop),
+        }
+    }
 }
 
 #[async_trait]
@@ -243,7 +261,8 @@ impl Bucket for S3 {
             size: size.to_owned(),
         };
         let Some(last) = (length as u64).checked_sub(1) else { return Ok(Bytes::new()) };
-        let end = offset.checked_add(last).ok_or_else(|| out_of_range("fewer"))?;
+        // Beyond that no object reaches, and servers pass over the range and send everything.
+        let end = offset.checked_add(last).filter(|&end| end < 1 << 62).ok_or_else(|| out_of_range("fewer"))?;
         let read = || async {
             let output = match self.fetch(key, &name, Some(format!("bytes={offset}-{end}")), None).await {
                 Err(Error::Range { size, .. }) => return Err(out_of_range(&size)),
@@ -272,7 +291,7 @@ impl Bucket for S3 {
         let name = self.present_name(key)?;
         let head = || {
             let request = self.0.client.head_object().bucket(&self.0.bucket).key(&name).send();
-            self.once(Asked::object("looking at", key), PATIENCE, request)
+            self.once(Asked::object("looking at", key), self.patience(), request)
         };
         let output = self.policy().run(head).await?;
         let thawed = output.restore().is_some_and(|restore| restore.contains("ongoing-request=\"false\""));
@@ -288,25 +307,24 @@ impl Bucket for S3 {
 
     async fn put(&self, key: &Key, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
         let name = self.name(key)?;
+        self.check_fidelity(key).await?;
         self.policy().run(|| self.put_once(key, &name, metadata, body.clone())).await
     }
 
     async fn upload(&self, key: &Key, metadata: &Metadata, size: Option<u64>) -> Result<Box<dyn Upload>, Error> {
         let name = self.name(key)?;
+        self.check_fidelity(key).await?;
         Ok(Box::new(upload::S3Upload::new(self.clone(), key.clone(), name, metadata.clone(), size)))
     }
 
     async fn delete(&self, key: &Key) -> Result<(), Error> {
         // What cannot be there is not there.
         let Ok(name) = self.name(key) else { return Ok(()) };
-        let delete = || {
-            let request = self.0.client.delete_object().bucket(&self.0.bucket).key(&name).send();
-            self.once(Asked::object("deleting", key), PATIENCE, request)
-        };
-        match self.policy().run(delete).await {
-            Err(Error::NotFound { .. }) => Ok(()),
-            result => result.map(drop),
+        match self.check_fidelity(key).await {
+            Err(Error::InvalidKey { .. }) => return Ok(()),
+            known => known?,
         }
+        self.delete_name(key, &name).await
     }
 }
 

@@ -44,24 +44,39 @@ const DENIED: [&str; 8] = [
 ];
 const ELSEWHERE: [&str; 3] =
     ["PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"];
-const BAD_KEY: [&str; 3] = ["KeyTooLongError", "XMinioInvalidObjectName", "InvalidURI"];
+/// What follows the first two are codes of servers that keep objects in files.
+const BAD_KEY: [&str; 6] = [
+    "KeyTooLongError",
+    "InvalidURI",
+    "XMinioInvalidObjectName",
+    "DirectoryObjectContainsData",
+    "ObjectParentIsFile",
+    "ExistingObjectIsDirectory",
+];
 
 /// What was asked of the server.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     doing: &'static str,
     key: Option<&'a Key>,
+    /// Whether the object should be there: only then does `404` say that it is not.
+    expected: bool,
 }
 
 impl<'a> Asked<'a> {
     /// Something about the bucket as a whole.
     pub(super) fn bucket(doing: &'static str) -> Self {
-        Self { doing, key: None }
+        Self { doing, key: None, expected: false }
     }
 
-    /// Something about the object at `key`; `doing` is `reading`, `writing` and the like.
+    /// Something about the object at `key`; `doing` is `reading` or the like.
     pub(super) fn object(doing: &'static str, key: &'a Key) -> Self {
-        Self { doing, key: Some(key) }
+        Self { doing, key: Some(key), expected: true }
+    }
+
+    /// A step of writing the object at `key`.
+    pub(super) fn writing(doing: &'static str, key: &'a Key) -> Self {
+        Self { doing, key: Some(key), expected: false }
     }
 }
 
@@ -85,7 +100,8 @@ struct Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HTTP {}", self.status)?;
-        for part in [&self.code, &self.message].into_iter().flatten() {
+        let code = self.code.as_ref().filter(|code| **code != self.status.to_string());
+        for part in [code, self.message.as_ref()].into_iter().flatten() {
             write!(f, ": {part}")?;
         }
         Ok(())
@@ -154,7 +170,9 @@ fn refused(bucket: String, asked: Asked<'_>, refusal: Refusal, region: Option<St
         _ if code == "NoSuchBucket" => Error::NoBucket { bucket },
         (301 | 307 | 308, _) => Error::Region { bucket, region },
         (401 | 403, _) => Error::Denied { bucket, doing, source: refusal.into() },
-        (404, Some(key)) if matches!(code, "NoSuchKey" | "NotFound" | "") => Error::NotFound { bucket, key },
+        (404, Some(key)) if asked.expected && matches!(code, "NoSuchKey" | "NotFound" | "") => {
+            Error::NotFound { bucket, key }
+        }
         (404, None) if code.is_empty() => Error::NoBucket { bucket },
         (408 | 429 | 500 | 502..=504 | 509 | 529, _) => Error::Unreachable { bucket, doing, source: refusal.into() },
         (412, Some(key)) => Error::Changed { bucket, key },

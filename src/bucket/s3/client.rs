@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -19,6 +20,7 @@ use url::Url;
 
 use super::super::url::S3Url;
 use super::{Error, Options};
+use crate::bucket;
 
 /// What stands for Amazon's own endpoints in a bucket's identity: there a bucket's name is enough.
 const AMAZON: &str = "amazonaws.com";
@@ -32,6 +34,10 @@ pub(super) async fn build(url: &S3Url, options: &Options) -> Result<(Client, Str
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
     if let Some(region) = &url.region {
         loader = loader.region(Region::new(region.clone()));
+    }
+    if let Some(given) = &options.credentials {
+        let bucket::Credentials { access_key_id: id, secret_access_key: key, session_token: token } = given.clone();
+        loader = loader.credentials_provider(Credentials::new(id, key, token, None, "pacharc"));
     }
     let shared = loader.load().await;
     let mut config = Builder::from(&shared)

@@ -10,7 +10,7 @@ use pacharc_format::Key;
 use percent_encoding::percent_decode_str;
 
 use super::answer::Asked;
-use super::{Error, Listed, PATIENCE, S3};
+use super::{Error, Listed, S3};
 
 /// How many pages without a key may follow one another before it counts as a loop.
 const EMPTY_PAGES: u32 = 1000;
@@ -66,7 +66,7 @@ impl Pages {
         let request = s3.0.client.list_objects_v2().bucket(&s3.0.bucket).prefix(&self.prefix);
         // XML cannot carry every character: keys come percent-encoded.
         let request = request.encoding_type(EncodingType::Url).set_continuation_token(self.token.clone());
-        s3.once(Asked::bucket("listing"), PATIENCE, request.send()).await
+        s3.once(Asked::bucket("listing"), s3.patience(), request.send()).await
     }
 
     /// `None` for what some servers and consoles add: the prefix itself as an object without a name below it.

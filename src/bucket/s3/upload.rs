@@ -8,7 +8,7 @@ use pacharc_format::{Key, Metadata};
 use tokio::task::JoinSet;
 
 use super::answer::Asked;
-use super::{Bucket as _, Error, PATIENCE, S3, Upload, sending};
+use super::{Bucket as _, Error, S3, Upload};
 
 const MIB: u64 = 1 << 20;
 /// The smallest part of ours; S3 demands 5 MiB of all but the last.
@@ -137,7 +137,7 @@ impl Session {
                 .set_content_language(content_language)
                 .set_cache_control(cache_control)
                 .set_metadata(Some(user.into_iter().collect()));
-            s3.once(Asked::object("beginning to write", key), PATIENCE, request.send())
+            s3.once(Asked::writing("beginning to write", key), s3.patience(), request.send())
         };
         let id = s3.policy().run(begin).await?.upload_id.unwrap_or_default();
         let (s3, key, name) = (s3.clone(), key.clone(), name.to_owned());
@@ -158,7 +158,7 @@ impl Session {
             let send = || {
                 let request = s3.0.client.upload_part().bucket(&s3.0.bucket).key(&name).upload_id(&id);
                 let request = request.part_number(number).body(ByteStream::from(part.clone())).send();
-                s3.once(Asked::object("writing", &key), sending(part.len()), request)
+                s3.once(Asked::writing("writing", &key), s3.sending(part.len()), request)
             };
             let output = s3.policy().run(send).await?;
             Ok(CompletedPart::builder().part_number(number).set_e_tag(output.e_tag).build())
@@ -190,7 +190,7 @@ impl Session {
             let request = s3.0.client.complete_multipart_upload().bucket(&s3.0.bucket).key(&self.name);
             let request = request.upload_id(&self.id).multipart_upload(parts.clone()).send();
             // Large objects are put together while the client waits.
-            s3.once(Asked::object("completing", &self.key), PATIENCE * 10, request)
+            s3.once(Asked::writing("completing", &self.key), s3.patience() * 10, request)
         };
         if let Err(error) = self.s3.policy().run(complete).await
             && !self.is_there(size).await
@@ -235,7 +235,7 @@ impl Drop for Session {
 async fn take_back(s3: S3, key: Key, name: String, id: String) -> Result<(), Error> {
     let abort = || {
         let request = s3.0.client.abort_multipart_upload().bucket(&s3.0.bucket).key(&name).upload_id(&id).send();
-        s3.once(Asked::object("taking back", &key), PATIENCE, request)
+        s3.once(Asked::writing("taking back", &key), s3.patience(), request)
     };
     s3.policy().run(abort).await.map(drop)
 }
@@ -251,7 +251,7 @@ mod tests {
         for size in [0, 1, PART, PART + 1, 6 * GIB, 60 * GIB, 700 * GIB, 5120 * GIB] {
             let part = part_size(Some(size), 1);
             assert!(size.div_ceil(part) <= PARTS, "{size}");
-            assert!(part >= PART && part <= 5 * GIB);
+            assert!((PART..=5 * GIB).contains(&part));
             assert!(size > 60 * GIB || size.div_ceil(part) <= FEW_PARTS, "{size}");
             assert_eq!(part, part_size(Some(size), 777), "some servers want parts of one size");
         }

@@ -1,3 +1,8 @@
-//! What tests share.
+//! Servers and material that tests share.
 
+pub mod fault_server;
+pub mod minio;
+pub mod moto;
 pub mod postgres;
+pub mod s3_server;
+pub mod versitygw;

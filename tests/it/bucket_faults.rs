@@ -1,0 +1,223 @@
+//! What the S3 provider does when the server or the network fails: it tries again where that helps, for a bounded time, and
+//! never gives wrong bytes for right ones.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use pacharc::bucket::{self, Bucket, Error, Policy};
+use pacharc::failure::{Class, Explain as _};
+use pacharc_format::{Key, Metadata};
+
+use crate::support::fault_server::{Fault, FaultServer, Listing};
+use crate::support::s3_server;
+
+const SLOW_DOWN: Fault = Fault::Refuse(503, "SlowDown");
+
+async fn read(bucket: &dyn Bucket, key: &Key) -> Result<Vec<u8>, Error> {
+    let pieces: Vec<Bytes> = bucket.get(key).await?.body.try_collect().await?;
+    Ok(pieces.concat())
+}
+
+fn body() -> Vec<u8> {
+    (0..300_000_u32).flat_map(u32::to_le_bytes).collect()
+}
+
+async fn put(bucket: &dyn Bucket, key: &Key, body: impl Into<Bytes>) -> Result<(), Error> {
+    bucket.put(key, &Metadata::default(), body.into()).await
+}
+
+#[tokio::test]
+async fn an_overloaded_server_is_asked_again() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    let key = Key::from("k");
+    for fault in [SLOW_DOWN, Fault::Refuse(500, "InternalError"), Fault::Refuse(502, ""), Fault::Lost, Fault::Silent] {
+        for method in ["PUT", "GET", "HEAD", "DELETE"] {
+            server.plan(method, [fault; 3]);
+        }
+        put(&*bucket, &key, Bytes::from_static(b"some bytes")).await.unwrap();
+        assert_eq!(bucket.head(&key).await.unwrap().size, 10);
+        assert_eq!(read(&*bucket, &key).await.unwrap(), b"some bytes");
+        server.plan("GET", [fault; 3]);
+        assert_eq!(bucket.get_range(&key, 5, 5).await.unwrap(), "bytes");
+        server.plan("GET", [fault; 3]);
+        let listed: Vec<_> = bucket.list(b"").try_collect().await.unwrap();
+        assert_eq!(listed.len(), 1);
+        bucket.delete(&key).await.unwrap();
+        assert_eq!(server.object("k"), None);
+        assert_eq!(server.seen().len(), 6 * 4, "{fault:?}: each request three times in vain, and once not");
+    }
+}
+
+#[tokio::test]
+async fn it_is_not_asked_for_ever() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    server.plan("GET", std::iter::repeat_n(SLOW_DOWN, 10_000));
+    let begun = Instant::now();
+    let error = read(&*bucket, &Key::from("k")).await.unwrap_err();
+    assert!(error.retryable() && error.class() == Class::Unreachable, "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(server.seen().len() > 10);
+}
+
+#[tokio::test]
+async fn what_is_final_is_not_asked_again() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    let key = Key::from("k");
+    for (status, code, class) in [
+        (403, "AccessDenied", Class::Credentials),
+        (403, "SignatureDoesNotMatch", Class::Credentials),
+        (400, "ExpiredToken", Class::Credentials),
+        (404, "NoSuchBucket", Class::Unreachable),
+        (404, "NoSuchKey", Class::Incomplete),
+        (403, "InvalidObjectState", Class::Incomplete),
+        (301, "PermanentRedirect", Class::Usage),
+        (400, "KeyTooLongError", Class::Usage),
+        (400, "InvalidArgument", Class::Other),
+        (501, "NotImplemented", Class::Other),
+    ] {
+        server.plan("GET", [Fault::Refuse(status, code)]);
+        let error = read(&*bucket, &key).await.unwrap_err();
+        assert_eq!(error.class(), class, "{error:?}");
+        assert!(!error.retryable());
+        assert_eq!(server.seen().len(), 1, "{error:?}");
+    }
+    server.plan("GET", [Fault::Refuse(403, "InvalidObjectState")]);
+    assert!(matches!(bucket.get(&key).await, Err(Error::Archived { .. })));
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_read_on() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    server.hold("k", body());
+    server.plan("GET", [Fault::Cut(0), Fault::Cut(1000), Fault::Lost, SLOW_DOWN, Fault::Stall(400_000), Fault::Cut(7)]);
+    assert!(read(&*bucket, &Key::from("k")).await.unwrap() == body());
+    let seen = server.seen();
+    let ranges: Vec<Option<&str>> =
+        seen.iter().map(|request| request.headers.get("range").map(String::as_str)).collect();
+    let expected =
+        [None, Some("bytes=0-"), Some("bytes=1000-"), Some("bytes=1000-"), Some("bytes=1000-"), Some("bytes=401000-")];
+    assert_eq!(ranges[..6], expected);
+    assert!(seen[1..].iter().all(|request| request.headers.contains_key("if-match")), "of the same version");
+}
+
+#[tokio::test]
+async fn a_body_that_always_breaks_off_is_given_up() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    server.hold("k", body());
+    server.plan("GET", std::iter::repeat_n(Fault::Cut(0), 1000));
+    let error = read(&*bucket, &Key::from("k")).await.unwrap_err();
+    assert!(error.retryable(), "{error:?}");
+    assert!(server.seen().len() < 20);
+}
+
+#[tokio::test]
+async fn an_object_that_changes_meanwhile_is_no_mixture() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    server.hold("k", body());
+    server.plan("GET", [Fault::CutAndChange(1000)]);
+    let error = read(&*bucket, &Key::from("k")).await.unwrap_err();
+    assert!(matches!(error, Error::Changed { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_ranges_is_found_out() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    server.hold("k", body());
+    server.plan("GET", [Fault::Cut(1000), Fault::IgnoreRange, Fault::IgnoreRange]);
+    assert!(matches!(read(&*bucket, &Key::from("k")).await, Err(Error::Failed { .. })));
+    assert!(matches!(bucket.get_range(&Key::from("k"), 5, 5).await, Err(Error::Failed { .. })));
+}
+
+#[tokio::test]
+async fn a_range_that_comes_short_is_found_out() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    server.hold("k", body());
+    server.plan("GET", [Fault::Short(3)]);
+    let error = bucket.get_range(&Key::from("k"), 0, 5).await.unwrap_err();
+    assert!(matches!(error, Error::Range { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn listings_that_never_end_are_found_out() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    for key in ["a", "b", "c", "d", "e"] {
+        server.hold(key, "");
+    }
+    let all: Vec<_> = bucket.list(b"").try_collect().await.unwrap();
+    assert_eq!(all.len(), 5);
+    for listing in [Listing::SameToken, Listing::SameKeys, Listing::NoToken] {
+        server.listing(listing);
+        let error = bucket.list(b"").try_collect::<Vec<_>>().await.unwrap_err();
+        assert!(matches!(error, Error::Listing { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_survives_faults() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    let key = Key::from("k");
+    let piece = Bytes::from(vec![7; 5 << 20]);
+    for fault in [SLOW_DOWN, Fault::Lost] {
+        server.plan("PUT", [fault, Fault::Pass, fault]);
+        // The answer to the completion is lost; asked again, the server knows of no such upload.
+        server.plan("POST", [SLOW_DOWN, Fault::Pass, fault]);
+        let mut upload = bucket.upload(&key, &Metadata::default(), None).await.unwrap();
+        for _ in 0..3 {
+            upload.write(piece.clone()).await.unwrap();
+        }
+        upload.finish().await.unwrap();
+        assert!(server.object("k").unwrap() == vec![7; 15 << 20]);
+        bucket.delete(&key).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_is_taken_back() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    let key = Key::from("k");
+    for drop_it in [true, false] {
+        let mut upload = bucket.upload(&key, &Metadata::default(), None).await.unwrap();
+        upload.write(vec![7; 20 << 20].into()).await.unwrap();
+        assert!(server.uploading());
+        if drop_it {
+            drop(upload);
+        } else {
+            upload.abort().await.unwrap();
+        }
+        let begun = Instant::now();
+        while server.uploading() {
+            assert!(begun.elapsed() < Duration::from_secs(5), "still there");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(server.object("k"), None);
+    }
+    // One that fails for good, too.
+    server.plan("PUT", [Fault::Refuse(403, "AccessDenied"); 9]);
+    let mut upload = bucket.upload(&key, &Metadata::default(), None).await.unwrap();
+    let written = upload.write(vec![7; 20 << 20].into()).await;
+    let failed = if written.is_ok() { upload.finish().await } else { written };
+    assert!(matches!(failed, Err(Error::Denied { .. })), "{failed:?}");
+    assert_eq!(server.object("k"), None);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_not_waited_for_long() {
+    let url = format!("s3://bucket?endpoint=http://127.0.0.1:{}&region=us-east-1", s3_server::free_port());
+    let retry = Policy { first: Duration::from_millis(10), total: Duration::from_millis(300), ..Policy::default() };
+    let options = bucket::Options { retry, ..s3_server::options() };
+    let bucket = bucket::open(&url.parse().unwrap(), &options).await.unwrap();
+    let error = bucket.head(&Key::from("k")).await.unwrap_err();
+    assert_eq!(error.class(), Class::Unreachable, "{error:?}");
+}

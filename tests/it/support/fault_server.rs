@@ -1,0 +1,341 @@
+//! A small S3 server inside the test, with faults on demand: each request takes the next fault that is meant for its kind.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pacharc::bucket::{self, Bucket, Options, Policy};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::s3_server;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// This status and code instead of an answer.
+    Refuse(u16, &'static str),
+    /// The request is carried out, and the connection closed without an answer.
+    Lost,
+    /// The request is carried out, and nothing comes.
+    Silent,
+    /// The connection is closed after so many bytes of the body.
+    Cut(usize),
+    /// As `Cut`, and the object is replaced by another one.
+    CutAndChange(usize),
+    /// Nothing more comes after so many bytes of the body.
+    Stall(usize),
+    /// The whole object, although a range was asked for.
+    IgnoreRange,
+    /// The connection is closed after so many bytes of the body, and a `Content-Length` that fits them.
+    Short(usize),
+    /// Nothing goes wrong.
+    Pass,
+}
+
+/// How listings are told.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Listing {
+    #[default]
+    Honest,
+    /// The same token for ever.
+    SameToken,
+    /// New tokens for ever, and always the same keys.
+    SameKeys,
+    /// Truncated, without a token.
+    NoToken,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Vec<u8>>,
+    parts: BTreeMap<u32, Vec<u8>>,
+    uploading: bool,
+    faults: HashMap<&'static str, VecDeque<Fault>>,
+    listing: Listing,
+    seen: Vec<Request>,
+}
+
+/// A request, as far as tests look at it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub query: String,
+    pub headers: HashMap<String, String>,
+    body: Vec<u8>,
+}
+
+/// A running server; ends when dropped.
+pub struct FaultServer {
+    state: Arc<Mutex<State>>,
+    port: u16,
+    task: JoinHandle<()>,
+}
+
+impl FaultServer {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, Arc::clone(&shared)));
+            }
+        });
+        Self { state, port, task }
+    }
+
+    /// The next requests of this method meet these faults.
+    pub fn plan(&self, method: &'static str, faults: impl IntoIterator<Item = Fault>) {
+        self.state.lock().unwrap().faults.entry(method).or_default().extend(faults);
+    }
+
+    pub fn listing(&self, listing: Listing) {
+        self.state.lock().unwrap().listing = listing;
+    }
+
+    pub fn hold(&self, key: &str, body: impl Into<Vec<u8>>) {
+        self.state.lock().unwrap().objects.insert(key.to_owned(), body.into());
+    }
+
+    pub fn object(&self, key: &str) -> Option<Vec<u8>> {
+        self.state.lock().unwrap().objects.get(key).cloned()
+    }
+
+    /// Whether an upload in parts has begun and neither ended nor been taken back.
+    pub fn uploading(&self) -> bool {
+        self.state.lock().unwrap().uploading
+    }
+
+    /// The requests since the last call.
+    pub fn seen(&self) -> Vec<Request> {
+        std::mem::take(&mut self.state.lock().unwrap().seen)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The bucket, with a policy that loses little time.
+    pub async fn open(&self) -> Arc<dyn Bucket> {
+        let retry = Policy {
+            first: Duration::from_millis(2),
+            longest: Duration::from_millis(20),
+            total: Duration::from_millis(500),
+            patience: Duration::from_millis(300),
+        };
+        let url = format!("s3://bucket?endpoint=http://127.0.0.1:{}&region=us-east-1", self.port);
+        bucket::open(&url.parse().unwrap(), &Options { retry, ..s3_server::options() }).await.unwrap()
+    }
+}
+
+impl Drop for FaultServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Answer {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, headers: Vec::new(), body: body.into() }
+    }
+
+    fn error(status: u16, code: &str) -> Self {
+        Self::new(status, format!("<Error><Code>{code}</Code><Message>as planned</Message></Error>"))
+    }
+
+    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
+    let mut stream = BufReader::new(stream);
+    loop {
+        let request = read_request(&mut stream).await?;
+        let (fault, answer) = {
+            let mut state = state.lock().unwrap();
+            state.seen.push(request.clone());
+            let fault = state.faults.get_mut(request.method.as_str()).and_then(VecDeque::pop_front);
+            let fault = fault.unwrap_or(Fault::Pass);
+            let answer = match fault {
+                Fault::Refuse(status, code) => Answer::error(status, code),
+                Fault::IgnoreRange => {
+                    let headers = request.headers.iter().filter(|(name, _)| *name != "range");
+                    let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+                    state.answer(&Request { headers, ..request.clone() })
+                }
+                _ => state.answer(&request),
+            };
+            if let Fault::CutAndChange(_) = fault {
+                state.objects.insert(key(&request).to_owned(), b"another".to_vec());
+            }
+            (fault, answer)
+        };
+        let head = request.method == "HEAD";
+        let length = if let Fault::Short(length) = fault { length } else { answer.body.len() };
+        let mut text = format!("HTTP/1.1 {} X\r\ncontent-length: {length}\r\n", answer.status);
+        for (name, value) in &answer.headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        text.push_str("\r\n");
+        let body = if head { &[][..] } else { &answer.body[..] };
+        let whole = |n: usize| [text.as_bytes(), &body[..n.min(body.len())]].concat();
+        match fault {
+            Fault::Lost => return None,
+            Fault::Silent => {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                return None;
+            }
+            Fault::Cut(n) | Fault::CutAndChange(n) | Fault::Short(n) => {
+                stream.write_all(&whole(n)).await.ok()?;
+                stream.flush().await.ok()?;
+                return None;
+            }
+            Fault::Stall(n) => {
+                stream.write_all(&whole(n)).await.ok()?;
+                stream.flush().await.ok()?;
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                return None;
+            }
+            _ => {
+                stream.write_all(&whole(usize::MAX)).await.ok()?;
+                stream.flush().await.ok()?;
+            }
+        }
+    }
+}
+
+async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Request> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let mut lines = head.lines();
+    let mut first = lines.next()?.split(' ');
+    let (method, target) = (first.next()?.to_owned(), first.next()?.to_owned());
+    let headers: HashMap<String, String> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+        .collect();
+    if headers.contains_key("expect") {
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.ok()?;
+    }
+    let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).await.ok()?;
+    // To a proxy the whole URL is sent.
+    let target = target.strip_prefix("http://").map_or(target.as_str(), |url| &url[url.find('/').unwrap_or(0)..]);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Some(Request { method, path: path.to_owned(), query: query.to_owned(), headers, body })
+}
+
+fn key(request: &Request) -> &str {
+    request.path.strip_prefix("/bucket/").unwrap_or_default()
+}
+
+fn etag(body: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    format!("\"{:x}\"", hasher.finish())
+}
+
+impl State {
+    fn answer(&mut self, request: &Request) -> Answer {
+        let parameter = |name: &str| {
+            let pairs = request.query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.into_iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_owned())
+        };
+        let key = key(request).to_owned();
+        match request.method.as_str() {
+            "GET" if key.is_empty() => self.list(parameter("continuation-token"), parameter("prefix")),
+            "GET" | "HEAD" => self.read(&key, request),
+            "PUT" => match parameter("partNumber") {
+                Some(number) => {
+                    self.parts.insert(number.parse().unwrap(), request.body.clone());
+                    Answer::new(200, "").with("etag", etag(&request.body))
+                }
+                None => {
+                    self.objects.insert(key, request.body.clone());
+                    Answer::new(200, "").with("etag", etag(&request.body))
+                }
+            },
+            "POST" if request.query.starts_with("uploads") => {
+                self.uploading = true;
+                let xml = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>";
+                Answer::new(200, xml)
+            }
+            "POST" if !self.uploading => Answer::error(404, "NoSuchUpload"),
+            "POST" => {
+                self.uploading = false;
+                self.objects.insert(key, std::mem::take(&mut self.parts).into_values().flatten().collect());
+                Answer::new(200, "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
+            }
+            "DELETE" if request.query.contains("uploadId") => {
+                self.uploading = false;
+                self.parts.clear();
+                Answer::new(204, "")
+            }
+            _ => {
+                self.objects.remove(&key);
+                Answer::new(204, "")
+            }
+        }
+    }
+
+    fn read(&self, key: &str, request: &Request) -> Answer {
+        let Some(body) = self.objects.get(key) else { return Answer::error(404, "NoSuchKey") };
+        // Every object here looks as if it had been written in two parts.
+        let etag = format!("{}-2\"", etag(body).trim_end_matches('"'));
+        if request.headers.get("if-match").is_some_and(|wanted| *wanted != etag) {
+            return Answer::error(412, "PreconditionFailed");
+        }
+        let Some(range) = request.headers.get("range") else {
+            return Answer::new(200, body.clone()).with("etag", etag);
+        };
+        let (start, end) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+        let start: usize = start.parse().unwrap();
+        let end = end.parse::<usize>().map_or(body.len(), |end| (end + 1).min(body.len()));
+        if start >= body.len() {
+            return Answer::error(416, "InvalidRange");
+        }
+        let range = format!("bytes {start}-{}/{}", end - 1, body.len());
+        Answer::new(206, &body[start..end]).with("etag", etag).with("content-range", range)
+    }
+
+    /// Pages of two keys; the token is the last key.
+    fn list(&self, token: Option<String>, prefix: Option<String>) -> Answer {
+        let prefix = prefix.unwrap_or_default();
+        let all: Vec<&String> = self.objects.keys().filter(|key| key.starts_with(&prefix)).collect();
+        let honest = self.listing == Listing::Honest;
+        let from = token.as_deref().filter(|_| honest).unwrap_or_default();
+        let page: Vec<&&String> = all.iter().filter(|key| key.as_str() > from).take(2).collect();
+        let truncated = !honest || page.last().is_some_and(|last| Some(**last) != all.last().copied());
+        let next = match self.listing {
+            Listing::Honest => page.last().map(|key| key.to_string()).filter(|_| truncated),
+            Listing::SameToken => Some("again".to_owned()),
+            Listing::SameKeys => Some(format!("{}x", token.unwrap_or_default())),
+            Listing::NoToken => None,
+        };
+        let mut xml = format!("<ListBucketResult><IsTruncated>{truncated}</IsTruncated>");
+        for key in page {
+            xml.push_str(&format!("<Contents><Key>{key}</Key><Size>{}</Size></Contents>", self.objects[*key].len()));
+        }
+        if let Some(next) = next {
+            xml.push_str(&format!("<NextContinuationToken>{next}</NextContinuationToken>"));
+        }
+        Answer::new(200, xml + "</ListBucketResult>")
+    }
+}
