@@ -2,6 +2,11 @@
 //! databases and a bucket as pachd would have made them, of any size and from a seed, a writer that goes on as pachd does
 //! while a backup runs, and a comparison of two clusters that shares no code with pacharc.
 
+pub mod bucket;
+pub mod chunk;
+pub mod cluster;
+pub mod compare;
+pub mod connection;
 pub mod postgres;
 pub mod programs;
 

@@ -4,6 +4,7 @@
 //! [`TempServer`] belongs to a test: however the test's process ends, a guard process stops the server and removes its
 //! directory. [`Server`] is the same without the guard, for the demo, which stops it by itself.
 
+use crate::connection::percent_encode as encode;
 use crate::programs;
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -441,12 +442,6 @@ fn tail(text: &str, bytes: usize) -> &str {
         start += 1;
     }
     &text[start..]
-}
-
-/// Percent-encodes all but RFC 3986's unreserved characters.
-fn encode(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! the cache of test tools. Servers and clients are looked up apart, since some of the cached servers come without any
 //! client, and since a dump of a newer server needs a newer `pg_dump`.
 
+use std::cmp::Reverse;
 use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -79,7 +80,7 @@ fn versions_below(root: &Path) -> Vec<(u32, PathBuf)> {
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
         .filter(|(_, bin)| bin.is_dir())
         .collect();
-    found.sort_by(|a: &(u32, PathBuf), b| b.0.cmp(&a.0));
+    found.sort_by_key(|(major, _): &(u32, PathBuf)| Reverse(*major));
     found
 }
 
