@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
 use super::arguments::{LockArgs, MachineArgs, NetworkArgs, ServerArgs};
-use super::exit::{Failure, NotBuilt, epilogue};
+use super::exit::{Failure, NotBuilt, job_epilogue};
 use super::report::{Nothing, Report, ReportArgs};
 use super::{usage, values};
 use crate::backup::{Options, Quiesce};
@@ -41,7 +41,7 @@ const CLASSES: &[Class] = &[
 /// Copies databases and bucket into one encrypted file while the cluster runs. Every live object of the dumped snapshot
 /// is in the bundle, or the exit code is 4 and each one that is missing or rotten is named.
 #[derive(Args, Debug)]
-#[command(after_long_help = epilogue(EXAMPLES, CLASSES))]
+#[command(after_long_help = job_epilogue(EXAMPLES, CLASSES))]
 pub(super) struct Backup {
     /// The bundle: a file, `-`, or s3://bucket/key; `{time}` and `{uuid}` are filled in. An existing one is refused
     #[arg(long, short, value_name = "FILE|-|URL")]

@@ -22,7 +22,8 @@ pub(super) fn with_environment(command: Command) -> Command {
         None => arg,
         Some(name) => {
             let counts = std::env::var_os(&name).is_none_or(|value| !value.is_empty());
-            let arg = if counts { arg.env(name).hide_env_values(true) } else { arg };
+            // Help says once that every flag has its variable.
+            let arg = if counts { arg.env(name).hide_env(true) } else { arg };
             // `PACHARC_QUIET=1` and `=yes` are as good as `=true`.
             match arg.get_action() {
                 ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),

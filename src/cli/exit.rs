@@ -71,7 +71,14 @@ pub const CODES: [(Class, &str); 10] = [
     (Class::Terminated, "interrupted by SIGTERM"),
 ];
 
-/// The end of a long help text: examples, and the exit codes that this command can have.
+/// The end of a long help text: where else values come from, examples, and the exit codes that this command can have.
+pub(super) fn job_epilogue(examples: &str, classes: &[Class]) -> String {
+    let environment =
+        "ENVIRONMENT:\n  A flag --some-flag takes its value from PACHARC_SOME_FLAG, too, or from the file of --config.";
+    format!("{environment}\n\n{}", epilogue(examples, classes))
+}
+
+/// The same for a command without settings: examples and exit codes.
 pub(super) fn epilogue(examples: &str, classes: &[Class]) -> String {
     let mut text = format!("EXAMPLES:\n{}\n\nEXIT CODES:\n    0  done and proved\n", examples.trim_end());
     for (class, meaning) in CODES.iter().filter(|(class, _)| classes.contains(class)) {

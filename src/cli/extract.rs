@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args};
 
 use super::Job;
 use super::arguments::{MachineArgs, NetworkArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, epilogue};
+use super::exit::{Failure, NotBuilt, job_epilogue};
 use super::report::{Nothing, Report, ReportArgs};
 use crate::extract::{Destination, Options};
 use crate::options::Location;
@@ -22,7 +22,7 @@ const EXAMPLES: &str = "\
 
 /// Take single entries out
 #[derive(Args, Debug)]
-#[command(after_long_help = epilogue(EXAMPLES, super::list::CLASSES))]
+#[command(after_long_help = job_epilogue(EXAMPLES, super::list::CLASSES))]
 pub(super) struct Extract {
     /// A file, `-` for standard input, or s3://bucket/key
     #[arg(value_name = "BUNDLE")]

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args};
 
 use super::Job;
 use super::arguments::{NetworkArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, epilogue};
+use super::exit::{Failure, NotBuilt, job_epilogue};
 use super::report::{Nothing, Report, ReportArgs};
 use crate::inspect::Options;
 use crate::options::Location;
@@ -19,7 +19,7 @@ const EXAMPLES: &str = "\
 
 /// What a bundle is: version, id, size, kinds of recipients; with a key, the manifest too
 #[derive(Args, Debug)]
-#[command(after_long_help = epilogue(EXAMPLES, super::list::CLASSES))]
+#[command(after_long_help = job_epilogue(EXAMPLES, super::list::CLASSES))]
 pub(super) struct Inspect {
     /// A file, `-` for standard input, or s3://bucket/key
     #[arg(value_name = "BUNDLE")]

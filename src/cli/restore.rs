@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args};
 
 use super::Job;
 use super::arguments::{ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, epilogue};
+use super::exit::{Failure, NotBuilt, job_epilogue};
 use super::report::{Nothing, Report, ReportArgs};
 use super::{usage, values};
 use crate::failure::Class;
@@ -41,7 +41,7 @@ const CLASSES: &[Class] = &[
 /// Refuses a target that is not empty, and one that is the source itself. Interrupted, the same command goes on where it
 /// stopped. It never starts pachd.
 #[derive(Args, Debug)]
-#[command(after_long_help = epilogue(EXAMPLES, CLASSES))]
+#[command(after_long_help = job_epilogue(EXAMPLES, CLASSES))]
 pub(super) struct Restore {
     /// A file, `-` for standard input, or s3://bucket/key
     #[arg(value_name = "BUNDLE")]

@@ -6,9 +6,8 @@ use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
 use super::arguments::{ExpectArgs, MachineArgs, NetworkArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, epilogue};
+use super::exit::{Failure, NotBuilt, job_epilogue};
 use super::report::{Nothing, Report, ReportArgs};
-use super::usage;
 use crate::failure::Class;
 use crate::options::Location;
 use crate::verify::{Level, Options};
@@ -39,7 +38,7 @@ const CLASSES: &[Class] = &[
 ///
 /// The verdict is one word: sound, damaged or incomplete.
 #[derive(Args, Debug)]
-#[command(after_long_help = epilogue(EXAMPLES, CLASSES))]
+#[command(after_long_help = job_epilogue(EXAMPLES, CLASSES))]
 pub(super) struct Verify {
     /// A file, `-` for standard input, or s3://bucket/key
     #[arg(value_name = "BUNDLE")]
@@ -89,9 +88,6 @@ impl Job for Verify {
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,
         };
-        if level == Level::Sums && !names.is_empty() {
-            return Err(usage::Error::Conflict { one: "--level sums", other: "a key" }.into());
-        }
         let _unlock = if level == Level::Contents { Some(names.read()?) } else { None };
         report.run(async |_interrupt, _monitor| {
             // The seam: crate::verify::run(options, unlock, interrupt, monitor).await
