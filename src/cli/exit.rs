@@ -80,7 +80,7 @@ pub(super) fn job_epilogue(examples: &str, classes: &[Class]) -> String {
 
 /// The same for a command without settings: examples and exit codes.
 pub(super) fn epilogue(examples: &str, classes: &[Class]) -> String {
-    let mut text = format!("EXAMPLES:\n{}\n\nEXIT CODES:\n    0  done and proved\n", examples.trim_end());
+    let mut text = format!("EXAMPLES:{}\n\nEXIT CODES:\n    0  done and proved\n", examples.trim_end());
     for (class, meaning) in CODES.iter().filter(|(class, _)| classes.contains(class)) {
         let _ = writeln!(text, "  {:>3}  {meaning}", class.exit_code());
     }
@@ -127,7 +127,7 @@ mod tests {
         let mut codes: Vec<u8> = CODES.iter().map(|(class, _)| class.exit_code()).collect();
         codes.sort_unstable();
         assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 130, 143]);
-        let text = epilogue("  $ x", &[Class::Terminated, Class::Usage]);
+        let text = epilogue("\n  $ x", &[Class::Terminated, Class::Usage]);
         assert!(text.ends_with("    0  done and proved\n    2  wrong usage: command line, environment or configuration file\n  143  interrupted by SIGTERM\n"), "{text}");
     }
 }

@@ -12,11 +12,12 @@ use super::report::{Nothing, Report, ReportArgs};
 use crate::extract::{Destination, Options};
 use crate::options::Location;
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = "
   One object, below the folder out:
     pacharc extract cluster.pacharc objects/chunk/… --identity key.txt -o out
   The schema of a database, to the screen:
-    pacharc extract cluster.pacharc database/pachyderm/attempt-1/pre-data.sql --identity key.txt -o - | less
+    pacharc extract --identity key.txt -o - cluster.pacharc \\
+      database/pachyderm/attempt-1/pre-data.sql | less
   Everything of one database:
     pacharc extract cluster.pacharc database/pachyderm --identity key.txt -o out";
 

@@ -13,7 +13,7 @@ use crate::failure::Class;
 use crate::list::Options;
 use crate::options::Location;
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = "
   Everything:
     pacharc list cluster.pacharc --identity key.txt
   The databases' entries:

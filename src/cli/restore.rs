@@ -14,10 +14,10 @@ use crate::keys::UnlockNames;
 use crate::options::Location;
 use crate::restore::{Options, Rename};
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = "
   Into a fresh server and an empty bucket:
-    pacharc restore cluster.pacharc --identity key.txt --postgres postgres://postgres@new.example/postgres \\
-      --owner pachyderm --bucket 's3://fresh?region=eu-central-1'
+    pacharc restore cluster.pacharc --identity key.txt --owner pachyderm \\
+      --postgres postgres://postgres@new.example/postgres --bucket 's3://fresh?region=eu-central-1'
   The databases alone, under other names:
     pacharc restore cluster.pacharc --identity key.txt --postgres postgres://localhost \\
       --database pachyderm=rehearsal --database dex=rehearsal_dex
@@ -138,4 +138,21 @@ fn one_target_each(databases: &[Rename]) -> Result<(), usage::Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_database_is_restored_twice() {
+        let check = |texts: &[&str]| {
+            let renames: Vec<Rename> = texts.iter().map(|text| values::rename(text).unwrap()).collect();
+            one_target_each(&renames)
+        };
+        assert!(check(&["a", "b", "c=d"]).is_ok());
+        for texts in [["a", "a"], ["a=x", "b=x"], ["a=x", "a=y"], ["a=b", "b"]] {
+            assert!(check(&texts).is_err(), "{texts:?}");
+        }
+    }
 }

@@ -12,13 +12,13 @@ use crate::failure::Class;
 use crate::options::Location;
 use crate::verify::{Level, Options};
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = "
   Every byte, without a key:
     pacharc verify cluster.pacharc
   Every entry, with the key:
     pacharc verify --identity key.txt cluster.pacharc
   On the way into cold storage:
-    pacharc backup --config cluster.toml -o - | tee >(aws s3 cp - s3://vault/cluster.pacharc) | pacharc verify -
+    pacharc backup --config cluster.toml -o - | tee /vault/cluster.pacharc | pacharc verify -
   Is it this one, and fresh?
     pacharc verify --expect-id ID --not-older-than 36h cluster.pacharc";
 

@@ -1,0 +1,6 @@
+//! Black-box tests; one module a subject.
+
+// Tests may fail by panicking; clippy cannot tell helpers of integration tests from the program.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cli;
