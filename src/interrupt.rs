@@ -116,6 +116,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_real_signal_is_heard() {
+        let interrupt = Interrupt::listen().unwrap();
+        let pid = std::process::id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert_eq!(interrupt.wait().await, Interrupted::Sigterm);
+    }
+
+    #[tokio::test]
     async fn the_first_signal_counts() {
         let interrupt = Interrupt::default();
         assert_eq!(interrupt.check(), Ok(()));

@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
 use super::arguments::{LockArgs, MachineArgs, NetworkArgs, ServerArgs};
-use super::exit::{Failure, epilogue};
+use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
 use super::{usage, values};
 use crate::backup::{Options, Quiesce};
@@ -16,10 +16,11 @@ use crate::keys::Lock;
 use crate::monitor::{Event, Monitor};
 use crate::options::Template;
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = "
   Into a file, from a server and a bucket; the password is in PGPASSWORD or ~/.pgpass:
     pacharc backup --postgres postgres://pachyderm@db.example/pachyderm?sslmode=verify-full \\
-      --bucket 's3://pachyderm?region=eu-central-1' --recipients-file team.txt -o 'cluster-{time}.pacharc'
+      --bucket 's3://pachyderm?region=eu-central-1' \\
+      --recipients-file team.txt -o 'cluster-{time}.pacharc'
   Through a pipe, checked on the way:
     pacharc backup --config cluster.toml -o - | tee cluster.pacharc | pacharc verify -
   What it would do:
@@ -41,7 +42,7 @@ const CLASSES: &[Class] = &[
 /// Copies databases and bucket into one encrypted file while the cluster runs. Every live object of the dumped snapshot
 /// is in the bundle, or the exit code is 4 and each one that is missing or rotten is named.
 #[derive(Args, Debug)]
-#[command(after_long_help = epilogue(EXAMPLES, CLASSES))]
+#[command(after_long_help = job_epilogue(EXAMPLES, CLASSES))]
 pub(super) struct Backup {
     /// The bundle: a file, `-`, or s3://bucket/key; `{time}` and `{uuid}` are filled in. An existing one is refused
     #[arg(long, short, value_name = "FILE|-|URL")]
@@ -159,5 +160,63 @@ fn advise(options: &Options, lock: &Lock, monitor: &dyn Monitor) {
     }
     if options.bucket.is_none() {
         monitor.warn("no --bucket: the bundle will hold the databases alone".to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cli, Command, innermost, parse};
+    use super::*;
+
+    fn options(args: &[&str]) -> Result<Options, usage::Error> {
+        let args: Vec<_> = ["pacharc", "backup"].iter().chain(args).map(Into::into).collect();
+        let Ok((Cli { command: Command::Backup(backup) }, matches)) = parse(&args) else { panic!("{args:?}") };
+        backup.options(innermost(&matches))
+    }
+
+    #[test]
+    fn a_url_knows_whether_it_was_typed() {
+        let typed = options(&["--postgres", "postgres://u:p@h"]).unwrap();
+        assert!(typed.postgres.as_ref().unwrap().from_command_line);
+        assert!(!format!("{typed:?}").contains("u:p"));
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "postgres = 'postgres://u:p@h'\npg-bin = '/opt/pg'").unwrap();
+        let named = options(&["--config", file.path().to_str().unwrap()]).unwrap().postgres.unwrap();
+        assert!(!named.from_command_line);
+        assert_eq!(named.url.expose(), "postgres://u:p@h");
+        assert_eq!(named.pg_bin.unwrap().to_str(), Some("/opt/pg"));
+    }
+
+    #[test]
+    fn what_was_typed_becomes_what_it_means() {
+        let options = options(&[
+            "--bucket=file:///b",
+            "--postgres=postgres://",
+            "--database=a",
+            "--database=b",
+            "--live-only",
+            "--strict",
+            "--exclude=tmp/",
+            "--max-memory=1GiB",
+            "--jobs=7",
+            "--compression-level=9",
+            "-o",
+            "{uuid}",
+        ]);
+        let options = options.unwrap();
+        assert_eq!(options.databases, ["a", "b"]);
+        assert_eq!(options.bucket.as_deref(), Some("file:///b"));
+        assert_eq!(options.exclude, [b"tmp/"]);
+        assert_eq!((options.limits.max_memory, options.limits.jobs, options.compression_level), (1 << 30, 7, 9));
+        assert!(options.live_only && options.strict && options.output.is_some());
+    }
+
+    #[test]
+    fn flags_that_need_each_other() {
+        assert!(matches!(options(&[]), Err(usage::Error::Missing { .. })));
+        assert!(matches!(options(&["--bucket=b", "--database=a"]), Err(usage::Error::Needs { .. })));
+        assert!(matches!(options(&["--bucket=b", "--live-only"]), Err(usage::Error::Needs { .. })));
+        assert!(matches!(options(&["--bucket=b", "--temp-dir=/nowhere"]), Err(usage::Error::Value { .. })));
     }
 }

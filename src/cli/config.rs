@@ -15,6 +15,9 @@ use super::usage::Error;
 /// What variables begin with: `PACHARC_MAX_MEMORY` is `--max-memory`.
 const PREFIX: &str = "PACHARC_";
 
+/// Keys are made, and texts are generated, by what is typed alone.
+const WITHOUT_SETTINGS: [&str; 4] = ["keygen", "completions", "man", "flags"];
+
 /// Makes every flag of `command` and its subcommands take its value from the environment, too. An empty variable counts
 /// as unset, as it does for libpq.
 pub(super) fn with_environment(command: Command) -> Command {
@@ -22,7 +25,8 @@ pub(super) fn with_environment(command: Command) -> Command {
         None => arg,
         Some(name) => {
             let counts = std::env::var_os(&name).is_none_or(|value| !value.is_empty());
-            let arg = if counts { arg.env(name).hide_env_values(true) } else { arg };
+            // Help says once that every flag has its variable.
+            let arg = if counts { arg.env(name).hide_env(true) } else { arg };
             // `PACHARC_QUIET=1` and `=yes` are as good as `=true`.
             match arg.get_action() {
                 ArgAction::SetTrue => arg.value_parser(BoolishValueParser::new()),
@@ -31,9 +35,11 @@ pub(super) fn with_environment(command: Command) -> Command {
         }
     });
     let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
-    // Keys are made, and texts are generated, by what is typed alone.
-    let names = names.into_iter().filter(|name| !matches!(name.as_str(), "keygen" | "completions" | "man" | "flags"));
-    names.fold(command, |command, name| command.mut_subcommand(name, with_environment))
+    // Each one is altered, even if into itself: what is not would change its place.
+    names.into_iter().fold(command, |command, name| {
+        let takes_settings = !WITHOUT_SETTINGS.contains(&name.as_str());
+        command.mut_subcommand(name, |below| if takes_settings { with_environment(below) } else { below })
+    })
 }
 
 fn variable(arg: &Arg) -> Option<String> {
@@ -158,4 +164,106 @@ fn unknown(file: &Path, key: &str, root: &Command) -> Error {
     let near = |flag: &&str| *flag == name || (name.len() > 3 && (flag.contains(&name) || name.contains(*flag)));
     let similar = flags.filter(|flag| *flag != "config").find(near).map(str::to_owned);
     Error::ConfigKey { path: file.to_owned(), key: key.to_owned(), similar }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::generate::command;
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    fn with(text: &str, args: &[&str]) -> Result<ArgMatches, Error> {
+        let file = file(text);
+        let names: Vec<String> = args.iter().take_while(|a| !a.starts_with('-')).map(ToString::to_string).collect();
+        let names = if names.first().is_some_and(|n| n == "plan") { names } else { vec![names[0].clone()] };
+        let command = apply(command(), &names, file.path())?;
+        let args = std::iter::once("pacharc").chain(args.iter().copied());
+        let mut matches = command.try_get_matches_from(args).unwrap();
+        while let Some((_, below)) = matches.remove_subcommand() {
+            matches = below;
+        }
+        Ok(matches)
+    }
+
+    fn error(text: &str) -> String {
+        with(text, &["backup"]).unwrap_err().to_string()
+    }
+
+    fn strings(matches: &ArgMatches, id: &str) -> Vec<String> {
+        matches.get_many::<String>(id).unwrap_or_default().cloned().collect()
+    }
+
+    #[test]
+    fn a_file_is_below_the_command_line_and_above_the_default() {
+        let text = "jobs = 3\nmax-memory = '1GiB'\nrecipient = ['a', 'b']\nstrict = true\nverbose = 2";
+        let matches = with(text, &["backup", "--jobs", "5"]).unwrap();
+        assert_eq!(matches.get_one::<usize>("jobs"), Some(&5));
+        assert_eq!(matches.get_one::<u64>("max_memory"), Some(&(1 << 30)));
+        assert_eq!(strings(&matches, "recipient"), ["a", "b"]);
+        assert!(matches.get_flag("strict"));
+        assert_eq!(matches.get_count("verbose"), 2);
+        let matches = with(text, &["backup", "--recipient", "c"]).unwrap();
+        assert_eq!(strings(&matches, "recipient"), ["c"]);
+    }
+
+    #[test]
+    fn a_table_of_the_command_wins_and_another_one_is_not_for_it() {
+        let text = "bucket = 's3://top'\n[restore]\nbucket = 's3://restore'\nowner = 'o'";
+        let bucket = |args| with(text, args).unwrap().get_one::<String>("bucket").cloned();
+        assert_eq!(bucket(&["backup"]), Some("s3://top".into()));
+        assert_eq!(bucket(&["plan", "backup"]), Some("s3://top".into()));
+        assert_eq!(bucket(&["plan", "restore", "--json", "x"]), Some("s3://restore".into()));
+    }
+
+    #[test]
+    fn a_key_of_other_commands_alone_is_fine_at_the_top() {
+        with("owner = 'o'\nidentity = 'k'", &["backup"]).unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_key() {
+        let cases = [
+            ("recipent = 'x'", "unknown key `recipent` in"),
+            ("[backup]\nowner = 'x'", "unknown key `backup.owner` in"),
+            ("[bakup]\n", "unknown key `bakup` in"),
+            ("config = 'x'", "unknown key `config` in"),
+            ("max-memory = 'lots'", "a size is a number with a unit, such as 256MiB"),
+            ("jobs = 0", "a number from 1 to 256"),
+            ("quiesce = 'hold'", "it is one of online"),
+            ("strict = 1", "it is true or false"),
+            ("verbose = true", "it is a number from 0 to 3"),
+            ("output = ['a']", "it takes one value, not a list"),
+            ("database = [['a']]", "it is a text or a number"),
+            ("output = '{x}'", "unknown field {x}"),
+            ("a =\n", "line 1: "),
+            ("jobs = 1\njobs = 2\n", "line 2: "),
+        ];
+        for (text, message) in cases {
+            let error = error(text);
+            assert!(error.contains(message), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_not_repeated() {
+        let error = error("jobs = 1\npostgres = \"postgres://u:hunter2@h\n");
+        assert!(error.contains("line 2") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn the_file_in_the_documentation_fits() {
+        let page = include_str!("../../docs/configuration.md");
+        let text = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        for name in ["backup", "verify", "restore", "list", "extract", "inspect"] {
+            let file = file(text);
+            apply(command(), &[name.to_owned()], file.path()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+        let matches = with(text, &["restore", "x"]).unwrap();
+        assert_eq!(matches.get_many::<crate::restore::Rename>("database").unwrap().count(), 2);
+    }
 }

@@ -71,9 +71,16 @@ pub const CODES: [(Class, &str); 10] = [
     (Class::Terminated, "interrupted by SIGTERM"),
 ];
 
-/// The end of a long help text: examples, and the exit codes that this command can have.
+/// The end of a long help text: where else values come from, examples, and the exit codes that this command can have.
+pub(super) fn job_epilogue(examples: &str, classes: &[Class]) -> String {
+    let environment =
+        "ENVIRONMENT:\n  A flag --some-flag takes its value from PACHARC_SOME_FLAG, too, or from the file of --config.";
+    format!("{environment}\n\n{}", epilogue(examples, classes))
+}
+
+/// The same for a command without settings: examples and exit codes.
 pub(super) fn epilogue(examples: &str, classes: &[Class]) -> String {
-    let mut text = format!("EXAMPLES:\n{}\n\nEXIT CODES:\n    0  done and proved\n", examples.trim_end());
+    let mut text = format!("EXAMPLES:{}\n\nEXIT CODES:\n    0  done and proved\n", examples.trim_end());
     for (class, meaning) in CODES.iter().filter(|(class, _)| classes.contains(class)) {
         let _ = writeln!(text, "  {:>3}  {meaning}", class.exit_code());
     }
@@ -120,7 +127,7 @@ mod tests {
         let mut codes: Vec<u8> = CODES.iter().map(|(class, _)| class.exit_code()).collect();
         codes.sort_unstable();
         assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 130, 143]);
-        let text = epilogue("  $ x", &[Class::Terminated, Class::Usage]);
+        let text = epilogue("\n  $ x", &[Class::Terminated, Class::Usage]);
         assert!(text.ends_with("    0  done and proved\n    2  wrong usage: command line, environment or configuration file\n  143  interrupted by SIGTERM\n"), "{text}");
     }
 }

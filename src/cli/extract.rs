@@ -7,22 +7,23 @@ use clap::{ArgMatches, Args};
 
 use super::Job;
 use super::arguments::{MachineArgs, NetworkArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, epilogue};
+use super::exit::{Failure, NotBuilt, job_epilogue};
 use super::report::{Nothing, Report, ReportArgs};
 use crate::extract::{Destination, Options};
 use crate::options::Location;
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = "
   One object, below the folder out:
     pacharc extract cluster.pacharc objects/chunk/… --identity key.txt -o out
   The schema of a database, to the screen:
-    pacharc extract cluster.pacharc database/pachyderm/attempt-1/pre-data.sql --identity key.txt -o - | less
+    pacharc extract --identity key.txt -o - cluster.pacharc \\
+      database/pachyderm/attempt-1/pre-data.sql | less
   Everything of one database:
     pacharc extract cluster.pacharc database/pachyderm --identity key.txt -o out";
 
 /// Take single entries out
 #[derive(Args, Debug)]
-#[command(after_long_help = epilogue(EXAMPLES, super::list::CLASSES))]
+#[command(after_long_help = job_epilogue(EXAMPLES, super::list::CLASSES))]
 pub(super) struct Extract {
     /// A file, `-` for standard input, or s3://bucket/key
     #[arg(value_name = "BUNDLE")]

@@ -149,3 +149,32 @@ fn default(arg: &Arg) -> String {
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn examples_use_flags_that_exist() {
+        let root = command();
+        let flags: Vec<&str> =
+            root.get_subcommands().flat_map(Command::get_arguments).filter_map(Arg::get_long).collect();
+        for command in root.get_subcommands().filter(|command| !WITHOUT_EXAMPLES.contains(&command.get_name())) {
+            let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("EXAMPLES:\n  ") && help.contains("EXIT CODES:\n"), "{}", command.get_name());
+            let examples = help.split("EXAMPLES:").nth(1).unwrap().split("EXIT CODES:").next().unwrap();
+            let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(widest <= 100, "{}: help of {widest} columns would be broken", command.get_name());
+            for word in examples.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+                assert!(flags.contains(&word), "{}: --{word}", command.get_name());
+            }
+        }
+    }
+
+    const WITHOUT_EXAMPLES: [&str; 4] = ["completions", "man", "flags", "help"];
+}

@@ -6,20 +6,22 @@ use clap::{ArgMatches, Args};
 
 use super::Job;
 use super::arguments::{NetworkArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, epilogue};
+use super::exit::{Failure, NotBuilt, job_epilogue};
 use super::report::{Nothing, Report, ReportArgs};
 use crate::inspect::Options;
 use crate::options::Location;
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = "
   What anybody can know:
     pacharc inspect cluster.pacharc
   The manifest, too:
     pacharc inspect cluster.pacharc --identity key.txt";
 
-/// What a bundle is: version, id, size, kinds of recipients; with a key, the manifest too
+/// What a bundle is: id, version, size, kinds of recipients; the manifest
+///
+/// Without a key: what anybody who has the file can know. With one: the manifest, too.
 #[derive(Args, Debug)]
-#[command(after_long_help = epilogue(EXAMPLES, super::list::CLASSES))]
+#[command(after_long_help = job_epilogue(EXAMPLES, super::list::CLASSES))]
 pub(super) struct Inspect {
     /// A file, `-` for standard input, or s3://bucket/key
     #[arg(value_name = "BUNDLE")]

@@ -13,7 +13,7 @@ use super::{stdout, usage};
 use crate::failure::{Class, Explain};
 use crate::keys::{KeyPair, recipients_of};
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = "
   A key, readable by you alone; its recipient is printed:
     pacharc keygen -o key.txt
   The recipient of a key that you have:

@@ -6,14 +6,14 @@ use clap::{ArgMatches, Args};
 
 use super::Job;
 use super::arguments::{MachineArgs, NetworkArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, epilogue};
+use super::exit::{Failure, NotBuilt, job_epilogue};
 use super::report::{Nothing, Report, ReportArgs};
 use super::stdout::Output;
 use crate::failure::Class;
 use crate::list::Options;
 use crate::options::Location;
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = "
   Everything:
     pacharc list cluster.pacharc --identity key.txt
   The databases' entries:
@@ -34,7 +34,7 @@ pub(super) const CLASSES: &[Class] = &[
 
 /// The entries inside: databases, tables, objects, cluster files
 #[derive(Args, Debug)]
-#[command(after_long_help = epilogue(EXAMPLES, CLASSES))]
+#[command(after_long_help = job_epilogue(EXAMPLES, CLASSES))]
 pub(super) struct List {
     /// A file, `-` for standard input, or s3://bucket/key
     #[arg(value_name = "BUNDLE")]

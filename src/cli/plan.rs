@@ -9,7 +9,7 @@ use super::report::{Nothing, Report, ReportArgs};
 use super::{Job, backup, restore};
 use crate::failure::Class;
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = "
   What would be backed up, how large it is, and what is missing:
     pacharc plan backup --postgres postgres://pachyderm@db.example --bucket s3://pachyderm
   What a restore would do:

@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args};
 
 use super::Job;
 use super::arguments::{ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, epilogue};
+use super::exit::{Failure, NotBuilt, job_epilogue};
 use super::report::{Nothing, Report, ReportArgs};
 use super::{usage, values};
 use crate::failure::Class;
@@ -14,10 +14,10 @@ use crate::keys::UnlockNames;
 use crate::options::Location;
 use crate::restore::{Options, Rename};
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = "
   Into a fresh server and an empty bucket:
-    pacharc restore cluster.pacharc --identity key.txt --postgres postgres://postgres@new.example/postgres \\
-      --owner pachyderm --bucket 's3://fresh?region=eu-central-1'
+    pacharc restore cluster.pacharc --identity key.txt --owner pachyderm \\
+      --postgres postgres://postgres@new.example/postgres --bucket 's3://fresh?region=eu-central-1'
   The databases alone, under other names:
     pacharc restore cluster.pacharc --identity key.txt --postgres postgres://localhost \\
       --database pachyderm=rehearsal --database dex=rehearsal_dex
@@ -41,7 +41,7 @@ const CLASSES: &[Class] = &[
 /// Refuses a target that is not empty, and one that is the source itself. Interrupted, the same command goes on where it
 /// stopped. It never starts pachd.
 #[derive(Args, Debug)]
-#[command(after_long_help = epilogue(EXAMPLES, CLASSES))]
+#[command(after_long_help = job_epilogue(EXAMPLES, CLASSES))]
 pub(super) struct Restore {
     /// A file, `-` for standard input, or s3://bucket/key
     #[arg(value_name = "BUNDLE")]
@@ -138,4 +138,21 @@ fn one_target_each(databases: &[Rename]) -> Result<(), usage::Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_database_is_restored_twice() {
+        let check = |texts: &[&str]| {
+            let renames: Vec<Rename> = texts.iter().map(|text| values::rename(text).unwrap()).collect();
+            one_target_each(&renames)
+        };
+        assert!(check(&["a", "b", "c=d"]).is_ok());
+        for texts in [["a", "a"], ["a=x", "b=x"], ["a=x", "a=y"], ["a=b", "b"]] {
+            assert!(check(&texts).is_err(), "{texts:?}");
+        }
+    }
 }

@@ -6,20 +6,19 @@ use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
 use super::arguments::{ExpectArgs, MachineArgs, NetworkArgs, UnlockArgs};
-use super::exit::{Failure, epilogue};
+use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
-use super::usage;
 use crate::failure::Class;
 use crate::options::Location;
 use crate::verify::{Level, Options};
 
-const EXAMPLES: &str = "\
+const EXAMPLES: &str = "
   Every byte, without a key:
     pacharc verify cluster.pacharc
   Every entry, with the key:
     pacharc verify --identity key.txt cluster.pacharc
   On the way into cold storage:
-    pacharc backup --config cluster.toml -o - | tee >(aws s3 cp - s3://vault/cluster.pacharc) | pacharc verify -
+    pacharc backup --config cluster.toml -o - | tee /vault/cluster.pacharc | pacharc verify -
   Is it this one, and fresh?
     pacharc verify --expect-id ID --not-older-than 36h cluster.pacharc";
 
@@ -39,7 +38,7 @@ const CLASSES: &[Class] = &[
 ///
 /// The verdict is one word: sound, damaged or incomplete.
 #[derive(Args, Debug)]
-#[command(after_long_help = epilogue(EXAMPLES, CLASSES))]
+#[command(after_long_help = job_epilogue(EXAMPLES, CLASSES))]
 pub(super) struct Verify {
     /// A file, `-` for standard input, or s3://bucket/key
     #[arg(value_name = "BUNDLE")]
@@ -89,9 +88,6 @@ impl Job for Verify {
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,
         };
-        if level == Level::Sums && !names.is_empty() {
-            return Err(usage::Error::Conflict { one: "--level sums", other: "a key" }.into());
-        }
         let unlock = if level == Level::Contents { Some(names.read()?) } else { None };
         report.run(async |interrupt, monitor| {
             Ok(crate::verify::run(&options, unlock.as_ref(), interrupt, monitor).await?)

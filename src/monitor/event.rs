@@ -148,3 +148,101 @@ pub enum Event {
         advice: Option<String>,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each kind. The match makes a new variant fail to compile until it is here, and so in the document.
+    fn samples() -> Vec<Event> {
+        let key = || Key::from("k");
+        let text = String::new;
+        let samples = vec![
+            Event::Started { command: text(), version: text() },
+            Event::Phase { phase: Phase::Check },
+            Event::Progress(Progress::default()),
+            Event::Warning { message: text() },
+            Event::Hint { message: text() },
+            Event::MissingObject { key: key(), size: Some(1) },
+            Event::RottenObject { key: key(), size: 1 },
+            Event::ArchivedObject { key: key() },
+            Event::Damage { path: text(), problem: text() },
+            Event::AttemptFailed { attempt: 1, attempts: 5, reason: text() },
+            Event::Finished { command: text(), exit_code: 0, seconds: 0.0, outcome: Value::Null },
+            Event::Error { exit_code: 1, class: "other", message: text(), advice: Some(text()) },
+        ];
+        for (at, sample) in samples.iter().enumerate() {
+            let place = match sample {
+                Event::Started { .. } => 0,
+                Event::Phase { .. } => 1,
+                Event::Progress(_) => 2,
+                Event::Warning { .. } => 3,
+                Event::Hint { .. } => 4,
+                Event::MissingObject { .. } => 5,
+                Event::RottenObject { .. } => 6,
+                Event::ArchivedObject { .. } => 7,
+                Event::Damage { .. } => 8,
+                Event::AttemptFailed { .. } => 9,
+                Event::Finished { .. } => 10,
+                Event::Error { .. } => 11,
+            };
+            assert_eq!(at, place);
+        }
+        samples
+    }
+
+    #[test]
+    fn every_event_and_field_is_documented() {
+        let page = include_str!("../../docs/json.md");
+        for event in samples() {
+            let Value::Object(fields) = serde_json::to_value(&event).unwrap() else { panic!("{event:?}") };
+            let name = fields["event"].as_str().unwrap();
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+            let row = row.unwrap_or_else(|| panic!("docs/json.md lacks the event {name}"));
+            for field in fields.keys().filter(|field| *field != "event" && name != "progress") {
+                assert!(row.contains(&format!("`{field}`")), "docs/json.md: {name} lacks {field}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_phase_and_counter_is_documented() {
+        let page = include_str!("../../docs/json.md");
+        let last = Phase::Read as usize;
+        let phases = [
+            Phase::Check,
+            Phase::List,
+            Phase::Copy,
+            Phase::Snapshot,
+            Phase::Delta,
+            Phase::Dump,
+            Phase::Finish,
+            Phase::Sums,
+            Phase::Contents,
+            Phase::Unpack,
+            Phase::Indexes,
+            Phase::Prove,
+            Phase::Read,
+        ];
+        assert_eq!(phases.len(), last + 1);
+        let touched = super::super::Amount { done: 1, total: Some(1) };
+        let progress = Progress {
+            phase: Some(Phase::Copy),
+            objects: touched,
+            object_bytes: touched,
+            rows: touched,
+            database_bytes: touched,
+            entries: touched,
+            bundle_bytes: touched,
+            proved_objects: touched,
+            proved_bytes: touched,
+            bytes_per_second: 1,
+            eta_seconds: Some(1),
+        };
+        let Value::Object(fields) = serde_json::to_value(progress).unwrap() else { panic!("no object") };
+        let phases = phases.map(|phase| serde_json::to_value(phase).unwrap().as_str().unwrap().to_owned());
+        for name in phases.into_iter().chain(fields.keys().cloned()) {
+            assert!(page.contains(&format!("`{name}`")), "docs/json.md lacks {name}");
+        }
+    }
+}

@@ -51,7 +51,6 @@ impl Terminal {
                 let progress = meter.progress(Instant::now());
                 if progress.phase.is_some() {
                     bar.set_message(describe(&progress));
-                    bar.tick();
                 }
             })
         });
@@ -127,22 +126,27 @@ impl Monitor for Terminal {
 }
 
 fn line() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
+    ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// `copying objects  1.2 GiB of 4.0 GiB (30%)  210 MiB/s  1,234 of 5,678 objects  2m 10s to go`
+/// `copying objects  30%  1.20 GiB of 4.00 GiB  210.00 MiB/s  2m 10s to go  1,234 of 5,678 objects`: what matters most
+/// comes first, since a narrow terminal cuts the end.
 fn describe(progress: &Progress) -> String {
-    let mut parts = Vec::with_capacity(5);
+    let mut parts = Vec::with_capacity(6);
     parts.extend(progress.phase.map(|phase| phase.label().to_owned()));
     let work = progress.work(true);
     match work.total {
         Some(total) if total > 0 => {
-            let percent = u128::from(work.done) * 100 / u128::from(total);
-            parts.push(format!("{} of {} ({percent}%)", BinaryBytes(work.done), BinaryBytes(total)));
+            parts.push(format!("{}%", u128::from(work.done) * 100 / u128::from(total)));
+            parts.push(format!("{} of {}", BinaryBytes(work.done), BinaryBytes(total)));
         }
         _ => parts.push(BinaryBytes(work.done).to_string()),
     }
     parts.push(format!("{}/s", BinaryBytes(progress.bytes_per_second)));
+    parts.push(match progress.eta_seconds {
+        Some(seconds) => format!("{} to go", duration(seconds)),
+        None => "…".to_owned(),
+    });
     let things = [(Counter::Objects, "objects"), (Counter::Entries, "entries"), (Counter::ProvedObjects, "proved")];
     for (counter, noun) in things {
         let amount = progress.amount(counter);
@@ -152,10 +156,6 @@ fn describe(progress: &Progress) -> String {
             (done, Some(total)) => parts.push(format!("{} of {} {noun}", HumanCount(done), HumanCount(total))),
         }
     }
-    parts.push(match progress.eta_seconds {
-        Some(seconds) => format!("{} to go", duration(seconds)),
-        None => "…".to_owned(),
-    });
     parts.join("  ")
 }
 
@@ -185,7 +185,7 @@ mod tests {
         progress.eta_seconds = Some(130);
         assert_eq!(
             describe(&progress),
-            "copying objects  1.50 GiB of 3.00 GiB (50%)  200.00 MiB/s  1,234 of 5,678 objects  2m 10s to go"
+            "copying objects  50%  1.50 GiB of 3.00 GiB  200.00 MiB/s  2m 10s to go  1,234 of 5,678 objects"
         );
     }
 

@@ -7,6 +7,7 @@ mod bucket_conformance;
 mod bucket_directory;
 mod bucket_environment;
 mod bucket_faults;
+mod cli;
 mod database_dump;
 mod database_restore;
 mod postgres_connection;

@@ -1,0 +1,265 @@
+//! The command line from outside: help, wrong usage, layers of settings, keys, and documents that tell the truth.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+/// The program, in a folder of its own and without settings from outside.
+fn pacharc(folder: &Path) -> Command {
+    let mut command = Command::cargo_bin("pacharc").unwrap();
+    command.current_dir(folder).env("COLUMNS", "100");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PACHARC_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn docs(page: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page)
+}
+
+/// A valid recipient whose key nobody has kept.
+const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
+#[test]
+fn help_is_what_it_was() {
+    let folder = folder();
+    for args in [&["--help"][..], &["help", "backup"], &["help", "verify"], &["help", "restore"], &["keygen", "--help"]]
+    {
+        let output = pacharc(folder.path()).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}");
+        insta::assert_snapshot!(args.join("_").replace("--", ""), stdout(&output));
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_2_and_says_what_is_wrong() {
+    let backup = ["backup", "--bucket=file:///b", "-o=x", "--recipient", RECIPIENT];
+    let with = |more: &[&'static str]| [&backup[..], more].concat();
+    let cases: Vec<(Vec<&str>, &str)> = vec![
+        (vec![], "Usage: pacharc <COMMAND>"),
+        (vec!["bakup"], "unrecognized subcommand 'bakup'"),
+        (vec!["backup", "--bucket", "b"], "--output is not given"),
+        (vec!["backup", "-o", "x"], "neither --postgres nor --bucket"),
+        (vec!["backup", "-o", "x", "--bucket", "b"], "no recipient"),
+        (vec!["backup", "-o", "x", "--bucket", "b", "--recipient", "bob"], "`bob` is not a recipient"),
+        (with(&["--passphrase-file", "/dev/null"]), "with a passphrase or to recipients, not both"),
+        (with(&["--quiet", "-v"]), "--quiet and --verbose exclude each other"),
+        (with(&["--database", "d"]), "--database needs --postgres"),
+        (with(&["--live-only"]), "--live-only needs --postgres and --bucket"),
+        (with(&["--quiesce", "suspend"]), "invalid value 'suspend'"),
+        (with(&["--max-memory", "1M"]), "at least 64MiB"),
+        (with(&["--jobs", "none"]), "a number from 1 to 256"),
+        (with(&["--temp-dir", "/nowhere"]), "there is no such folder"),
+        (with(&["--compression-level", "20"]), "20 is not in 1..=19"),
+        (with(&["--json-file", "/nowhere/x"]), "cannot write /nowhere/x"),
+        (with(&["--config", "absent.toml"]), "cannot read the configuration file absent.toml"),
+        (with(&["--namespace", "ns"]), "unexpected argument '--namespace'"),
+        (vec!["backup", "-o", "{when}"], "unknown field {when}"),
+        (vec!["backup", "-o", "{namespace}"], "{namespace} is known for sources in Kubernetes only"),
+        (vec!["verify"], "<BUNDLE>"),
+        (vec!["verify", "x", "--level", "closed"], "invalid value 'closed'"),
+        (vec!["verify", "x", "--expect-id", "12"], "an id has 64 hex digits"),
+        (vec!["verify", "x", "--not-older-than", "long"], "write an age such as 7d"),
+        (vec!["restore", "x"], "neither --postgres nor --bucket"),
+        (vec!["restore", "x", "--bucket", "b", "--owner", "o"], "--owner needs --postgres"),
+        (vec!["restore", "x", "--postgres", "p", "--database", "a=x", "--database", "b=x"], "a target is named twice"),
+        (vec!["extract", "x"], "<PATH>"),
+        (vec!["keygen", "-y", "a", "-o", "b"], "--recipient-of and --output exclude each other"),
+        (vec!["completions", "tcsh"], "invalid value 'tcsh'"),
+    ];
+    let folder = folder();
+    for (args, message) in cases {
+        let output = pacharc(folder.path()).args(&args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(message), "{args:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "wrong usage leaves nothing behind");
+}
+
+#[test]
+fn the_layers_win_in_their_order() {
+    let folder = folder();
+    std::fs::write(folder.path().join("c.toml"), "temp-dir = '/from-file'\n[verify]\njobs = 2\n").unwrap();
+    // A folder that does not exist is named in the error: so the layer that won shows.
+    let told = |typed: &[&str], environment: &[(&str, &str)]| {
+        let mut command = pacharc(folder.path());
+        command.args(["verify", "x"]).args(typed);
+        command.envs(environment.iter().copied());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let environment = [("PACHARC_TEMP_DIR", "/from-environment")];
+    assert!(told(&["--temp-dir=/typed", "--config=c.toml"], &environment).contains("--temp-dir /typed:"));
+    assert!(told(&["--config=c.toml"], &environment).contains("--temp-dir /from-environment:"));
+    assert!(told(&["--config=c.toml"], &[("PACHARC_TEMP_DIR", "")]).contains("--temp-dir /from-file:"));
+    assert!(told(&[], &[("PACHARC_CONFIG", "c.toml")]).contains("--temp-dir /from-file:"));
+    assert!(told(&[], &[("PACHARC_JOBS", "none")]).contains("a number from 1 to 256"));
+    assert!(told(&["-v"], &[("PACHARC_QUIET", "yes")]).contains("--quiet and --verbose exclude each other"));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_file() {
+    let folder = folder();
+    std::fs::write(folder.path().join("c.toml"), "max_memory = '1GiB'\n").unwrap();
+    let output = pacharc(folder.path()).args(["verify", "x", "--config", "c.toml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let expected = "pacharc: error: unknown key `max_memory` in c.toml\nhint: Is `max-memory` meant?\n";
+    assert_eq!(stderr(&output), expected);
+}
+
+#[test]
+fn errors_are_events_too() {
+    let folder = folder();
+    let error = |args: &[&str]| {
+        let output = pacharc(folder.path()).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        output
+    };
+    let event = |text: &str| serde_json::from_str::<serde_json::Value>(text.lines().last().unwrap()).unwrap();
+
+    // To standard output, and people's text to standard error.
+    let output = error(&["backup", "--json", "-o=x", "--bucket=b"]);
+    let said = event(&stdout(&output));
+    assert_eq!((&said["event"], &said["exit_code"], &said["class"]), (&"error".into(), &2.into(), &"usage".into()));
+    assert!(said["message"].as_str().unwrap().contains("no recipient"));
+    assert!(said["advice"].as_str().unwrap().contains("keygen"));
+    assert!(stderr(&output).starts_with("pacharc: error: no recipient"));
+
+    // The bundle would go to standard output: events alone on standard error.
+    let output = error(&["backup", "--json", "-o=-", "--bucket=b"]);
+    assert!(output.stdout.is_empty());
+    assert!(stderr(&output).lines().all(|line| line.starts_with('{')), "{}", stderr(&output));
+    assert_eq!(event(&stderr(&output))["event"], "error");
+
+    // Before the arguments are understood.
+    assert_eq!(event(&stdout(&error(&["verify", "--json", "x", "--level=none"])))["class"], "usage");
+    assert_eq!(event(&stdout(&error(&["verify", "--json", "x", "--config=absent"])))["class"], "usage");
+
+    // Into a file.
+    error(&["backup", "--json-file=events", "-o=x", "--bucket=b"]);
+    assert_eq!(event(&std::fs::read_to_string(folder.path().join("events")).unwrap())["event"], "error");
+}
+
+#[test]
+fn keygen_makes_a_key_that_is_kept() {
+    let folder = folder();
+    let made = pacharc(folder.path()).args(["keygen", "-o", "key.txt"]).output().unwrap();
+    assert!(made.status.success() && made.stdout.is_empty());
+    let told = stderr(&made);
+    let recipient = told.strip_prefix("Public key: ").unwrap().trim();
+    let path = folder.path().join("key.txt");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("# created: 20") && lines[0].ends_with('Z'), "{}", lines[0]);
+    assert_eq!(lines[1], format!("# public key: {recipient}"));
+    assert!(lines[2].starts_with("AGE-SECRET-KEY-1") && lines.len() == 3);
+
+    let again = pacharc(folder.path()).args(["keygen", "-o", "key.txt"]).output().unwrap();
+    assert_eq!(again.status.code(), Some(5));
+    assert!(stderr(&again).contains("key.txt exists") && stderr(&again).contains("hint: "));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+
+    let public = pacharc(folder.path()).args(["keygen", "-y", "key.txt"]).output().unwrap();
+    assert_eq!(stdout(&public).trim(), recipient);
+
+    let shown = pacharc(folder.path()).arg("keygen").output().unwrap();
+    assert!(stdout(&shown).contains("\nAGE-SECRET-KEY-1") && stderr(&shown).starts_with("Public key: age1"));
+
+    let nowhere = pacharc(folder.path()).args(["keygen", "-o", "no/key.txt"]).output().unwrap();
+    assert_eq!(nowhere.status.code(), Some(1));
+    let absent = pacharc(folder.path()).args(["keygen", "-y", "absent"]).output().unwrap();
+    assert_eq!(absent.status.code(), Some(6));
+}
+
+#[test]
+fn ages_own_tools_read_the_key() {
+    let folder = folder();
+    let key = folder.path().join("key.txt");
+    assert!(pacharc(folder.path()).args(["keygen", "-o", "key.txt"]).output().unwrap().status.success());
+    let Ok(public) = std::process::Command::new("age-keygen").arg("-y").arg(&key).output() else {
+        println!("skipped: age-keygen is not installed");
+        return;
+    };
+    let ours = pacharc(folder.path()).args(["keygen", "-y", "key.txt"]).output().unwrap();
+    assert_eq!(stdout(&public), stdout(&ours));
+}
+
+#[test]
+fn a_secret_key_on_the_command_line_is_not_repeated() {
+    let folder = folder();
+    let key = stdout(&pacharc(folder.path()).arg("keygen").output().unwrap());
+    let secret = key.lines().last().unwrap();
+    let args = ["backup", "--json", "-o=x", "--bucket=b", "--recipient", secret];
+    let output = pacharc(folder.path()).args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!stdout(&output).contains(secret) && !stderr(&output).contains(secret));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    // The reading end is closed before anything is written.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pacharc"))
+        .arg("flags")
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert!(status.status.success());
+    assert_eq!(stderr(&status), "");
+}
+
+#[test]
+fn completions_and_man_pages_are_generated() {
+    let folder = folder();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = pacharc(folder.path()).args(["completions", shell]).output().unwrap();
+        assert!(output.status.success() && stdout(&output).contains("recipients-file"), "{shell}");
+    }
+    assert!(pacharc(folder.path()).args(["man", "."]).output().unwrap().status.success());
+    let page = std::fs::read_to_string(folder.path().join("pacharc-backup.1")).unwrap();
+    assert!(page.contains("recipients\\-file") && page.contains("EXIT CODES"));
+    let nowhere = pacharc(folder.path()).args(["man", "nowhere"]).output().unwrap();
+    assert_eq!(nowhere.status.code(), Some(1));
+}
+
+#[test]
+fn the_table_of_flags_is_up_to_date() {
+    let table = stdout(&pacharc(folder().path()).arg("flags").output().unwrap());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(docs("flags.md"), &table).unwrap();
+    }
+    let kept = std::fs::read_to_string(docs("flags.md")).unwrap();
+    assert!(kept == table, "docs/flags.md is out of date: run this test with UPDATE_DOCS=1");
+}
+
+#[test]
+fn the_exit_codes_are_documented() {
+    let page = std::fs::read_to_string(docs("exit-codes.md")).unwrap();
+    for (class, meaning) in pacharc::cli::CODES {
+        let row = format!("| {} | {} | {meaning} |", class.exit_code(), class.name());
+        assert!(page.lines().any(|line| line == row), "docs/exit-codes.md lacks {row}");
+    }
+}
