@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use tokio_postgres::error::SqlState;
 
 use super::DumpError;
+use super::restore::RestoreError;
 use crate::failure::{Class, Explain};
 
 /// A failure of this room.
@@ -131,6 +132,9 @@ pub enum Error {
     /// A snapshot or a dump failed.
     #[error(transparent)]
     Dump(#[from] DumpError),
+    /// A restore failed.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// A program that pacharc needs is not installed.
     #[error("{program} was not found in {searched}")]
     ToolMissing {
@@ -250,6 +254,7 @@ impl Explain for Error {
             | Self::TlsSetup(_) => Class::Usage,
             Self::PasswordMissing { .. } => Class::Credentials,
             Self::Dump(error) => error.class(),
+            Self::Restore(error) => error.class(),
             Self::Connect { source, .. } | Self::Query { source, .. } => class(source),
             Self::Certificate { .. }
             | Self::DatabaseMissing { .. }
@@ -264,6 +269,7 @@ impl Explain for Error {
     fn advice(&self) -> Option<String> {
         let advice = match self {
             Self::Dump(error) => return error.advice(),
+            Self::Restore(error) => return error.advice(),
             Self::PasswordOnCommandLine => {
                 "Put the whole URL into the variable PACHARC_POSTGRES, or the password alone \
                  into PGPASSWORD or ~/.pgpass."

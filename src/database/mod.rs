@@ -23,6 +23,7 @@ mod parameters;
 mod passfile;
 mod pieces;
 mod resolve;
+pub mod restore;
 mod script;
 mod service;
 mod session;

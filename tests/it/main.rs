@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod database_dump;
+mod database_restore;
 mod postgres_connection;
 mod support;

@@ -1,0 +1,479 @@
+//! The database itself: whether it may be restored into, its making, its mark, and what is set on it at the end.
+
+use std::time::{Duration, Instant};
+
+use pacharc_format::manifest::DatabaseProperties;
+use tokio_postgres::error::SqlState;
+
+use super::{RestoreError, Target};
+use crate::database::catalog::quote_identifier;
+use crate::database::{Error, Server, Session};
+
+/// How long a session of the restore itself may need to end before a database is renamed.
+const RENAME_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What was found or made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// An empty database.
+    Empty,
+    /// An earlier run with the same bundle has come to its end.
+    Loaded,
+}
+
+/// What a database's comment says while a restore is not done.
+#[derive(Debug, PartialEq, Eq)]
+struct Mark<'a> {
+    bundle: &'a str,
+    stage: &'a str,
+}
+
+const UNDER_WAY_CREATED: &str = "under way, in a database made for it";
+const UNDER_WAY_FOUND: &str = "under way, in a database that was there";
+const LOADED: &str = "loaded, to be proved";
+
+impl<'a> Mark<'a> {
+    fn parse(comment: &'a str) -> Option<Self> {
+        let (bundle, stage) = comment.strip_prefix("pacharc restore of ")?.split_once(": ")?;
+        Some(Self { bundle, stage })
+    }
+}
+
+impl std::fmt::Display for Mark<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "pacharc restore of {}: {}", self.bundle, self.stage)
+    }
+}
+
+/// Checks everything that can be checked, then creates the database or takes the empty one.
+pub(super) async fn create(target: &Target, properties: &DatabaseProperties) -> Result<State, Error> {
+    let Target { server, database, .. } = target;
+    let session = maintenance(server, database).await?;
+    let mut exists = false;
+    if let Some(found) = find(&session, database).await? {
+        exists = true;
+        let mark = found.comment.as_deref().and_then(Mark::parse);
+        match mark {
+            Some(mark) if mark.bundle != target.mark => {
+                let bundle = mark.bundle.to_owned();
+                return Err(RestoreError::OtherBundle { database: database.clone(), bundle }.into());
+            }
+            Some(Mark { stage: LOADED, .. }) => return Ok(State::Loaded),
+            Some(Mark { stage: UNDER_WAY_CREATED, .. }) => {
+                drop_in(&session, database).await?;
+                exists = false;
+            }
+            _ => {
+                if let Some(object) = first_object(&server.connect(database).await?).await? {
+                    let database = database.clone();
+                    return Err(match mark {
+                        Some(_) => RestoreError::Unfinished { database },
+                        None => RestoreError::NotEmpty { database, found: object },
+                    }
+                    .into());
+                }
+                if found.encoding != properties.encoding {
+                    let (found, wanted) = (found.encoding, properties.encoding.clone());
+                    return Err(RestoreError::Encoding { database: database.clone(), found, wanted }.into());
+                }
+            }
+        }
+    }
+    check_roles(&session, target, properties).await?;
+    check_extensions(&session, properties).await?;
+    let stage = if exists {
+        UNDER_WAY_FOUND
+    } else {
+        make(&session, target, properties).await?;
+        UNDER_WAY_CREATED
+    };
+    set_mark(&session, target, stage).await?;
+    Ok(State::Empty)
+}
+
+struct Found {
+    encoding: String,
+    comment: Option<String>,
+}
+
+async fn find(session: &Session, database: &str) -> Result<Option<Found>, Error> {
+    let failed = || Error::query("cannot read the list of databases");
+    let row = session
+        .query_opt(
+            "SELECT pg_catalog.pg_encoding_to_char(encoding)::text, pg_catalog.shobj_description(oid, 'pg_database')
+             FROM pg_catalog.pg_database WHERE datname = $1",
+            &[&database],
+        )
+        .await
+        .map_err(failed())?;
+    let found = row.map(|row| Ok(Found { encoding: row.try_get(0)?, comment: row.try_get(1)? }));
+    found.transpose().map_err(failed())
+}
+
+/// The first thing in the database that is nobody's but a user's, e.g. `table public.a`.
+async fn first_object(session: &Session) -> Result<Option<String>, Error> {
+    // Members of extensions are not counted: managed servers come with some.
+    const SQL: &str = "
+        WITH spaces AS (
+            SELECT oid, nspname FROM pg_catalog.pg_namespace
+            WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'),
+        members AS (SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e')
+        SELECT kind || ' ' || name FROM (
+            SELECT 'pg_catalog.pg_class'::regclass AS class, c.oid,
+                   CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
+                                  WHEN 'c' THEN 'type' WHEN 'f' THEN 'foreign table' ELSE 'table' END AS kind,
+                   n.nspname || '.' || c.relname AS name
+            FROM pg_catalog.pg_class c JOIN spaces n ON n.oid = c.relnamespace WHERE c.relkind IN ('r','p','v','m','S','c','f')
+            UNION ALL
+            SELECT 'pg_catalog.pg_type'::regclass, t.oid, 'type', n.nspname || '.' || t.typname
+            FROM pg_catalog.pg_type t JOIN spaces n ON n.oid = t.typnamespace WHERE t.typtype IN ('d','e','r')
+            UNION ALL
+            SELECT 'pg_catalog.pg_proc'::regclass, p.oid, 'function', n.nspname || '.' || p.proname
+            FROM pg_catalog.pg_proc p JOIN spaces n ON n.oid = p.pronamespace
+            UNION ALL
+            SELECT 'pg_catalog.pg_namespace'::regclass, n.oid, 'schema', n.nspname FROM spaces n WHERE n.nspname <> 'public'
+            UNION ALL
+            SELECT 'pg_catalog.pg_largeobject'::regclass, l.oid, 'large object', l.oid::text
+            FROM pg_catalog.pg_largeobject_metadata l) objects
+        WHERE NOT EXISTS (SELECT FROM members m WHERE m.classid = objects.class AND m.objid = objects.oid)
+        ORDER BY kind <> 'table', name LIMIT 1";
+    let row = session.query_opt(SQL, &[]).await;
+    let row = row.and_then(|row| row.map(|row| row.try_get(0)).transpose());
+    row.map_err(Error::query("cannot find out whether the database is empty"))
+}
+
+/// Whether the roles that are needed exist, and may do what is needed.
+async fn check_roles(session: &Session, target: &Target, properties: &DatabaseProperties) -> Result<(), Error> {
+    let failed = || Error::query("cannot read the server's roles");
+    let mut needed = properties.policy_roles.clone();
+    needed.extend(target.acting_for().map(str::to_owned));
+    let rows = session
+        .query(
+            "SELECT DISTINCT needed FROM unnest($1::text[]) u (needed)
+             WHERE needed <> 'public' AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = needed) ORDER BY 1",
+            &[&needed],
+        )
+        .await
+        .map_err(failed())?;
+    let roles: Vec<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
+    if !roles.is_empty() {
+        return Err(RestoreError::RolesMissing { roles }.into());
+    }
+    if let Some(owner) = target.acting_for() {
+        // From 16 on, membership alone does not allow SET ROLE.
+        let privilege = if session.version_num() >= 160_000 { "SET" } else { "MEMBER" };
+        let row =
+            session.query_one("SELECT pg_catalog.pg_has_role($1::text::name, $2::text)", &[&owner, &privilege]).await;
+        if !row.and_then(|row| row.try_get::<_, bool>(0)).map_err(failed())? {
+            let (role, owner) = (target.server.user().to_owned(), owner.to_owned());
+            return Err(RestoreError::MayNotActFor { role, owner }.into());
+        }
+    }
+    Ok(())
+}
+
+async fn check_extensions(session: &Session, properties: &DatabaseProperties) -> Result<(), Error> {
+    let needed: Vec<&str> = properties.extensions.iter().map(|extension| extension.name.as_str()).collect();
+    let rows = session
+        .query(
+            "SELECT needed FROM unnest($1::text[]) u (needed)
+             WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = needed)",
+            &[&needed],
+        )
+        .await;
+    let rows = rows.map_err(Error::query("cannot read the server's extensions"))?;
+    let extensions: Vec<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
+    if extensions.is_empty() { Ok(()) } else { Err(RestoreError::ExtensionsMissing { extensions }.into()) }
+}
+
+async fn make(session: &Session, target: &Target, properties: &DatabaseProperties) -> Result<(), Error> {
+    let statement =
+        create_statement(target, properties, session.version_num()).ok_or_else(|| RestoreError::LocaleProvider {
+            version: session.version().to_owned(),
+            provider: properties.locale_provider.clone(),
+        })?;
+    session.batch_execute(&statement).await.map_err(|error| match error.code() {
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            RestoreError::MayNotCreate { role: target.server.user().to_owned(), database: target.database.clone() }
+                .into()
+        }
+        _ => Error::query(format!("cannot create database \"{}\"", target.database))(error),
+    })?;
+    if session.version_num() < 150_000 && target.owner.is_some() {
+        // From 15 on the schema public belongs to the database's owner. Before, it is the superuser's, and only a
+        // superuser can change that; who is none can still create in it.
+        let inside = target.server.connect(&target.database).await?;
+        let sql = format!("ALTER SCHEMA public OWNER TO {}", quote_identifier(target.owner()));
+        match inside.batch_execute(&sql).await {
+            Err(error) if error.code() != Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                return Err(super::sessions::failed(&sql)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// `None` where a server of this version has no such locale provider.
+fn create_statement(target: &Target, properties: &DatabaseProperties, version: u32) -> Option<String> {
+    let mut statement = format!(
+        "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+        quote_identifier(&target.database),
+        quote_identifier(target.owner()),
+        literal(&properties.encoding),
+        literal(&properties.collate),
+        literal(&properties.ctype)
+    );
+    let (since, locale) = match properties.locale_provider.as_str() {
+        "icu" => (150_000, "ICU_LOCALE"),
+        "builtin" => (170_000, "BUILTIN_LOCALE"),
+        _ => (150_000, ""),
+    };
+    if version >= since {
+        statement += &format!(" LOCALE_PROVIDER {}", properties.locale_provider);
+    } else if !locale.is_empty() {
+        return None;
+    }
+    if let Some(name) = properties.locale.as_deref().filter(|_| !locale.is_empty()) {
+        statement += &format!(" {locale} {}", literal(name));
+    }
+    if let Some(rules) = properties.icu_rules.as_deref().filter(|_| locale == "ICU_LOCALE") {
+        if version < 160_000 {
+            return None;
+        }
+        statement += &format!(" ICU_RULES {}", literal(rules));
+    }
+    Some(statement)
+}
+
+/// Sets what the source had set on its database. Returns what could not be set, in words.
+pub(super) async fn apply_settings(target: &Target, properties: &DatabaseProperties) -> Result<Vec<String>, Error> {
+    let session = target.server.bare().connect(&target.database).await?;
+    let database = quote_identifier(&target.database);
+    let mut statements = Vec::new();
+    let has_zone = |role: Option<&String>, name: &str| role.is_none() && name.eq_ignore_ascii_case("TimeZone");
+    if !properties.timezone.is_empty() && !properties.settings.iter().any(|s| has_zone(s.role.as_ref(), &s.name)) {
+        let row = session.query_one("SELECT current_setting('TimeZone')", &[]).await;
+        let own: String = row.and_then(|row| row.try_get(0)).map_err(Error::query("cannot read the time zone"))?;
+        if own != properties.timezone {
+            statements.push(format!("ALTER DATABASE {database} SET \"TimeZone\" = {}", literal(&properties.timezone)));
+        }
+    }
+    for setting in &properties.settings {
+        let whom = match &setting.role {
+            None => format!("DATABASE {database}"),
+            Some(role) => format!("ROLE {} IN DATABASE {database}", quote_identifier(role)),
+        };
+        let name = setting.name.split('.').map(quote_identifier).collect::<Vec<_>>().join(".");
+        statements.push(format!("ALTER {whom} SET {name} = {}", setting_value(&setting.name, &setting.value)));
+    }
+    let mut warnings = Vec::new();
+    for statement in statements {
+        match session.batch_execute(&statement).await {
+            Ok(()) => {}
+            // Another version's setting, a role that is not here, a setting for superusers: named, and left out.
+            Err(error) if error.as_db_error().is_some() => {
+                warnings.push(format!("left out: {statement}: {}", crate::database::error::reason(&error)));
+            }
+            Err(error) => return Err(super::sessions::failed(&statement)(error)),
+        }
+    }
+    Ok(warnings)
+}
+
+/// A value for `SET`. Some settings are lists of names, each of which is quoted by itself (`GUC_LIST_QUOTE`).
+fn setting_value(name: &str, value: &str) -> String {
+    const LISTS: &[&str] = &[
+        "local_preload_libraries",
+        "search_path",
+        "session_preload_libraries",
+        "shared_preload_libraries",
+        "temp_tablespaces",
+        "unix_socket_directories",
+    ];
+    if !LISTS.iter().any(|list| name.eq_ignore_ascii_case(list)) {
+        return literal(value);
+    }
+    let mut names = Vec::new();
+    let mut rest = value.trim();
+    while !rest.is_empty() {
+        let mut name = String::new();
+        let mut quoted = false;
+        let mut end = rest.len();
+        for (at, character) in rest.char_indices() {
+            match character {
+                // A doubled quote opens again at once: it stands for one.
+                '"' => {
+                    quoted = !quoted;
+                    if quoted && at > 0 && rest[..at].ends_with('"') {
+                        name.push('"');
+                    }
+                }
+                ',' if !quoted => {
+                    end = at;
+                    break;
+                }
+                character if character.is_whitespace() && !quoted => {}
+                character => name.push(character),
+            }
+        }
+        names.push(literal(&name));
+        rest = rest.get(end + 1..).unwrap_or_default().trim_start();
+    }
+    if names.is_empty() { "''".to_owned() } else { names.join(", ") }
+}
+
+/// Checks that the owner may use the database and everything in it.
+pub(super) async fn check_owner(target: &Target) -> Result<(), Error> {
+    // Extensions' members are left out: they are whoever's who created the extension, with grants of their own.
+    const SQL: &str = "
+        WITH spaces AS (
+            SELECT oid, nspname FROM pg_catalog.pg_namespace
+            WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'),
+        members AS (SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e')
+        SELECT object FROM (
+            SELECT 'the database' AS object WHERE NOT pg_catalog.has_database_privilege($1::text::name, current_database(), 'CONNECT')
+            UNION ALL
+            SELECT 'schema ' || nspname FROM spaces n
+            WHERE NOT pg_catalog.has_schema_privilege($1::text::name, n.oid, 'USAGE')
+              AND NOT EXISTS (SELECT FROM members WHERE classid = 'pg_catalog.pg_namespace'::regclass AND objid = n.oid)
+            UNION ALL
+            SELECT CASE c.relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END || n.nspname || '.' || c.relname
+            FROM pg_catalog.pg_class c JOIN spaces n ON n.oid = c.relnamespace
+            WHERE CASE
+                    WHEN c.relkind = 'S' THEN NOT pg_catalog.has_sequence_privilege($1::text::name, c.oid, 'USAGE')
+                    WHEN c.relkind IN ('r','p','v','m','f') THEN
+                        NOT (pg_catalog.has_table_privilege($1::text::name, c.oid, 'SELECT')
+                             AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'INSERT')
+                             AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'UPDATE')
+                             AND pg_catalog.has_table_privilege($1::text::name, c.oid, 'DELETE'))
+                    ELSE false END
+              AND NOT EXISTS (SELECT FROM members WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid)) lacking
+        LIMIT 1";
+    let session = target.server.connect(&target.database).await?;
+    let row = session.query_opt(SQL, &[&target.owner()]).await;
+    let object: Option<String> = row
+        .and_then(|row| row.map(|row| row.try_get(0)).transpose())
+        .map_err(Error::query("cannot check the owner's privileges"))?;
+    match object {
+        None => Ok(()),
+        Some(object) => {
+            let (owner, database) = (target.owner().to_owned(), target.database.clone());
+            Err(RestoreError::OwnerLacks { owner, object, database }.into())
+        }
+    }
+}
+
+pub(super) async fn mark_loaded(target: &Target) -> Result<(), Error> {
+    let session = maintenance(&target.server, &target.database).await?;
+    set_mark(&session, target, LOADED).await
+}
+
+async fn set_mark(session: &Session, target: &Target, stage: &str) -> Result<(), Error> {
+    let mark = Mark { bundle: &target.mark, stage }.to_string();
+    comment(session, &target.database, Some(&mark)).await
+}
+
+async fn comment(session: &Session, database: &str, comment: Option<&str>) -> Result<(), Error> {
+    let comment = comment.map_or("NULL".to_owned(), literal);
+    let sql = format!("COMMENT ON DATABASE {} IS {comment}", quote_identifier(database));
+    session.batch_execute(&sql).await.map_err(Error::query(format!("cannot mark database \"{database}\"")))
+}
+
+/// Takes the mark of a restore that is done and proved from `database`, and gives it the source's comment.
+///
+/// # Errors
+/// What the server says.
+pub async fn release(server: &Server, database: &str, properties: &DatabaseProperties) -> Result<(), Error> {
+    comment(&maintenance(server, database).await?, database, properties.comment.as_deref()).await
+}
+
+/// Gives a database another name. Sessions on it that are about to end are waited for.
+///
+/// # Errors
+/// What the server says, e.g. that somebody uses the database.
+pub async fn rename(server: &Server, from: &str, to: &str) -> Result<(), Error> {
+    let sql = format!("ALTER DATABASE {} RENAME TO {}", quote_identifier(from), quote_identifier(to));
+    let session = maintenance(server, from).await?;
+    let began = Instant::now();
+    loop {
+        match session.batch_execute(&sql).await {
+            // The server itself waits for 5 seconds; a backend with much to clean up takes longer to go.
+            Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) && began.elapsed() < RENAME_PATIENCE => {}
+            outcome => {
+                return outcome.map_err(Error::query(format!("cannot rename database \"{from}\" to \"{to}\"")));
+            }
+        }
+    }
+}
+
+/// Drops a database with the sessions on it: one that a restore made and that proved wrong.
+///
+/// # Errors
+/// What the server says.
+pub async fn drop_database(server: &Server, database: &str) -> Result<(), Error> {
+    drop_in(&maintenance(server, database).await?, database).await
+}
+
+async fn drop_in(session: &Session, database: &str) -> Result<(), Error> {
+    let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_identifier(database));
+    session.batch_execute(&sql).await.map_err(Error::query(format!("cannot drop database \"{database}\"")))
+}
+
+/// What tells one server's data from another's: two servers with the same are one, or copies. `None` where the role may
+/// not ask.
+///
+/// # Errors
+/// What the server says, but for a lack of privilege.
+pub async fn system_identifier(session: &Session) -> Result<Option<String>, Error> {
+    let sql = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
+    match session.query_one(sql, &[]).await.and_then(|row| row.try_get(0)) {
+        Ok(identifier) => Ok(Some(identifier)),
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(None),
+        Err(error) => Err(Error::query("cannot read the server's identity")(error)),
+    }
+}
+
+/// A session on any database but `database`, which may be dropped or renamed from there.
+async fn maintenance(server: &Server, database: &str) -> Result<Session, Error> {
+    let mut failure = None;
+    for name in ["postgres", "template1"].into_iter().chain(server.default_database()).filter(|name| *name != database)
+    {
+        match server.connect(name).await {
+            Ok(session) => return Ok(session),
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    // At least one of two names is another one.
+    Err(failure
+        .unwrap_or_else(|| Error::DatabaseMissing { address: server.address(), database: "postgres".to_owned() }))
+}
+
+/// A string literal that means the same whatever `standard_conforming_strings` says.
+fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_quoted_name_by_name() {
+        assert_eq!(setting_value("search_path", r#""$user", public, "a, ""b""#), r#"'$user', 'public', 'a, "b'"#);
+        assert_eq!(setting_value("search_path", r#""""#), "''");
+        assert_eq!(setting_value("search_path", ""), "''");
+        assert_eq!(setting_value("work_mem", "a, b"), "'a, b'");
+        assert_eq!(setting_value("work_mem", r"a\'b"), r" E'a\\''b'");
+    }
+
+    #[test]
+    fn marks() {
+        let mark = Mark { bundle: "x-1", stage: LOADED };
+        assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+        assert_eq!(Mark::parse("default administrative connection database"), None);
+    }
+}

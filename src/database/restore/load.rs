@@ -1,0 +1,266 @@
+//! Rows into tables: one COPY, and so one transaction, for each table.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use futures::SinkExt as _;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::sessions::{Sessions, failed};
+use super::statements::Script;
+use super::{RestoreError, unexpected};
+use crate::database::{Error, Session};
+
+/// More tables than this do not mingle in any bundle: a backup has as many children that read data.
+const MOST_AT_ONCE: usize = 256;
+
+/// The line that ends the rows; no row looks like it, since a backslash in data is doubled.
+const END_OF_ROWS: &[u8] = b"\\.\n";
+
+/// Loads the tables whose pieces come in.
+#[derive(Debug, Default)]
+pub(super) struct Loader {
+    under_way: BTreeMap<u32, Load>,
+    /// Rows of the tables that are loaded.
+    loaded: HashMap<u32, u64>,
+}
+
+#[derive(Debug)]
+struct Load {
+    pieces: mpsc::Sender<Bytes>,
+    task: JoinHandle<Result<(Session, u64), Error>>,
+}
+
+/// A load that is given up must not go on: the server rolls it back when its connection ends.
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Loader {
+    /// Hands a piece to its table's COPY, waiting until that has room for it.
+    pub(super) async fn piece(&mut self, sessions: &mut Sessions, number: u32, body: Bytes) -> Result<(), Error> {
+        self.reap(sessions, false).await?;
+        if self.loaded.contains_key(&number) {
+            return Err(RestoreError::Rows { number, problem: "they go on behind their end" }.into());
+        }
+        if !self.under_way.contains_key(&number) {
+            if self.under_way.len() == MOST_AT_ONCE {
+                return Err(unexpected(&format!("data/{number:05}")));
+            }
+            let session = sessions.take().await?;
+            // One piece waits while another is being sent.
+            let (pieces, receiver) = mpsc::channel(1);
+            let task = tokio::spawn(load(session, sessions.set_role(), number, receiver));
+            self.under_way.insert(number, Load { pieces, task });
+        }
+        let Some(load) = self.under_way.get(&number) else { return Ok(()) };
+        if load.pieces.send(body).await.is_err() {
+            self.end(sessions, number).await?;
+            return Err(RestoreError::Rows { number, problem: "they go on behind their end" }.into());
+        }
+        Ok(())
+    }
+
+    /// Waits until all rows are in.
+    pub(super) async fn finish(&mut self, sessions: &mut Sessions) -> Result<(), Error> {
+        self.reap(sessions, true).await
+    }
+
+    /// How many rows of a table were loaded; `None` where it did not come.
+    pub(super) fn rows(&self, number: u32) -> Option<u64> {
+        self.loaded.get(&number).copied()
+    }
+
+    /// Collects the loads that are done, or waits for all of them.
+    async fn reap(&mut self, sessions: &mut Sessions, wait: bool) -> Result<(), Error> {
+        let done = |load: &Load| wait || load.task.is_finished();
+        let numbers: Vec<_> = self.under_way.iter().filter(|(_, load)| done(load)).map(|(number, _)| *number).collect();
+        for number in numbers {
+            self.end(sessions, number).await?;
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self, sessions: &mut Sessions, number: u32) -> Result<(), Error> {
+        let Some(mut load) = self.under_way.remove(&number) else { return Ok(()) };
+        // Without a sender, a table whose end has not come will learn that it never does.
+        let (closed, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut load.pieces, closed));
+        match (&mut load.task).await {
+            Ok(outcome) => {
+                let (session, rows) = outcome?;
+                self.loaded.insert(number, rows);
+                sessions.put(session);
+                Ok(())
+            }
+            Err(_) => Err(RestoreError::Rows { number, problem: "their loading was broken off" }.into()),
+        }
+    }
+}
+
+/// Loads one table from its pieces: settings, a COPY, rows, and the line that ends them.
+async fn load(
+    session: Session,
+    set_role: String,
+    number: u32,
+    mut pieces: mpsc::Receiver<Bytes>,
+) -> Result<(Session, u64), Error> {
+    let damaged = |problem| Error::from(RestoreError::Rows { number, problem });
+    let mut head = Script::new("data");
+    let copy = loop {
+        let piece = pieces.recv().await.ok_or_else(|| damaged("they do not begin with a COPY"))?;
+        head.push(&piece)?;
+        let mut copy = None;
+        while let Some(statement) = head.next()? {
+            if statement.starts_with("COPY ") {
+                copy = Some(statement);
+                break;
+            } else if !statement.starts_with("SET ") {
+                return Err(damaged("they do not begin with a COPY"));
+            }
+            session.batch_execute(&statement).await.map_err(failed(&statement))?;
+        }
+        if let Some(copy) = copy {
+            break copy;
+        }
+    };
+    let mut rest = head.into_rest();
+    if rest.is_empty() {
+        rest = pieces.recv().await.ok_or_else(|| damaged("they do not end"))?.to_vec();
+    }
+    if rest.first() != Some(&b'\n') {
+        return Err(damaged("a line end is missing behind the COPY"));
+    }
+
+    let extension = belongs_to_extension(&session, &copy).await?;
+    if extension && !set_role.is_empty() {
+        session.batch_execute("RESET ROLE").await.map_err(failed("RESET ROLE"))?;
+    }
+    let sink = session.copy_in::<_, Bytes>(copy.as_str()).await.map_err(failed(&copy))?;
+    let mut sink = std::pin::pin!(sink);
+    let mut rows = Rows::default();
+    let mut next = Some(Bytes::from(rest).slice(1..));
+    while !rows.complete() {
+        let piece = match next.take() {
+            Some(piece) => piece,
+            None => pieces.recv().await.ok_or_else(|| damaged("they do not end"))?,
+        };
+        for part in rows.push(&piece) {
+            sink.feed(part).await.map_err(failed(&copy))?;
+        }
+    }
+    // From here on a piece finds no taker; one that was under way already is found here.
+    pieces.close();
+    if pieces.try_recv().is_ok() {
+        return Err(damaged("they go on behind their end"));
+    }
+    sink.feed(rows.last()).await.map_err(failed(&copy))?;
+    let count = sink.finish().await.map_err(failed(&copy))?;
+    if extension && !set_role.is_empty() {
+        session.batch_execute(&set_role).await.map_err(failed(&set_role))?;
+    }
+    Ok((session, count))
+}
+
+/// Whether the table is an extension's own, which belongs to whoever created the extension.
+async fn belongs_to_extension(session: &Session, copy: &str) -> Result<bool, Error> {
+    let row = session
+        .query_one(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_depend
+             WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = to_regclass($1) AND deptype = 'e')",
+            &[&table(copy)],
+        )
+        .await;
+    row.and_then(|row| row.try_get(0)).map_err(Error::query("cannot find out whose table it is"))
+}
+
+/// The table's name, quoted and qualified, in `COPY "schema"."name" (…) FROM stdin;`.
+fn table(copy: &str) -> &str {
+    let name = copy.strip_prefix("COPY ").unwrap_or(copy);
+    let mut quoted = false;
+    let end = name.find(|character| {
+        quoted ^= character == '"';
+        character == ' ' && !quoted
+    });
+    &name[..end.unwrap_or(name.len())]
+}
+
+/// Rows on their way, of which the last four bytes are held back: they may be the line that ends them.
+#[derive(Debug, Default)]
+struct Rows {
+    tail: Vec<u8>,
+    sent: bool,
+}
+
+impl Rows {
+    const HELD: usize = END_OF_ROWS.len() + 1;
+
+    /// Adds a piece, and gives what can be sent.
+    fn push(&mut self, piece: &Bytes) -> impl Iterator<Item = Bytes> + use<> {
+        let keep_tail = Self::HELD.saturating_sub(piece.len()).min(self.tail.len());
+        let first = Bytes::from(self.tail.drain(..self.tail.len() - keep_tail).collect::<Vec<_>>());
+        let cut = piece.len().saturating_sub(Self::HELD);
+        self.tail.extend_from_slice(&piece[cut..]);
+        let parts = [first, piece.slice(..cut)].map(|part| (!part.is_empty()).then_some(part));
+        self.sent |= parts.iter().any(Option::is_some);
+        parts.into_iter().flatten()
+    }
+
+    /// Whether the line that ends the rows has come.
+    fn complete(&self) -> bool {
+        match self.tail.strip_suffix(END_OF_ROWS) {
+            Some([]) => !self.sent,
+            Some(before) => before.ends_with(b"\n"),
+            None => false,
+        }
+    }
+
+    /// What is to be sent of the bytes that were held back.
+    fn last(self) -> Bytes {
+        let length = self.tail.len() - END_OF_ROWS.len();
+        Bytes::from(self.tail).slice(..length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(text: &str, step: usize) -> Option<String> {
+        let mut rows = Rows::default();
+        let mut sent = Vec::new();
+        for piece in text.as_bytes().chunks(step) {
+            assert!(!rows.complete(), "{text} complete too early");
+            for part in rows.push(&Bytes::copy_from_slice(piece)) {
+                sent.extend_from_slice(&part);
+            }
+        }
+        rows.complete().then(|| {
+            sent.extend_from_slice(&rows.last());
+            String::from_utf8(sent).unwrap()
+        })
+    }
+
+    #[test]
+    fn the_end_is_seen_wherever_pieces_are_cut() {
+        for rows in ["", "\n", "a\n", "1\t2\n3\t4\n", "\\\\.\n", "x\\.\n", "\\.x\n", "\n\n\n"] {
+            for step in 1..12 {
+                assert_eq!(sent(&format!("{rows}\\.\n"), step).as_deref(), Some(rows), "{rows:?} by {step}");
+            }
+        }
+        for torn in ["", "a\n", "a\n\\.", "a\\.\n", "a", "\\"] {
+            for step in 1..12 {
+                assert_eq!(sent(torn, step), None, "{torn:?} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_name_of_the_table() {
+        assert_eq!(table("COPY \"a b\".\"c \"\" (d\" (\"e\") FROM stdin;"), "\"a b\".\"c \"\" (d\"");
+        assert_eq!(table("COPY \"a\".\"b\"  FROM stdin;"), "\"a\".\"b\"");
+    }
+}

@@ -1,0 +1,318 @@
+//! The proof of a restore: what the database now holds is read out again, and compared with the manifest.
+//!
+//! Rows are read by psql children and not by sessions of our own: a row of 1 GB arrives as one message, which a client
+//! must hold as a whole, while psql's output can be read in parts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use pacharc_format::manifest::{self, LargeObjects, Table};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+
+use super::Target;
+use crate::database::catalog::{quote_identifier, quote_qualified};
+use crate::database::child::{Child, Label};
+use crate::database::{Error, Fingerprint, Session, Tool};
+
+/// Bytes that are read of a large object at once.
+const LARGE_OBJECT_PART: i32 = 1 << 20;
+/// Bytes that are read of psql's output at once.
+const INPUT_BUFFER: usize = 256 << 10;
+
+/// What the comparison said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// Tables that were compared.
+    pub tables: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Whatever differs; empty where all is equal.
+    pub differences: Vec<Difference>,
+}
+
+impl Proof {
+    /// Whether the database holds what the manifest says.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.differences.is_empty()
+    }
+}
+
+/// Something that is not what the manifest says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// What it is, e.g. `table "public"."a"`.
+    pub object: String,
+    /// What the manifest says.
+    pub expected: String,
+    /// What the database holds.
+    pub found: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} expected, {} found", self.object, self.expected, self.found)
+    }
+}
+
+/// Reads the target database and compares it with `manifest`: rows and fingerprint of each table, sequences, large
+/// objects. It reads as the owner, in `jobs` children at a time.
+///
+/// # Errors
+/// What the server or psql says. That something differs is no error, but in the [`Proof`].
+pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) -> Result<Proof, Error> {
+    let session = target.server.connect(&target.database).await?;
+    if let Some(owner) = target.acting_for() {
+        let sql = format!("SET ROLE {}", quote_identifier(owner));
+        session.batch_execute(&sql).await.map_err(super::sessions::failed(&sql))?;
+    }
+    let mut proof = Proof::default();
+    let reader = Reader { target, psql, manifest };
+    let checks = checks(&manifest.tables);
+    let mut found = stream::iter(checks.into_iter().map(|check| async {
+        let fingerprint = reader.fingerprint(&check).await?;
+        Ok::<_, Error>((check, fingerprint))
+    }))
+    .buffer_unordered(target.jobs.max(1));
+    while let Some((check, fingerprint)) = found.try_next().await? {
+        proof.tables += check.tables;
+        proof.rows += fingerprint.rows();
+        proof.compare(format!("table {}", check.name), check.expected, fingerprint);
+    }
+    drop(found);
+    proof.sequences(&session, manifest).await?;
+    let objects = large_objects(&session).await?;
+    let describe = |l: &LargeObjects| format!("{} of {} bytes, {}", l.count, l.bytes, l.fingerprint);
+    let expected = match &manifest.large_objects {
+        none if none.count == 0 => {
+            describe(&LargeObjects { fingerprint: Fingerprint::default().to_hex(), ..none.clone() })
+        }
+        some => describe(some),
+    };
+    proof.compare("large objects".to_owned(), expected, describe(&objects));
+    proof.differences.sort_by(|a, b| a.object.cmp(&b.object));
+    Ok(proof)
+}
+
+impl Proof {
+    fn compare<T: PartialEq + ToString>(&mut self, object: String, expected: T, found: T) {
+        if expected != found {
+            self.differences.push(Difference { object, expected: expected.to_string(), found: found.to_string() });
+        }
+    }
+
+    async fn sequences(&mut self, session: &Session, manifest: &manifest::Database) -> Result<(), Error> {
+        for sequence in &manifest.sequences {
+            let name = quote_qualified(&sequence.schema, &sequence.name);
+            let failed = || Error::query(format!("cannot read sequence {name}"));
+            let row =
+                session.query_one(&format!("SELECT last_value, is_called FROM {name}"), &[]).await.map_err(failed())?;
+            let found: (i64, bool) = (row.try_get(0).map_err(failed())?, row.try_get(1).map_err(failed())?);
+            let describe =
+                |(value, called): (i64, bool)| format!("{value} ({})", if called { "used" } else { "not used" });
+            let expected = (sequence.last_value, sequence.is_called);
+            self.compare(format!("sequence {name}"), describe(expected), describe(found));
+        }
+        Ok(())
+    }
+}
+
+/// One reading: a table, or all partitions of one where rows may have moved from one to another.
+struct Check {
+    name: String,
+    /// What is read: a table, or a query in parentheses.
+    source: String,
+    expected: Fingerprint,
+    tables: u64,
+    extension: bool,
+}
+
+fn checks(tables: &[Table]) -> Vec<Check> {
+    let mut layouts: BTreeMap<_, BTreeSet<&[String]>> = BTreeMap::new();
+    for table in tables {
+        if let Some(root) = &table.root {
+            layouts.entry(root).or_default().insert(&table.columns);
+        }
+    }
+    let mut checks = Vec::new();
+    let mut roots: BTreeMap<_, Check> = BTreeMap::new();
+    for table in tables {
+        let columns = table.columns.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ");
+        // Without a fingerprint that can be read nothing can be equal to it.
+        let expected = Fingerprint::from_hex(&table.fingerprint, table.rows).unwrap_or_default();
+        // Where partitions list their columns in different orders, a row's text tells where it was: it must be there.
+        if let Some(root) = table.root.as_ref().filter(|root| layouts[root].len() == 1) {
+            let name = quote_qualified(&root.0, &root.1);
+            roots
+                .entry(root)
+                .or_insert_with(|| Check {
+                    source: format!("(SELECT {columns} FROM {name})"),
+                    name,
+                    expected: Fingerprint::default(),
+                    tables: 0,
+                    extension: false,
+                })
+                .add(&expected);
+            continue;
+        }
+        let name = quote_qualified(&table.schema, &table.name);
+        let source = match &table.extension_filter {
+            Some(filter) if !filter.is_empty() => format!("(SELECT {columns} FROM ONLY {name} {filter})"),
+            _ if columns.is_empty() => name.clone(),
+            _ => format!("{name} ({columns})"),
+        };
+        checks.push(Check { name, source, expected, tables: 1, extension: table.extension_filter.is_some() });
+    }
+    checks.extend(roots.into_values());
+    checks
+}
+
+impl Check {
+    fn add(&mut self, expected: &Fingerprint) {
+        self.expected.merge(expected);
+        self.tables += 1;
+    }
+}
+
+struct Reader<'a> {
+    target: &'a Target,
+    psql: &'a Tool,
+    manifest: &'a manifest::Database,
+}
+
+impl Reader<'_> {
+    /// Reads the rows through a psql, under the settings that the dump was made with.
+    async fn fingerprint(&self, check: &Check) -> Result<Fingerprint, Error> {
+        let mut arguments: Vec<OsString> = ["-X", "-q", "-v", "ON_ERROR_STOP=1"].iter().map(Into::into).collect();
+        let mut run = |sql: String| arguments.extend(["-c".into(), sql.into()]);
+        for (name, value) in &self.manifest.session {
+            run(format!("SET {} = '{}'", quote_identifier(name), value.replace('\'', "''")));
+        }
+        // An extension's tables belong to whoever created it.
+        if let Some(owner) = self.target.acting_for().filter(|_| !check.extension) {
+            run(format!("SET ROLE {}", quote_identifier(owner)));
+        }
+        run(format!("COPY {} TO STDOUT", check.source));
+        let database = &self.target.database;
+        let label = Label { program: "psql".into(), database: database.clone(), part: format!("table {}", check.name) };
+        let environment = self.target.server.child_environment(database);
+        let (mut child, output) = Child::start(label.clone(), &self.psql.path, &arguments, &environment)?;
+        let fingerprint = fingerprint(output).await.map_err(|error| label.script(error.into()))?;
+        child.finish().await?;
+        Ok(fingerprint)
+    }
+}
+
+/// The fingerprint of lines, of which none need fit into memory.
+async fn fingerprint(input: impl AsyncRead + Unpin) -> Result<Fingerprint, std::io::Error> {
+    let mut input = BufReader::with_capacity(INPUT_BUFFER, input);
+    let mut fingerprint = Fingerprint::default();
+    let mut long_row: Option<blake3::Hasher> = None;
+    loop {
+        let available = input.fill_buf().await?;
+        if available.is_empty() {
+            // A last line without its end: psql was cut off, and what is read must not look complete.
+            return if long_row.is_none() { Ok(fingerprint) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) };
+        }
+        let length = match (memchr::memchr(b'\n', available), &mut long_row) {
+            (Some(end), None) => {
+                fingerprint.line(&available[..end]);
+                end + 1
+            }
+            (Some(end), Some(hasher)) => {
+                fingerprint.hash(&hasher.update(&available[..end]).finalize());
+                long_row = None;
+                end + 1
+            }
+            (None, hasher) => {
+                hasher.get_or_insert_default().update(available);
+                available.len()
+            }
+        };
+        input.consume(length);
+    }
+}
+
+async fn large_objects(session: &Session) -> Result<LargeObjects, Error> {
+    let failed = || Error::query("cannot read the large objects");
+    let mut fingerprint = Fingerprint::default();
+    let mut bytes = 0;
+    let mut last = 0_u32;
+    loop {
+        let sql = "SELECT oid FROM pg_catalog.pg_largeobject_metadata WHERE oid > $1 ORDER BY oid LIMIT 1000";
+        let rows = session.query(sql, &[&last]).await.map_err(failed())?;
+        if rows.is_empty() {
+            let count = fingerprint.rows();
+            return Ok(LargeObjects { count, bytes, fingerprint: fingerprint.to_hex() });
+        }
+        for row in rows {
+            last = row.try_get(0).map_err(failed())?;
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&last.to_be_bytes());
+            let mut offset = 0_i64;
+            loop {
+                let sql = "SELECT pg_catalog.lo_get($1, $2, $3)";
+                let row = session.query_one(sql, &[&last, &offset, &LARGE_OBJECT_PART]).await.map_err(failed())?;
+                let part: &[u8] = row.try_get(0).map_err(failed())?;
+                hasher.update(part);
+                bytes += part.len() as u64;
+                offset += i64::from(LARGE_OBJECT_PART);
+                if part.len() < LARGE_OBJECT_PART as usize {
+                    break;
+                }
+            }
+            fingerprint.hash(&hasher.finalize());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(name: &str, columns: &[&str], root: Option<&str>) -> Table {
+        Table {
+            schema: "s".into(),
+            name: name.into(),
+            columns: columns.iter().map(|c| (*c).to_owned()).collect(),
+            root: root.map(|root| ("s".to_owned(), root.to_owned())),
+            rows: 1,
+            fingerprint: blake3::hash(name.as_bytes()).to_hex().to_string(),
+            ..Table::default()
+        }
+    }
+
+    #[test]
+    fn partitions_are_compared_together_where_their_rows_look_alike() {
+        let tables = [
+            table("a", &["x"], None),
+            table("p1", &["x", "y"], Some("p")),
+            table("p2", &["x", "y"], Some("p")),
+            table("q1", &["x", "y"], Some("q")),
+            table("q2", &["y", "x"], Some("q")),
+            table("none", &[], None),
+        ];
+        let checks = checks(&tables);
+        let sources: Vec<_> = checks.iter().map(|check| check.source.as_str()).collect();
+        let expected = [
+            "\"s\".\"a\" (\"x\")",
+            "\"s\".\"q1\" (\"x\", \"y\")",
+            "\"s\".\"q2\" (\"y\", \"x\")",
+            "\"s\".\"none\"",
+            "(SELECT \"x\", \"y\" FROM \"s\".\"p\")",
+        ];
+        assert_eq!(sources, expected);
+        assert_eq!((checks[4].tables, checks[4].expected.rows()), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn lines_of_any_length_count_once() {
+        let text = format!("a\n\n{}\nb\n", "x".repeat(3 * INPUT_BUFFER));
+        let found = fingerprint(text.as_bytes()).await.unwrap();
+        let mut expected = Fingerprint::default();
+        text.lines().for_each(|line| expected.line(line.as_bytes()));
+        assert_eq!(found, expected);
+        assert!(fingerprint(&b"a\nb"[..]).await.is_err());
+    }
+}
