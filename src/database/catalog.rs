@@ -159,14 +159,13 @@ fn table(row: &Row, moving: &HashSet<u32>) -> Result<Table, Error> {
 /// # Errors
 /// The server's.
 pub async fn sequences(client: &Client) -> Result<Vec<Sequence>, Error> {
-    // The last value of an unlogged sequence cannot be read on a standby.
+    // A standby has no unlogged ones (which there are from PostgreSQL 15 on).
     const SQL: &str = concat!(
-        "SELECT n.nspname, c.relname, CASE WHEN c.relpersistence = 'p' THEN pg_sequence_last_value(c.oid) END,
-                s.seqincrement, s.seqcycle
+        "SELECT n.nspname, c.relname, pg_sequence_last_value(c.oid), s.seqincrement, s.seqcycle
          FROM pg_class c
          JOIN pg_namespace n ON n.oid = c.relnamespace
          JOIN pg_sequence s ON s.seqrelid = c.oid
-         WHERE c.relpersistence <> 't' AND NOT EXISTS (
+         WHERE c.relpersistence <> 't' AND NOT (c.relpersistence = 'u' AND pg_is_in_recovery()) AND NOT EXISTS (
              SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
            AND ",
         user_namespace!(),
@@ -344,10 +343,11 @@ pub async fn left_out(client: &Client, standby: bool) -> Result<Vec<String>, Err
          WHERE t.spcname <> 'pg_global' AND ",
         user_namespace!(),
         "UNION ALL
-         SELECT CASE c.relkind WHEN 'f' THEN 'rows of foreign table ' ELSE 'rows of unlogged table ' END
+         SELECT CASE c.relkind WHEN 'f' THEN 'rows of foreign table ' WHEN 'S' THEN 'state of unlogged sequence '
+                               ELSE 'rows of unlogged table ' END
                 || quote_ident(n.nspname) || '.' || quote_ident(c.relname)
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE (c.relkind = 'f' OR $1 AND c.relkind = 'r' AND c.relpersistence = 'u') AND ",
+         WHERE (c.relkind = 'f' OR $1 AND c.relkind IN ('r', 'S') AND c.relpersistence = 'u') AND ",
         user_namespace!(),
         "UNION ALL
          SELECT count(*) || ' security labels' FROM pg_seclabel HAVING count(*) > 0

@@ -195,6 +195,6 @@ pub(super) fn failed(survey: &DatabaseSurvey, source: tokio_postgres::Error) -> 
     if lost {
         DumpError::HolderLost { database: survey.name.clone() }.into()
     } else {
-        Error::query(format!("cannot open a snapshot of database \"{}\"", survey.name))(source)
+        Error::query(format!("cannot read database \"{}\" by a snapshot", survey.name))(source)
     }
 }

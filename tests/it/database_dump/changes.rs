@@ -29,7 +29,7 @@ fn waits(postgres: &PostgresServer, statement: &str) -> bool {
 async fn tables_cannot_be_emptied_under_a_snapshot() {
     let Some(postgres) = PostgresServer::start() else { return };
     with_table(&postgres);
-    let attempt = open(&server(&postgres), &["d"]).await.unwrap();
+    let attempt = open(&postgres, &server(&postgres), &["d"]).await.unwrap();
     for statement in ["TRUNCATE t", "ALTER TABLE t ALTER a TYPE bigint", "DROP TABLE t", "VACUUM FULL t"] {
         assert!(waits(&postgres, statement), "{statement}");
     }
@@ -52,7 +52,7 @@ async fn what_was_rewritten_while_the_lock_was_awaited_is_read_anew() {
         ("ALTER TABLE public.t ALTER c TYPE text; INSERT INTO public.t VALUES ('x')", 3),
     ] {
         changing.batch_execute(&format!("BEGIN; {change}")).await.unwrap();
-        let (attempt, ()) = tokio::join!(open(&server, &["d"]), async {
+        let (attempt, ()) = tokio::join!(open(&postgres, &server, &["d"]), async {
             tokio::time::sleep(Duration::from_millis(500)).await;
             changing.batch_execute("COMMIT").await.unwrap();
         });
@@ -63,7 +63,7 @@ async fn what_was_rewritten_while_the_lock_was_awaited_is_read_anew() {
 
 /// Starts a dump that nobody takes entries from, so that it stands still in the midst of a table.
 async fn stalled(postgres: &PostgresServer) -> (JoinHandle<Result<Vec<Database>, Error>>, Receiver<Entry>) {
-    let attempt = open(&server(postgres), &["d"]).await.unwrap();
+    let attempt = open(postgres, &server(postgres), &["d"]).await.unwrap();
     let (feed, entries) = Feed::new(1 << 20, 1 << 20);
     let (locked, mut is_locked) = tokio::sync::mpsc::unbounded_channel();
     let dumping = tokio::spawn(async move {

@@ -141,6 +141,52 @@ async fn an_extensions_configuration_is_dumped_by_its_filter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn encodings() {
+    let Some(postgres) = PostgresServer::start() else { return };
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let name = encoding.to_lowercase();
+        postgres
+            .sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"));
+    }
+    let escaped = "CREATE TABLE U&\"\\00e9\" (U&\"\\00fc\" text); INSERT INTO U&\"\\00e9\" VALUES (U&'\\00ff')";
+    postgres.sql("latin1", escaped);
+    // A byte that is in no UTF-8 text.
+    postgres.sql("sql_ascii", "CREATE TABLE t (a text); INSERT INTO t VALUES (E'\\377')");
+
+    let latin1 = dump(&postgres, "latin1").await.unwrap();
+    let [table] = &latin1.databases[0].tables[..] else { panic!("one table") };
+    assert_eq!((table.name.as_str(), table.columns[0].as_str()), ("é", "ü"));
+    assert_eq!(table.fingerprint, blake3::hash("ÿ".as_bytes()).to_hex().as_str());
+    let ascii = dump(&postgres, "sql_ascii").await.unwrap();
+    assert_eq!(ascii.databases[0].tables[0].fingerprint, blake3::hash(b"\xff").to_hex().as_str());
+    assert!(ascii.databases[0].session.contains(&("client_encoding".into(), "SQL_ASCII".into())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_dumped_as_it_is() {
+    let Some(primary) = PostgresServer::start_with("local replication all trust", &[], |_| {}) else { return };
+    primary.sql("postgres", "CREATE DATABASE d");
+    primary.sql(
+        "d",
+        "CREATE TABLE t (a serial); INSERT INTO t SELECT generate_series(1, 9);
+         CREATE UNLOGGED TABLE u (a serial); INSERT INTO u VALUES (1); SELECT lo_create(7);",
+    );
+    let standby = PostgresServer::start_with("", &[("hot_standby", "on")], |data| {
+        std::fs::remove_dir_all(data).unwrap();
+        run(primary.command("pg_basebackup").args(["-R", "-c", "fast", "-D"]).arg(data));
+        run(std::process::Command::new("chown").args(["-R", "65534:65534"]).arg(data));
+    })
+    .unwrap();
+    let dumped = dump(&standby, "d").await.unwrap();
+    let tables: Vec<_> = dumped.databases[0].tables.iter().map(|t| (t.name.as_str(), t.rows)).collect();
+    assert_eq!(tables, [("t", 9)]);
+    assert!(dumped.databases[0].left_out.contains(&"rows of unlogged table public.u".to_owned()));
+    let settings: serde_json::Value = serde_json::from_slice(&dumped.files["settings.json"]).unwrap();
+    assert_eq!(settings["server"]["standby"], true);
+    load(&primary, &dumped, "back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_real_cluster_comes_back_by_psql() {
     let Some(postgres) = PostgresServer::start() else { return };
     if fixture(&postgres, "pachyderm.sql.zst", "pachyderm").is_none() {
@@ -153,7 +199,7 @@ async fn a_real_cluster_comes_back_by_psql() {
     assert_eq!(found[1], ("pachyderm", DatabaseKind::Pachyderm, Some(59)));
     assert_eq!((found[0].0, found[0].1), ("dex", DatabaseKind::Dex));
 
-    let attempt = open(&server, &["pachyderm", "dex"]).await.unwrap();
+    let attempt = open(&postgres, &server, &["pachyderm", "dex"]).await.unwrap();
     let chunks = live(&attempt).await;
     assert_eq!(chunks.len(), 171);
     assert!(chunks.is_sorted_by_key(|chunk| chunk.key.key()));
@@ -193,7 +239,7 @@ async fn what_cannot_be_read_is_named_before_the_first_byte() {
     let text = refused.to_string();
     assert!(text.contains("table public.secret") && text.contains("1 other"), "{text}");
     postgres.sql("d", "GRANT SELECT ON secret TO modest; GRANT SELECT ON LARGE OBJECT 7 TO modest");
-    let dumped = collect(open(&server, &["d"]).await.unwrap(), 1).await.unwrap();
+    let dumped = collect(open(&postgres, &server, &["d"]).await.unwrap(), 1).await.unwrap();
     assert_eq!(dumped.databases[0].large_objects.count, 1);
 
     // Rows that a policy hides would be left out in silence.

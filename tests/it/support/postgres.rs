@@ -84,6 +84,11 @@ impl PostgresServer {
         self.folder.path()
     }
 
+    /// The folder of its programs.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -131,8 +136,11 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The newest server's folder of programs.
+/// The folder of the server's and the clients' programs: `PACHARC_TEST_POSTGRES`, or else the newest installed.
 fn bin() -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os("PACHARC_TEST_POSTGRES") {
+        return Some(folder.into());
+    }
     let folders = std::fs::read_dir("/usr/lib/postgresql").ok()?;
     let found = folders.filter_map(|folder| Some(folder.ok()?.path().join("bin")));
     found.filter(|bin| bin.join("initdb").exists()).max()
