@@ -74,11 +74,6 @@ impl PostgresServer {
         server
     }
 
-    /// The folder of this server's programs.
-    pub fn bin(&self) -> &Path {
-        &self.bin
-    }
-
     /// The socket's folder, which holds the data folder too.
     pub fn folder(&self) -> &Path {
         self.folder.path()
