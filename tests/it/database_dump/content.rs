@@ -148,8 +148,8 @@ async fn encodings() {
         postgres
             .sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"));
     }
-    postgres
-        .sql("latin1", "SET client_encoding = UTF8; CREATE TABLE \"é\" (\"ü\" text); INSERT INTO \"é\" VALUES ('ÿ')");
+    let escaped = "CREATE TABLE U&\"\\00e9\" (U&\"\\00fc\" text); INSERT INTO U&\"\\00e9\" VALUES (U&'\\00ff')";
+    postgres.sql("latin1", escaped);
     // A byte that is in no UTF-8 text.
     postgres.sql("sql_ascii", "CREATE TABLE t (a text); INSERT INTO t VALUES (E'\\377')");
 

@@ -76,12 +76,18 @@ fn load(postgres: &PostgresServer, dumped: &Dumped, target: &str) {
     };
     names.retain(|name| rank(name).is_some());
     names.sort_by_key(|name| (rank(name), *name));
+    let version: u32 = postgres.sql("postgres", "SHOW server_version_num").trim().parse().unwrap();
     for name in names {
         let mut psql = postgres.command("psql");
         psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", target]);
         let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
-        let body = dumped.files[name].clone();
+        let mut body = dumped.files[name].clone();
+        // A newer pg_dump's preamble, which an older server stumbles over.
+        let line = b"SET transaction_timeout = 0;\n";
+        if let Some(at) = body.windows(line.len()).take(2000).position(|w| w == line).filter(|_| version < 170_000) {
+            body.drain(at..at + line.len());
+        }
         let writing = std::thread::spawn(move || input.write_all(&body));
         let output = child.wait_with_output().unwrap();
         writing.join().unwrap().ok();
@@ -94,7 +100,11 @@ fn plain_dump(postgres: &PostgresServer, database: &str, what: &str) -> String {
     let mut command = postgres.command("pg_dump");
     command.args([what, "--no-owner", "--no-privileges", "--no-publications", "--restrict-key=x", database]);
     // Settings of the database must not reach this.
-    command.env("PGOPTIONS", "-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c TimeZone=UTC");
+    let mut options = "-c statement_timeout=0 -c lock_timeout=0 -c TimeZone=UTC".to_owned();
+    if postgres.sql("postgres", "SHOW server_version_num").trim() >= "140000" {
+        options += " -c idle_session_timeout=0";
+    }
+    command.env("PGOPTIONS", options);
     crate::support::postgres::run(&mut command)
 }
 
