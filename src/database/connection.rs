@@ -111,7 +111,7 @@ impl Server {
             None => Some(Duration::from_secs(CONNECT_TIMEOUT)),
             Some(seconds) => u64::try_from(seconds).ok().filter(|s| *s > 0).map(Duration::from_secs),
         };
-        let config = config(&settings, &user, &options)?;
+        let config = config(&settings, &user)?;
         let inherited = ["PATH", "HOME", "LD_LIBRARY_PATH", "TMPDIR"]
             .iter()
             .filter_map(|name| Some((OsString::from(name), environment.os(name)?.to_owned())))
@@ -200,13 +200,7 @@ impl Server {
             set("PGPASSWORD", password.expose().into());
         }
         set("PGAPPNAME", settings.text("application_name").unwrap_or("pacharc").into());
-        let mut options = self.inner.options.clone();
-        // A child that waits for another one must not be ended for it; older servers would refuse to be told so.
-        let version = self.inner.version.get().copied().unwrap_or(0);
-        for (_, name, value) in NEWER_SETTINGS.iter().filter(|(since, ..)| version >= *since) {
-            options += &format!(" -c {name}={value}");
-        }
-        set("PGOPTIONS", options.into());
+        set("PGOPTIONS", self.options().into());
         let timeout = self.inner.timeout.map_or(0, |timeout| timeout.as_secs());
         set("PGCONNECT_TIMEOUT", timeout.to_string().into());
         set("PGGSSENCMODE", "disable".into());
@@ -253,6 +247,18 @@ impl Server {
         &self.inner.user
     }
 
+    /// What the server is told at the start of a session. Settings that an older server would refuse are among them
+    /// from the second session on, when its version is known: else a database's own timeout may end a session, or a
+    /// child that waits for another one, before it has switched that timeout off.
+    fn options(&self) -> String {
+        let mut options = if self.bare { String::new() } else { self.inner.options.clone() };
+        let version = self.inner.version.get().copied().unwrap_or(0);
+        for (_, name, value) in NEWER_SETTINGS.iter().filter(|(since, ..)| version >= *since) {
+            options += &format!(" -c {name}={value}");
+        }
+        options
+    }
+
     fn endpoint(&self) -> &Endpoint {
         &self.inner.endpoints[self.inner.chosen.get().copied().unwrap_or(0)]
     }
@@ -289,9 +295,7 @@ impl Server {
         let password = self.password(endpoint, database);
         let mut config = self.inner.config.clone();
         config.dbname(database).port(endpoint.port);
-        if self.bare {
-            config.options("");
-        }
+        config.options(self.options());
         if let Some(password) = &password {
             config.password(password.expose());
         }
@@ -410,9 +414,9 @@ fn options(settings: &Settings) -> String {
     options
 }
 
-fn config(settings: &Settings, user: &str, options: &str) -> Result<Config, Error> {
+fn config(settings: &Settings, user: &str) -> Result<Config, Error> {
     let mut config = Config::new();
-    config.user(user).options(options).application_name(settings.text("application_name").unwrap_or("pacharc"));
+    config.user(user).application_name(settings.text("application_name").unwrap_or("pacharc"));
     config.channel_binding(match settings.text("channel_binding") {
         Some("disable") => config::ChannelBinding::Disable,
         Some("require") => config::ChannelBinding::Require,
