@@ -296,9 +296,9 @@ impl Server {
         let mut config = self.inner.config.clone();
         config.dbname(database).port(endpoint.port);
         config.options(self.options());
-        if let Some(password) = &password {
-            config.password(password.expose());
-        }
+        // Without one, an empty one lets the server say whether it wants any; the client's own refusal to go on could
+        // not be told from other failures.
+        config.password(password.as_ref().map_or("", Password::expose));
         if let Some(address) = endpoint.address {
             config.hostaddr(address);
             let name = if endpoint.host.is_empty() { address.to_string() } else { endpoint.host.clone() };
@@ -314,7 +314,7 @@ impl Server {
                 Error::DatabaseMissing { address, database }
             } else if let Some(rustls::Error::InvalidCertificate(problem)) = tls_error(&source) {
                 Error::Certificate { address, problem: problem.to_string() }
-            } else if password.is_none() && is_local(&source) {
+            } else if password.is_none() && source.code() == Some(&SqlState::INVALID_PASSWORD) {
                 Error::PasswordMissing { address, user: self.inner.user.clone() }
             } else {
                 Error::Connect { address, database, source }
@@ -447,12 +447,4 @@ fn config(settings: &Settings, user: &str) -> Result<Config, Error> {
 fn tls_error(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
     let io = std::error::Error::source(error)?.downcast_ref::<std::io::Error>()?;
     io.get_ref()?.downcast_ref()
-}
-
-/// Whether neither the server nor the network failed, but the client gave up: at connecting, for want of a password.
-fn is_local(error: &tokio_postgres::Error) -> bool {
-    error.as_db_error().is_none()
-        && !error.is_closed()
-        && std::error::Error::source(error).is_some_and(|source| !source.is::<std::io::Error>())
-        && tls_error(error).is_none()
 }
