@@ -6,6 +6,7 @@ use pacharc_format::manifest::DatabaseProperties;
 use tokio_postgres::error::SqlState;
 
 use super::settings::literal;
+use super::settings::setting_value;
 use super::{RestoreError, Target};
 use crate::database::catalog::quote_identifier;
 use crate::database::{Error, Server, Session};

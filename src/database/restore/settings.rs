@@ -44,7 +44,7 @@ pub(super) async fn apply(target: &Target, properties: &DatabaseProperties) -> R
 }
 
 /// A value for `SET`. Some settings are lists of names, each of which is quoted by itself (`GUC_LIST_QUOTE`).
-fn setting_value(name: &str, value: &str) -> String {
+pub(super) fn setting_value(name: &str, value: &str) -> String {
     const LISTS: &[&str] = &[
         "local_preload_libraries",
         "search_path",

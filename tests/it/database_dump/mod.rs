@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::TryStreamExt as _;
 use pacharc::database::{Attempt, Environment, Error, LiveChunk, Progress, Server, Tools, inspect};
@@ -22,6 +24,8 @@ struct Dumped {
     files: BTreeMap<String, Vec<u8>>,
     /// Every entry's path, in the order of the bundle.
     order: Vec<String>,
+    /// Bytes of COPY text, as reported on the way.
+    reported: u64,
 }
 
 fn server(postgres: &PostgresServer) -> Server {
@@ -55,10 +59,17 @@ async fn collect(attempt: Attempt, jobs: usize) -> Result<Dumped, Error> {
         }
         dumped
     });
-    let databases = attempt.dump(&feed, jobs, |_: Progress| {}).await;
+    let reported = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&reported);
+    let count = move |progress: Progress| {
+        if let Progress::Bytes(bytes) = progress {
+            counter.fetch_add(bytes, Ordering::Relaxed);
+        }
+    };
+    let databases = attempt.dump(&feed, jobs, count).await;
     drop(feed);
     let dumped = collecting.await.unwrap();
-    Ok(Dumped { databases: databases?, ..dumped })
+    Ok(Dumped { databases: databases?, reported: reported.load(Ordering::Relaxed), ..dumped })
 }
 
 async fn dump(postgres: &PostgresServer, name: &str) -> Result<Dumped, Error> {
