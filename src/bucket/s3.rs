@@ -118,14 +118,15 @@ impl S3 {
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        match tokio::time::timeout(patience, request).await {
-            Ok(Ok(output)) => {
-                self.0.answered.store(true, Ordering::Relaxed);
-                Ok(output)
-            }
+        let result = match tokio::time::timeout(patience, request).await {
+            Ok(Ok(output)) => Ok(output),
             Ok(Err(error)) => Err(answer::explain(&self.0.url, asked, error)),
             Err(_) => Err(answer::silence(&self.0.url, asked, patience)),
+        };
+        if !result.as_ref().is_err_and(Error::retryable) {
+            self.0.answered.store(true, Ordering::Relaxed);
         }
+        result
     }
 
     /// Opens `range` of the object called `name`, once; only the version `etag`, where it is given.
