@@ -171,6 +171,14 @@ impl S3 {
         Ok(self.pieces(key, output.body))
     }
 
+    fn size(&self, key: &Key, length: Option<i64>) -> Result<u64, Error> {
+        length.and_then(|length| u64::try_from(length).ok()).ok_or_else(|| Error::Failed {
+            bucket: self.0.url.clone(),
+            doing: format!("reading object {key}"),
+            source: "its size is not in the answer".into(),
+        })
+    }
+
     /// Whether the answer to a ranged read begins at `offset`: some servers send the whole object.
     fn check_start(&self, key: &Key, output: &GetObjectOutput, offset: u64) -> Result<(), Error> {
         let start = output.content_range().and_then(|range| range.strip_prefix("bytes ")?.split_once('-'));
@@ -300,7 +308,7 @@ impl Bucket for S3 {
             || matches!(output.archive_status(), Some(ArchiveStatus::ArchiveAccess | ArchiveStatus::DeepArchiveAccess));
         Ok(Listed {
             key: key.clone(),
-            size: output.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
+            size: self.size(key, output.content_length())?,
             etag: output.e_tag().map(str::to_owned),
             archived: frozen && !thawed,
         })
