@@ -116,6 +116,10 @@ impl FaultServer {
         std::mem::take(&mut self.state.lock().unwrap().seen)
     }
 
+    pub fn url(&self) -> String {
+        format!("s3://bucket?endpoint=http://127.0.0.1:{}&region=us-east-1&path_style=true", self.port)
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -128,8 +132,7 @@ impl FaultServer {
             total: Duration::from_millis(500),
             patience: Duration::from_millis(300),
         };
-        let url = format!("s3://bucket?endpoint=http://127.0.0.1:{}&region=us-east-1", self.port);
-        bucket::open(&url.parse().unwrap(), &Options { retry, ..s3_server::options() }).await.unwrap()
+        bucket::open(&self.url().parse().unwrap(), &Options { retry, ..s3_server::options() }).await.unwrap()
     }
 }
 
