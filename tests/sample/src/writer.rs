@@ -451,7 +451,8 @@ async fn serializable<T>(
             Err(error) => transaction.rollback().await.and(Err(error)),
         };
         match outcome {
-            Err(error) if attempt < TRANSACTION_ATTEMPTS && error.code().is_some_and(|code| RETRYABLE.contains(code)) => {}
+            Err(error)
+                if attempt < TRANSACTION_ATTEMPTS && error.code().is_some_and(|code| RETRYABLE.contains(code)) => {}
             outcome => return Ok(outcome?),
         }
     }
