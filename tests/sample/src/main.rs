@@ -88,6 +88,9 @@ struct Make {
     /// Only what is whole: no tombstones, orphans, foreign objects.
     #[arg(long)]
     plain: bool,
+    /// Make no identity database, as in a member of an enterprise server.
+    #[arg(long)]
+    no_dex: bool,
     /// Write `.attrs` files beside the objects, as pachd does.
     #[arg(long)]
     attrs: bool,
@@ -176,6 +179,7 @@ async fn make(arguments: Make) -> Result<()> {
     if arguments.attrs {
         bucket = bucket.with_attributes();
     }
+    let defaults = cluster::Options::default();
     let options = cluster::Options {
         seed: arguments.seed,
         objects: arguments.objects,
@@ -184,7 +188,8 @@ async fn make(arguments: Make) -> Result<()> {
         job_bytes: arguments.job_bytes,
         oddities: !arguments.plain,
         database: arguments.cluster.database,
-        ..cluster::Options::default()
+        dex: defaults.dex.clone().filter(|_| !arguments.no_dex),
+        ..defaults
     };
     let made = cluster::make(&arguments.cluster.postgres, Arc::new(bucket), &options).await?;
     println!("{} live objects, {} bytes; {} objects in the bucket", made.live, made.live_bytes, made.objects());

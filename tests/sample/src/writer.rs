@@ -22,8 +22,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How often a transaction is tried again when others got in its way.
-const TRANSACTION_ATTEMPTS: u32 = 100;
+/// How often a transaction is tried again when others got in its way, after a random pause that grows to 50 ms.
+const TRANSACTION_ATTEMPTS: u32 = 300;
 
 /// A serializable transaction that others got in the way of; and two that insert the same tracker name at once.
 const RETRYABLE: [SqlState; 3] =
@@ -452,7 +452,11 @@ async fn serializable<T>(
         };
         match outcome {
             Err(error)
-                if attempt < TRANSACTION_ATTEMPTS && error.code().is_some_and(|code| RETRYABLE.contains(code)) => {}
+                if attempt < TRANSACTION_ATTEMPTS && error.code().is_some_and(|code| RETRYABLE.contains(code)) =>
+            {
+                let longest = u64::from(attempt.min(50));
+                sleep(Duration::from_millis(rand::rng().random_range(0..=longest))).await;
+            }
             outcome => return Ok(outcome?),
         }
     }
