@@ -136,7 +136,9 @@ impl CatalogLine {
     /// Reads a line, and gives the index line's own bytes beside it.
     pub(crate) fn parse(line: &str) -> std::result::Result<(Self, &str), String> {
         let written: Written<'_> = serde_json::from_str(line).map_err(|e| e.to_string())?;
-        let entry = serde_json::from_str(written.entry.get()).map_err(|e| e.to_string())?;
+        let entry: IndexLine = serde_json::from_str(written.entry.get()).map_err(|e| e.to_string())?;
+        // Whoever extracts makes files of paths.
+        crate::segment::check_path(&entry.path).map_err(|e| e.to_string())?;
         Ok((Self { state: written.state, entry }, written.entry.get()))
     }
 }

@@ -14,6 +14,7 @@ use super::copy::{self, Delta, Selection, Suspects};
 use super::fetch::Fetcher;
 use super::{Error, Options, Source, catalog};
 use crate::budget::Budget;
+use crate::database::restore::create_script;
 use crate::database::{Attempt, Progress, folder_name};
 use crate::feed::Feed;
 use crate::monitor::{Counter, Event, Monitor, Phase};
@@ -74,9 +75,13 @@ impl Job<'_> {
             copied.await??;
         }
         self.monitor.phase(Phase::Finish);
+        let version = self.source.postgres().map_or(0, |postgres| postgres.version_num);
         for database in &dumped.databases {
-            let path = format!("database/{}/VALID", database.folder);
-            bundle.add(Entry::text(path, format!("attempt-{}\n", dumped.snapshots))).await?;
+            let (folder, attempt) = (format!("database/{}", database.folder), dumped.snapshots);
+            if let Some(script) = create_script(&database.name, &database.properties, version) {
+                bundle.add(Entry::text(format!("{folder}/attempt-{attempt}/create.sql"), script)).await?;
+            }
+            bundle.add(Entry::text(format!("{folder}/VALID"), format!("attempt-{attempt}\n"))).await?;
         }
         let (mut catalog, entries) = bundle.finish_entries().await?;
         let objects = catalog::write(&mut catalog, entries, dumped.live.as_mut()).await?;

@@ -3,10 +3,12 @@
 mod error;
 mod input;
 mod output;
+mod select;
 
 pub use error::Error;
 pub use input::{BucketRange, Input};
 pub use output::{Output, OutputWriter, Place};
+pub use select::Selection;
 
 use std::path::Path;
 use std::sync::Arc;

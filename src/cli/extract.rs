@@ -7,8 +7,8 @@ use clap::{ArgMatches, Args};
 
 use super::Job;
 use super::arguments::{MachineArgs, NetworkArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, job_epilogue};
-use super::report::{Nothing, Report, ReportArgs};
+use super::exit::{Failure, job_epilogue};
+use super::report::{Report, ReportArgs};
 use crate::extract::{Destination, Options};
 use crate::options::Location;
 
@@ -57,17 +57,14 @@ impl Job for Extract {
 
     fn run(self, _: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
         let stdout = self.takes_stdout();
-        let _options = Options {
+        let options = Options {
             bundle: Location::from(self.bundle.as_str()),
             paths: self.path.clone(),
             destination: if stdout { Destination::Stdout } else { Destination::Folder(self.output.clone()) },
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,
         };
-        let _unlock = self.unlock.names().read()?;
-        report.run(async |_interrupt, _monitor| {
-            // The seam: crate::extract::run(options, unlock, interrupt, monitor).await
-            Err::<Nothing, _>(NotBuilt("extract").into())
-        })
+        let unlock = self.unlock.names().read()?;
+        report.run(async |interrupt, monitor| Ok(crate::extract::run(&options, &unlock, interrupt, monitor).await?))
     }
 }

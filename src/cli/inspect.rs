@@ -6,8 +6,8 @@ use clap::{ArgMatches, Args};
 
 use super::Job;
 use super::arguments::{NetworkArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, job_epilogue};
-use super::report::{Nothing, Report, ReportArgs};
+use super::exit::{Failure, job_epilogue};
+use super::report::{Report, ReportArgs};
 use crate::inspect::Options;
 use crate::options::Location;
 
@@ -42,13 +42,10 @@ impl Job for Inspect {
     }
 
     fn run(self, _: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
-        let _options = Options { bundle: Location::from(self.bundle.as_str()), ca_file: self.network.ca_file.clone() };
+        let options = Options { bundle: Location::from(self.bundle.as_str()), ca_file: self.network.ca_file.clone() };
         let names = self.unlock.names();
         // Nobody is asked for a passphrase here: much is said without one.
-        let _unlock = if names.is_empty() { None } else { Some(names.read()?) };
-        report.run(async |_interrupt, _monitor| {
-            // The seam: crate::inspect::run(options, unlock, interrupt, monitor).await
-            Err::<Nothing, _>(NotBuilt("inspect").into())
-        })
+        let unlock = if names.is_empty() { None } else { Some(names.read()?) };
+        report.run(async |interrupt, _monitor| Ok(crate::inspect::run(&options, unlock.as_ref(), interrupt).await?))
     }
 }

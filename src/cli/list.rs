@@ -6,8 +6,8 @@ use clap::{ArgMatches, Args};
 
 use super::Job;
 use super::arguments::{MachineArgs, NetworkArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, job_epilogue};
-use super::report::{Nothing, Report, ReportArgs};
+use super::exit::{Failure, job_epilogue};
+use super::report::{Report, ReportArgs};
 use super::stdout::Output;
 use crate::failure::Class;
 use crate::list::Options;
@@ -60,18 +60,20 @@ impl Job for List {
     }
 
     fn run(self, _: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
-        let _options = Options {
+        let options = Options {
             bundle: Location::from(self.bundle.as_str()),
             paths: self.path.clone(),
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,
         };
-        let _unlock = self.unlock.names().read()?;
-        let output = Output::new();
+        let unlock = self.unlock.names().read()?;
+        let mut output = Output::new();
         let reader = output.reader();
-        let listed = report.run(async |_interrupt, _monitor| {
-            // The seam: crate::list::run(options, unlock, &mut output, interrupt, monitor).await, which flushes `output`
-            Err::<Nothing, _>(NotBuilt("list").into())
+        // Where events go to standard output, they are the list.
+        let text = !report.has_events_on_stdout();
+        let listed = report.run(async |interrupt, monitor| {
+            let output = text.then_some(&mut output as &mut (dyn std::io::Write + Send));
+            Ok(crate::list::run(&options, &unlock, output, interrupt, monitor).await?)
         });
         match listed {
             // `pacharc list … | head`

@@ -78,6 +78,11 @@ impl Report {
         })
     }
 
+    /// Whether standard output carries events.
+    pub(super) fn has_events_on_stdout(&self) -> bool {
+        self.json_on_stdout
+    }
+
     /// Runs `job` to its end, with signals handled, and tells what came of it.
     pub(super) fn run<O: Outcome>(
         &self,

@@ -6,8 +6,8 @@ use clap::{ArgMatches, Args};
 
 use super::Job;
 use super::arguments::{ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, UnlockArgs};
-use super::exit::{Failure, NotBuilt, job_epilogue};
-use super::report::{Nothing, Report, ReportArgs};
+use super::exit::{Failure, job_epilogue};
+use super::report::{Report, ReportArgs};
 use super::{usage, values};
 use crate::failure::Class;
 use crate::keys::UnlockNames;
@@ -115,12 +115,9 @@ impl Job for Restore {
     }
 
     fn run(self, matches: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
-        let _options = self.options(matches)?;
-        let _unlock = self.unlock.names().read()?;
-        report.run(async |_interrupt, _monitor| {
-            // The seam: crate::restore::run(options, unlock, interrupt, monitor).await
-            Err::<Nothing, _>(NotBuilt("restore").into())
-        })
+        let options = self.options(matches)?;
+        let unlock = self.unlock.names().read()?;
+        report.run(async |interrupt, monitor| Ok(crate::restore::run(&options, &unlock, interrupt, monitor).await?))
     }
 }
 

@@ -124,6 +124,24 @@ pub enum Event {
         /// Why it failed.
         reason: String,
     },
+    /// An entry of the bundle, as `pacharc list` finds it.
+    Entry {
+        /// Its path in the tree.
+        path: String,
+        /// Its bytes.
+        size: u64,
+        /// What the live set says of it: `file`, `live`, `orphan`, `foreign`, `rotten`, `missing`, `object`.
+        state: pacharc_format::State,
+        /// The object's key as text, where it is one and is UTF-8.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+        /// Its hash: `b2:` (BLAKE2b-256) or `b3:` (BLAKE3), then hex; a missing object has none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hash: Option<pacharc_format::Hash>,
+        /// What the provider keeps beside the bytes.
+        #[serde(skip_serializing_if = "pacharc_format::Metadata::is_empty")]
+        metadata: pacharc_format::Metadata,
+    },
     /// The command is done; the exit code says how well.
     Finished {
         /// Its name.

@@ -187,8 +187,8 @@ async fn check_extensions(session: &Session, properties: &DatabaseProperties) ->
 }
 
 async fn make(session: &Session, target: &Target, properties: &DatabaseProperties) -> Result<(), Error> {
-    let statement =
-        create_statement(target, properties, session.version_num()).ok_or_else(|| RestoreError::LocaleProvider {
+    let statement = create_statement(&target.database, Some(target.owner()), properties, session.version_num())
+        .ok_or_else(|| RestoreError::LocaleProvider {
             version: session.version().to_owned(),
             provider: properties.locale_provider.clone(),
         })?;
@@ -214,12 +214,35 @@ async fn make(session: &Session, target: &Target, properties: &DatabasePropertie
     Ok(())
 }
 
+/// What makes a database like the one that `properties` describe, as SQL for psql: for those who restore without
+/// pacharc. The role that runs it owns the database. `None` where a server of `version` has no such locale provider.
+#[must_use]
+pub fn create_script(database: &str, properties: &DatabaseProperties, version: u32) -> Option<String> {
+    let mut script = create_statement(database, None, properties, version)? + ";\n";
+    let database = quote_identifier(database);
+    if !properties.timezone.is_empty() {
+        let zone = literal(&properties.timezone);
+        script += &format!("ALTER DATABASE {database} SET \"TimeZone\" = {zone};\n");
+    }
+    for setting in properties.settings.iter().filter(|setting| setting.role.is_none()) {
+        let name = setting.name.split('.').map(quote_identifier).collect::<Vec<_>>().join(".");
+        let value = setting_value(&setting.name, &setting.value);
+        script += &format!("ALTER DATABASE {database} SET {name} = {value};\n");
+    }
+    Some(script)
+}
+
 /// `None` where a server of this version has no such locale provider.
-fn create_statement(target: &Target, properties: &DatabaseProperties, version: u32) -> Option<String> {
+fn create_statement(
+    database: &str,
+    owner: Option<&str>,
+    properties: &DatabaseProperties,
+    version: u32,
+) -> Option<String> {
+    let owner = owner.map(|owner| format!(" OWNER {}", quote_identifier(owner))).unwrap_or_default();
     let mut statement = format!(
-        "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
-        quote_identifier(&target.database),
-        quote_identifier(target.owner()),
+        "CREATE DATABASE {}{owner} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+        quote_identifier(database),
         literal(&properties.encoding),
         literal(&properties.collate),
         literal(&properties.ctype)

@@ -15,7 +15,7 @@ mod statements;
 use bytes::Bytes;
 use pacharc_format::manifest::{self, DatabaseProperties};
 
-pub use create::{drop_database, release, rename, system_identifier};
+pub use create::{create_script, drop_database, release, rename, system_identifier};
 pub use error::RestoreError;
 pub use prove::{Difference, Proof, prove};
 
@@ -103,11 +103,11 @@ impl DatabaseRestore {
     pub async fn entry(&mut self, path: &str, body: Bytes) -> Result<(), Error> {
         // A file that did not fit into one entry is a folder of pieces.
         let (kind, rest) = path.split_once('/').unwrap_or((path.strip_suffix(".sql").unwrap_or(path), ""));
-        if !matches!(kind, "pre-data" | "settings.json" | "globals" | "owners-and-grants") {
+        if !matches!(kind, "pre-data" | "settings.json" | "globals" | "owners-and-grants" | "create") {
             self.end_pre_data()?;
         }
         match kind {
-            "settings.json" | "globals" | "owners-and-grants" | "tables.tsv" => Ok(()),
+            "settings.json" | "globals" | "owners-and-grants" | "tables.tsv" | "create" => Ok(()),
             "pre-data" => match &mut self.pre_data {
                 Some(script) => self.sessions.run(script, &body).await,
                 None => Err(unexpected(path)),

@@ -1,0 +1,64 @@
+//! What can go wrong with an extraction.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::bundle;
+use crate::failure::{Class, Explain};
+use crate::interrupt::Interrupted;
+
+/// A failure of an extraction.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The place of the bundle.
+    #[error(transparent)]
+    Bundle(#[from] bundle::Error),
+    /// The bundle.
+    #[error(transparent)]
+    Format(#[from] pacharc_format::Error),
+    /// A signal.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    /// The bundle has no such entry.
+    #[error("the bundle has no entry {0}")]
+    NoSuchEntry(String),
+    /// The object was missing at the source.
+    #[error("{0} is not in the bundle: its source did not have it")]
+    Missing(String),
+    /// A file exists.
+    #[error("{0} exists already")]
+    Exists(PathBuf),
+    /// A file could not be written.
+    #[error("could not write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Explain for Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Bundle(error) => error.class(),
+            Self::Format(error) => error.class(),
+            Self::Interrupted(error) => error.class(),
+            Self::NoSuchEntry(_) => Class::Usage,
+            Self::Missing(_) => Class::Incomplete,
+            Self::Exists(_) => Class::Refused,
+            Self::Write { .. } => Class::Other,
+        }
+    }
+
+    fn advice(&self) -> Option<String> {
+        match self {
+            Self::Bundle(error) => error.advice(),
+            Self::Format(error) => error.advice(),
+            Self::NoSuchEntry(_) => Some("`pacharc list` prints the paths of all entries.".into()),
+            Self::Exists(_) => Some("Name another folder with --output: nothing is overwritten.".into()),
+            Self::Missing(_) => Some("An older bundle may have it.".into()),
+            Self::Interrupted(_) | Self::Write { .. } => None,
+        }
+    }
+}

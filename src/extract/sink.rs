@@ -1,0 +1,80 @@
+//! Where extracted bytes go: files below one folder, or standard output.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::{Destination, Error};
+
+/// Takes the bytes of entries. A file has its name only when it is whole.
+pub(super) struct Sink {
+    destination: Destination,
+    open: HashMap<String, NamedTempFile>,
+    /// Entries that were written to their end.
+    pub(super) entries: u64,
+    /// Their bytes.
+    pub(super) bytes: u64,
+}
+
+impl Sink {
+    pub(super) fn new(destination: Destination) -> Self {
+        Self { destination, open: HashMap::new(), entries: 0, bytes: 0 }
+    }
+
+    /// Appends to the entry at `path`, whose components the format's reader has found to be safe.
+    pub(super) fn append(&mut self, path: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.bytes += bytes.len() as u64;
+        match &self.destination {
+            Destination::Stdout => {
+                let failed = |source| Error::Write { path: "-".into(), source };
+                std::io::stdout().lock().write_all(bytes).map_err(failed)
+            }
+            Destination::Folder(folder) => {
+                let target = folder.join(path);
+                let failed = |source| Error::Write { path: target.clone(), source };
+                if !self.open.contains_key(path) {
+                    let file = create(&target)?;
+                    self.open.insert(path.to_owned(), file);
+                }
+                match self.open.get_mut(path) {
+                    Some(file) => file.write_all(bytes).map_err(failed),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Gives the entry its name: everything of it was appended and checked.
+    pub(super) fn finish(&mut self, path: &str) -> Result<(), Error> {
+        // An entry of no bytes was perhaps never appended to.
+        self.append(path, &[])?;
+        self.entries += 1;
+        let (Destination::Folder(folder), Some(file)) = (&self.destination, self.open.remove(path)) else {
+            return Ok(());
+        };
+        let target = folder.join(path);
+        match file.persist_noclobber(&target) {
+            Ok(_) => Ok(()),
+            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::Exists(target)),
+            Err(error) => Err(Error::Write { path: target, source: error.error }),
+        }
+    }
+
+    /// Flushes standard output.
+    pub(super) fn flush(&mut self) -> Result<(), Error> {
+        let failed = |source| Error::Write { path: "-".into(), source };
+        std::io::stdout().lock().flush().map_err(failed)
+    }
+}
+
+fn create(target: &Path) -> Result<NamedTempFile, Error> {
+    let failed = |source| Error::Write { path: target.to_owned(), source };
+    if target.symlink_metadata().is_ok() {
+        return Err(Error::Exists(target.to_owned()));
+    }
+    let folder = target.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    tempfile::Builder::new().prefix(".pacharc-").tempfile_in(folder).map_err(failed)
+}

@@ -1,0 +1,96 @@
+//! What an inspection found, for people and programs.
+
+use std::fmt::Write as _;
+
+use pacharc_format::About;
+use pacharc_format::manifest::{Database, Manifest, Objects};
+use serde::Serialize;
+
+use crate::failure::Class;
+
+/// What a bundle says of itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// `bundle.json`.
+    pub about: About,
+    /// The id in TRAILER; absent for a torn bundle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// The kinds of recipients.
+    pub recipients: Vec<String>,
+    /// Whether there is a signature.
+    pub signed: bool,
+    /// The manifest, with a key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Manifest>,
+}
+
+impl crate::outcome::Outcome for Outcome {
+    fn class(&self) -> Option<Class> {
+        None
+    }
+
+    fn summary(&self) -> String {
+        String::new()
+    }
+
+    fn product(&self) -> Option<String> {
+        let mut text = String::new();
+        let About { format, bundle, created, pacharc, .. } = &self.about;
+        let mut line = |name: &str, value: &str| {
+            // Writing to a string has no way to fail.
+            let _ = writeln!(text, "{name:<12} {value}");
+        };
+        line("format", &format.to_string());
+        line("bundle", &bundle.to_string());
+        line("id", self.id.as_deref().unwrap_or("none: the bundle is torn (its end is missing)"));
+        line("created", created);
+        line("written by", &format!("pacharc {pacharc}"));
+        line("size", &format!("{} ({} bytes)", indicatif::HumanBytes(self.bytes), self.bytes));
+        line("recipients", &format!("{} ({})", self.recipients.len(), self.recipients.join(", ")));
+        line("signature", if self.signed { "present (not checked)" } else { "none" });
+        if let Some(manifest) = &self.manifest {
+            describe(manifest, &mut line);
+        }
+        Some(text)
+    }
+}
+
+fn describe(manifest: &Manifest, line: &mut impl FnMut(&str, &str)) {
+    line("finished", &manifest.finished);
+    let source = &manifest.source;
+    if let Some(postgres) = &source.postgres {
+        line("source", &format!("PostgreSQL {} at {}", postgres.version, postgres.host));
+    }
+    if let Some(bucket) = &source.bucket {
+        line("", &format!("bucket {bucket}"));
+    }
+    if let Some(release) = &source.pachyderm {
+        line("Pachyderm", release);
+    }
+    if let Some(opened) = &source.snapshot_opened {
+        line("snapshot", &format!("{opened} ({}, number {})", source.quiesce, source.snapshots));
+    }
+    for Database { name, tables, properties, .. } in &manifest.databases {
+        let rows: u64 = tables.iter().map(|table| table.rows).sum();
+        let bytes: u64 = tables.iter().map(|table| table.bytes).sum();
+        let (encoding, collate) = (&properties.encoding, &properties.collate);
+        let size = indicatif::HumanBytes(bytes);
+        line("database", &format!("{name}: {rows} rows in {} tables, {size} ({encoding}, {collate})", tables.len()));
+    }
+    if let Some(Objects { closed, live, orphan, foreign, rotten, missing, .. }) = &manifest.objects {
+        let states =
+            [("live", live), ("orphan", orphan), ("foreign", foreign), ("rotten", rotten), ("missing", missing)];
+        for (state, count) in states.into_iter().filter(|(_, count)| count.count > 0) {
+            line("objects", &format!("{} {state}, {}", count.count, indicatif::HumanBytes(count.bytes)));
+        }
+        let closed = match closed {
+            Some(true) => "yes: every live object is in the bundle",
+            Some(false) => "NO: live objects were missing or rotten at the source",
+            None => "does not apply: no Pachyderm database",
+        };
+        line("closed", closed);
+    }
+}
