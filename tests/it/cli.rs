@@ -335,6 +335,44 @@ fn completions_and_man_pages_are_generated() {
 }
 
 #[test]
+fn outcomes_are_documented() {
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("source")).unwrap();
+    std::fs::create_dir(folder.path().join("target")).unwrap();
+    std::fs::write(folder.path().join("source/a"), "text").unwrap();
+    let bucket = |name| format!("--bucket=file://{}", folder.path().join(name).display());
+    let (source, target) = (bucket("source"), bucket("target"));
+    let told = stderr(&pacharc(folder.path()).args(["keygen", "-o", "key"]).output().unwrap());
+    let recipient = format!("--recipient={}", told.strip_prefix("Public key: ").unwrap().trim());
+
+    let page = std::fs::read_to_string(docs("json.md")).unwrap();
+    let runs: [&[&str]; 7] = [
+        &["backup", &source, &recipient, "-o=b.pacharc"],
+        &["verify", "b.pacharc"],
+        &["verify", "b.pacharc", "-i=key"],
+        &["list", "b.pacharc", "-i=key"],
+        &["inspect", "b.pacharc", "-i=key"],
+        &["extract", "b.pacharc", "objects", "-i=key", "-o=out"],
+        &["restore", "b.pacharc", "-i=key", &target],
+    ];
+    for args in runs {
+        let output = pacharc(folder.path()).args(args).arg("--json").output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        let text = stdout(&output);
+        let finished: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(finished["event"], "finished", "{args:?}");
+        let section = page.split(&format!("\n### {}\n", args[0])).nth(1).unwrap().split("\n## ").next().unwrap();
+        let section = section.split("\n### ").next().unwrap();
+        let fields = finished["outcome"].as_object().unwrap();
+        assert!(!fields.is_empty());
+        for field in fields.keys() {
+            assert!(section.contains(&format!("`{field}`")), "docs/json.md: {} lacks {field}", args[0]);
+        }
+    }
+    assert_eq!(std::fs::read(folder.path().join("target/a")).unwrap(), b"text");
+}
+
+#[test]
 fn the_table_of_flags_is_up_to_date() {
     let table = stdout(&pacharc(folder().path()).arg("flags").output().unwrap());
     if std::env::var_os("UPDATE_DOCS").is_some() {
