@@ -220,17 +220,26 @@ fn a_secret_key_on_the_command_line_is_not_repeated() {
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
-    // The reading end is closed before anything is written.
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let status = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pacharc"))
-        .arg("flags")
-        .stdout(writer)
-        .stderr(Stdio::piped())
-        .output()
-        .unwrap();
-    assert!(status.status.success());
-    assert_eq!(stderr(&status), "");
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("bucket")).unwrap();
+    std::fs::write(folder.path().join("bucket/a"), "text").unwrap();
+    std::fs::write(folder.path().join("phrase"), "correct horse\n").unwrap();
+    let bucket = format!("--bucket=file://{}", folder.path().join("bucket").display());
+    let made = pacharc(folder.path()).args(["backup", &bucket, "--passphrase-file=phrase", "-o=b"]).output().unwrap();
+    assert!(made.status.success(), "{}", stderr(&made));
+    let list = ["list", "b", "--passphrase-file=phrase", "--quiet"];
+    for args in [&["flags"][..], &list, &["inspect", "b", "--quiet"]] {
+        let output = pacharc(folder.path()).args(args).output().unwrap();
+        assert!(output.status.success() && !output.stdout.is_empty(), "{args:?}: {}", stderr(&output));
+        // The same again, with the reading end closed before anything is written.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pacharc"));
+        let output =
+            command.args(args).current_dir(folder.path()).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output), "", "{args:?}");
+    }
 }
 
 /// Starts the program with pipes that nobody serves.
