@@ -91,7 +91,7 @@ impl<W: AsyncWrite + Unpin> CatalogWriter<W> {
     /// # Errors
     /// [`Error::Worker`] where the paths do not ascend, [`Error::Write`].
     pub async fn push(&mut self, state: State, path: &str, json: &str) -> Result<()> {
-        self.in_catalog.add(json.as_bytes());
+        self.in_catalog.line(json.as_bytes());
         self.line(path, &CatalogLine::json_of(state, json)).await
     }
 

@@ -49,8 +49,8 @@ impl EntryCheck {
 
     fn line(&mut self, line: &IndexLine) {
         let json = line.to_json();
-        self.pending.add(json.as_bytes());
-        self.all.add(json.as_bytes());
+        self.pending.line(json.as_bytes());
+        self.all.line(json.as_bytes());
     }
 
     fn piece(&mut self, entry: &Entry) -> Result<(), String> {
@@ -110,7 +110,7 @@ impl EntryCheck {
     /// Takes a shard's lines: they must be those of the entries since the last shard.
     pub(crate) fn shard<'a>(&mut self, lines: impl Iterator<Item = &'a str>) -> Result<(), String> {
         let mut told = Fingerprint::default();
-        lines.for_each(|line| told.add(line.as_bytes()));
+        lines.for_each(|line| told.line(line.as_bytes()));
         if std::mem::take(&mut self.pending) == told {
             return Ok(());
         }
@@ -151,7 +151,7 @@ impl CatalogCheck {
         self.last = Some(path.clone());
         self.lines += 1;
         if line.state != State::Missing {
-            self.entries.add(json.as_bytes());
+            self.entries.line(json.as_bytes());
         }
         self.states.entry(line.state).or_default().add(line.entry.size);
         Ok(())

@@ -269,7 +269,7 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
             self.core.totals.bytes += line.size;
         }
         let json = line.to_json();
-        self.core.fingerprint.add(json.as_bytes());
+        self.core.fingerprint.line(json.as_bytes());
         self.spool.push(line.path.as_bytes(), json.as_bytes())?;
         self.shard.push_str(&json);
         self.shard.push('\n');

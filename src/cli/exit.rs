@@ -88,16 +88,6 @@ pub(super) fn epilogue(examples: &str, classes: &[Class]) -> String {
 }
 
 /// A command that this version does not have yet.
-#[derive(Debug, thiserror::Error)]
-#[error("`pacharc {0}` is not built in this version")]
-pub(super) struct NotBuilt(pub(super) &'static str);
-
-impl Explain for NotBuilt {
-    fn class(&self) -> Class {
-        Class::Other
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,8 +27,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Connects to what `options` name.
-    pub(super) async fn open(options: &Options) -> Result<Self, Error> {
+    /// Connects to what `options` name; makes the directory of a `file:` bucket if `create`.
+    pub(super) async fn open(options: &Options, create: bool) -> Result<Self, Error> {
         let mut target = Self { server: None, bucket: None, resumed: false };
         if options.postgres.is_none() && options.bucket.is_none() {
             return Err(Error::Nothing);
@@ -41,8 +41,7 @@ impl Target {
             {
                 return Err(Error::Prefix(url.clone()));
             }
-            let settings =
-                bucket::Options { ca_file: options.ca_file.clone(), create: true, ..bucket::Options::default() };
+            let settings = bucket::Options { ca_file: options.ca_file.clone(), create, ..bucket::Options::default() };
             target.bucket = Some(bucket::open(&parsed, &settings).await?);
         }
         if let Some(postgres) = &options.postgres {

@@ -143,7 +143,7 @@ impl Rows {
             }
             State::Rows if line == b"\\." && length == 2 => self.state = State::Done,
             State::Rows => {
-                self.fingerprint.add_hash(hash.as_bytes());
+                self.fingerprint.hash(&hash);
                 self.bytes += length as u64 + 1;
             }
             State::Done if line.is_empty() => {}
@@ -180,7 +180,7 @@ mod tests {
 
     fn table(rows: &[&[u8]]) -> Table {
         let mut fingerprint = Fingerprint::default();
-        rows.iter().for_each(|row| fingerprint.add(row));
+        rows.iter().for_each(|row| fingerprint.line(row));
         let bytes = rows.iter().map(|row| row.len() as u64 + 1).sum();
         Table { number: 1, rows: fingerprint.count(), bytes, fingerprint: fingerprint.to_hex(), ..Table::default() }
     }
