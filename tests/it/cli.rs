@@ -355,13 +355,15 @@ fn outcomes_are_documented() {
     let recipient = format!("--recipient={}", told.strip_prefix("Public key: ").unwrap().trim());
 
     let page = std::fs::read_to_string(docs("json.md")).unwrap();
-    let runs: [&[&str]; 7] = [
+    let runs: [&[&str]; 9] = [
+        &["plan", "backup", &source],
         &["backup", &source, &recipient, "-o=b.pacharc"],
         &["verify", "b.pacharc"],
         &["verify", "b.pacharc", "-i=key"],
         &["list", "b.pacharc", "-i=key"],
         &["inspect", "b.pacharc", "-i=key"],
         &["extract", "b.pacharc", "objects", "-i=key", "-o=out"],
+        &["plan", "restore", "b.pacharc", "-i=key", &target],
         &["restore", "b.pacharc", "-i=key", &target],
     ];
     for args in runs {
@@ -370,12 +372,13 @@ fn outcomes_are_documented() {
         let text = stdout(&output);
         let finished: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert_eq!(finished["event"], "finished", "{args:?}");
-        let section = page.split(&format!("\n### {}\n", args[0])).nth(1).unwrap().split("\n## ").next().unwrap();
+        let command = if args[0] == "plan" { args[..2].join(" ") } else { args[0].to_owned() };
+        let section = page.split(&format!("\n### {command}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
         let section = section.split("\n### ").next().unwrap();
         let fields = finished["outcome"].as_object().unwrap();
         assert!(!fields.is_empty());
         for field in fields.keys() {
-            assert!(section.contains(&format!("`{field}`")), "docs/json.md: {} lacks {field}", args[0]);
+            assert!(section.contains(&format!("`{field}`")), "docs/json.md: {command} lacks {field}");
         }
     }
     assert_eq!(std::fs::read(folder.path().join("target/a")).unwrap(), b"text");
