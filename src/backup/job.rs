@@ -86,7 +86,7 @@ impl Job<'_> {
         let (mut catalog, entries) = bundle.finish_entries().await?;
         let objects = catalog::write(&mut catalog, entries, dumped.live.as_mut()).await?;
         let manifest = self.manifest(dumped, objects, selection);
-        let (_, written) = catalog.finish(manifest.clone()).await?;
+        let (_, written, manifest) = catalog.finish(manifest).await?;
         Ok((written, manifest))
     }
 
