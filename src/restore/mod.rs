@@ -33,6 +33,7 @@ use crate::verify::{self, Level};
 use databases::DatabaseWriter;
 use objects::ObjectWriter;
 use proof::Expected;
+pub(crate) use target::MARK;
 use target::Target;
 
 /// Restores a bundle into the target that `options` name.

@@ -14,7 +14,7 @@ use crate::database::restore::system_identifier;
 use crate::database::{self, Environment, Server, Tool, Tools};
 
 /// The key of the object that marks a bucket while a restore is under way.
-const MARK: &str = "pacharc.restoring";
+pub const MARK: &str = "pacharc.restoring";
 
 /// Where a restore writes.
 pub(super) struct Target {
