@@ -31,34 +31,48 @@ fn shared(server: &'static OnceLock<Option<TempServer>>) -> Option<&'static Temp
     server.get_or_init(start).as_ref()
 }
 
-/// A sample cluster: two databases of names of their own, and a directory bucket on the test's desk.
+/// A sample cluster: two databases with names of their own, and a bucket.
 pub struct Cluster {
     pub server: &'static TempServer,
     /// The main database's name.
     pub database: String,
     pub dex: String,
-    pub directory: Directory,
     pub bucket: Arc<dyn Bucket>,
     pub bucket_url: String,
     pub made: Made,
 }
 
 impl Cluster {
-    /// Makes one; `name` must be another one in every test.
+    /// Makes one with a directory bucket on the test's desk; `name` must be another one in every test.
     pub async fn make(desk: &Desk, name: &str, options: Options) -> Option<Self> {
+        let bucket = Arc::new(Directory::new(desk.path("source")));
+        Self::make_in(bucket, &desk.bucket("source"), name, options).await
+    }
+
+    /// Makes one whose objects are in `bucket`.
+    pub async fn make_in(bucket: Arc<dyn Bucket>, url: &str, name: &str, options: Options) -> Option<Self> {
         let server = source_server()?;
         let (database, dex) = (format!("pachyderm_{name}"), format!("dex_{name}"));
-        let directory = Directory::new(desk.path("source"));
-        let bucket: Arc<dyn Bucket> = Arc::new(directory.clone());
         let options = Options { database: database.clone(), dex: Some(dex.clone()), ..options };
         let made = cluster::make(&server.url("postgres"), Arc::clone(&bucket), &options).await.unwrap();
-        let bucket_url = desk.bucket("source");
-        Some(Self { server, database, dex, directory, bucket, bucket_url, made })
+        Some(Self { server, database, dex, bucket, bucket_url: url.to_owned(), made })
     }
 
     /// A small one.
     pub async fn small(desk: &Desk, name: &str) -> Option<Self> {
         Self::make(desk, name, Options { objects: 40, jobs: 10, ..Options::default() }).await
+    }
+
+    /// The keys of its live objects.
+    pub async fn live(&self) -> Vec<String> {
+        compare::live_keys(&self.server.url(&self.database)).await.unwrap()
+    }
+
+    /// Changes a byte of an object.
+    pub async fn flip(&self, key: &str) {
+        let mut bytes = self.bucket.get(key).await.unwrap().unwrap().to_vec();
+        bytes[0] ^= 1;
+        self.bucket.put(key, bytes.into()).await.unwrap();
     }
 
     /// The arguments that name it as a source.
