@@ -11,4 +11,5 @@ mod cli;
 mod database_dump;
 mod database_restore;
 mod postgres_connection;
+mod stock_tools;
 mod support;
