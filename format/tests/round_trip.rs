@@ -1,5 +1,8 @@
 //! Bundles that were written come back, through both readers; damage in any place is told.
 
+// Clippy's own exception for tests knows only the test functions themselves, not what they share.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
