@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pacharc_format::{
-    BundleReader, BundleStream, CatalogLine, Entry, FileRange, Found, Head, Key, Manifest, ReadOptions, State, Unlock,
-    inspect,
+    BundleReader, BundleStream, CatalogLine, Entry, Error, FileRange, Found, Head, Key, Manifest, ReadOptions, State,
+    Unlock, inspect,
 };
 use serde_json::Value;
 
@@ -23,9 +23,14 @@ pub async fn check(name: &str) {
     assert_eq!(inspection.recipients, sidecar.recipients);
     assert_eq!(inspection.trailer.map(|trailer| hex::encode(trailer.id)), Some(sidecar.id.clone()));
 
-    assert_eq!(stream(&bundle, None).await.id, sidecar.id);
+    assert_eq!(stream(&bundle, None).await.unwrap().id, sidecar.id);
+    for place in (0..bundle.len()).step_by(bundle.len() / 61) {
+        let mut broken = bundle.clone();
+        broken[place] ^= 4;
+        assert!(stream(&broken, None).await.is_err(), "byte {place} was flipped, and nobody told");
+    }
     for key in &sidecar.unlock {
-        let streamed = stream(&bundle, Some(&unlock(key))).await;
+        let streamed = stream(&bundle, Some(&unlock(key))).await.unwrap();
         assert_eq!(streamed.id, sidecar.id);
         says(&serde_json::to_value(streamed.head.unwrap()).unwrap(), &sidecar.head, "head");
         says(&serde_json::to_value(streamed.manifest.unwrap()).unwrap(), &sidecar.manifest, "manifest");
@@ -49,14 +54,14 @@ struct Streamed {
     catalog: Vec<CatalogLine>,
 }
 
-async fn stream(bundle: &[u8], key: Option<&Unlock>) -> Streamed {
+async fn stream(bundle: &[u8], key: Option<&Unlock>) -> Result<Streamed, Error> {
     let options = ReadOptions { jobs: 2, memory: 1 << 20, temp_dir: &std::env::temp_dir() };
-    let mut stream = BundleStream::open(bundle, options).await.unwrap();
+    let mut stream = BundleStream::open(bundle, options).await?;
     if let Some(key) = key {
-        stream.unlock(key).unwrap();
+        stream.unlock(key)?;
     }
     let mut streamed = Streamed::default();
-    while let Some(found) = stream.next().await.unwrap() {
+    while let Some(found) = stream.next().await? {
         match found {
             Found::Head(head) => streamed.head = Some(*head),
             Found::Manifest(manifest) => streamed.manifest = Some(*manifest),
@@ -65,14 +70,14 @@ async fn stream(bundle: &[u8], key: Option<&Unlock>) -> Streamed {
             }
             Found::Catalog(lines) => streamed.catalog.extend(lines),
             Found::Passed => {}
-            Found::Damage(error) => panic!("{error}"),
+            Found::Damage(error) => return Err(error),
             Found::End { id, bytes } => {
                 assert_eq!(bytes, bundle.len() as u64);
                 streamed.id = id;
             }
         }
     }
-    streamed
+    Ok(streamed)
 }
 
 /// A later version may say more than the sidecar, and nothing else.
