@@ -210,7 +210,7 @@ pub struct Objects {
     /// Whether every live object of the dumped snapshot is in the bundle, with the bytes that its key promises.
     /// `None` where no database is Pachyderm's: there is no live set.
     pub closed: Option<bool>,
-    /// Objects by state.
+    /// Live objects; where there is no live set, all objects.
     pub live: Count,
     /// Chunk keys without a live row.
     pub orphan: Count,

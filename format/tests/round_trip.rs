@@ -90,7 +90,7 @@ async fn write(entries: Vec<Entry>, options: WriterOptions) -> (Bytes, Written) 
         catalog.push(state, &path, &json).await.unwrap();
     }
     let manifest = Manifest { objects: Some(objects), ..Manifest::default() };
-    let (output, written) = catalog.finish(manifest).await.unwrap();
+    let (output, written, _) = catalog.finish(manifest).await.unwrap();
     assert_eq!(written.bytes, output.len() as u64);
     (output.into(), written)
 }

@@ -1,6 +1,5 @@
 //! A dry run of a backup: what was found, how large it is, what is missing. Nothing is written but temporary files.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -15,6 +14,7 @@ use crate::database::Attempt;
 use crate::failure::Class;
 use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Monitor, Phase};
+use crate::outcome::Facts;
 
 /// What a backup would do.
 #[derive(Clone, Debug, Serialize)]
@@ -167,40 +167,36 @@ impl crate::outcome::Outcome for Plan {
     }
 
     fn product(&self) -> Option<String> {
-        let mut text = String::new();
-        let mut line = |name: &str, value: String| {
-            // Writing to a string has no way to fail.
-            let _ = writeln!(text, "{name:<12} {value}");
-        };
+        let mut facts = Facts::default();
         if let Some(Postgres { version, host, standby, .. }) = &self.postgres {
-            line("server", format!("PostgreSQL {version} at {host}{}", if *standby { ", a standby" } else { "" }));
+            facts.add("server", format!("PostgreSQL {version} at {host}{}", if *standby { ", a standby" } else { "" }));
         }
         if let Some(pg_dump) = &self.pg_dump {
-            line("pg_dump", pg_dump.clone());
+            facts.add("pg_dump", pg_dump);
         }
         if let Some(release) = &self.pachyderm {
-            line("Pachyderm", release.clone());
+            facts.add("Pachyderm", release);
         }
         for PlannedDatabase { name, tables, rows, bytes, left_out, .. } in &self.databases {
-            line("database", format!("{name}: about {rows} rows in {tables} tables, {}", HumanBytes(*bytes)));
+            facts.add("database", format!("{name}: about {rows} rows in {tables} tables, {}", HumanBytes(*bytes)));
             for what in left_out {
-                line("", format!("left out: {what}"));
+                facts.add("", format!("left out: {what}"));
             }
         }
         if let Some(PlannedBucket { url, live, orphan, foreign, missing }) = &self.bucket {
-            line("bucket", url.clone());
+            facts.add("bucket", url);
             for (what, Count { count, bytes }) in
                 [("live", live), ("orphans", orphan), ("foreign", foreign), ("MISSING", missing)]
             {
                 if *count > 0 || what == "live" {
-                    line("", format!("{count} {what}, {}", HumanBytes(*bytes)));
+                    facts.add("", format!("{count} {what}, {}", HumanBytes(*bytes)));
                 }
             }
         }
-        line("bundle", format!("about {}", HumanBytes(self.estimated_bytes)));
+        facts.add("bundle", format!("about {}", HumanBytes(self.estimated_bytes)));
         if self.postgres.is_some() {
-            line("note", "the source is not paused; its schema changes wait while the dump runs".to_owned());
+            facts.add("note", "the source is not paused; its schema changes wait while the dump runs");
         }
-        Some(text)
+        Some(facts.into_text())
     }
 }

@@ -88,7 +88,10 @@ impl Job for Verify {
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,
         };
-        let unlock = if level == Level::Contents { Some(names.read()?) } else { None };
+        let unlock = match (level, names.is_empty()) {
+            (Level::Sums, true) => None,
+            _ => Some(names.read()?),
+        };
         report.run(async |interrupt, monitor| {
             Ok(crate::verify::run(&options, unlock.as_ref(), interrupt, monitor).await?)
         })

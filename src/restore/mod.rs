@@ -33,6 +33,7 @@ use crate::verify::{self, Level};
 use databases::DatabaseWriter;
 use objects::ObjectWriter;
 use proof::Expected;
+pub(crate) use target::MARK;
 use target::Target;
 
 /// Restores a bundle into the target that `options` name.
@@ -73,6 +74,9 @@ struct Unpacked {
 impl Job<'_> {
     async fn run(&self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Outcome, Error> {
         self.monitor.phase(Phase::Check);
+        if self.options.postgres.is_none() && self.options.bucket.is_none() {
+            return Err(Error::Nothing);
+        }
         let mut target = Target::open(self.options, true).await?;
         let known = self.know(unlock, interrupt).await?;
         let mut stream = BundleStream::open(self.input.stream().await?, self.read_options()).await?;

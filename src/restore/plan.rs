@@ -1,7 +1,5 @@
 //! A dry run of a restore: what would go where, and whether anything stands in the way. Nothing is written.
 
-use std::fmt::Write as _;
-
 use indicatif::HumanBytes;
 use pacharc_format::manifest::{Count, Database, Manifest};
 use pacharc_format::{BundleReader, BundleStream, Found, Unlock};
@@ -9,9 +7,11 @@ use serde::Serialize;
 
 use super::target::{self, Target};
 use super::{Error, Job, Options, Rename};
+use crate::bucket;
 use crate::bundle::Input;
 use crate::failure::Class;
 use crate::interrupt::Interrupt;
+use crate::outcome::Facts;
 use crate::verify;
 
 /// What a restore would do.
@@ -63,7 +63,16 @@ pub async fn plan(options: &Options, unlock: &Unlock, interrupt: &Interrupt) -> 
 }
 
 async fn make(options: &Options, unlock: &Unlock, input: &Input) -> Result<Plan, Error> {
-    let mut target = Target::open(options, false).await?;
+    if options.postgres.is_none() && options.bucket.is_none() {
+        return Err(Error::Nothing);
+    }
+    let mut target = match Target::open(options, false).await {
+        // A directory that is not there yet is made by the restore.
+        Err(Error::Bucket(bucket::Error::NoBucket { .. })) if options.bucket.as_deref().is_some_and(is_directory) => {
+            Target::open(&Options { bucket: None, ..options.clone() }, false).await?
+        }
+        target => target?,
+    };
     let reader = BundleReader::open(input.ranges().await?, unlock).await?;
     let (manifest, id) = (reader.manifest().clone(), hex::encode(reader.trailer().id));
     verify::expected(&options.expect, Some(&id), &manifest.about.created)?;
@@ -76,7 +85,7 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input) -> Result<Plan,
         return Err(Error::Worker("the bundle does not begin with its head".into()));
     };
     let selection = target::selection(options, &head)?;
-    if target.bucket.is_some() && head.bucket.is_none() {
+    if options.bucket.is_some() && head.bucket.is_none() {
         return Err(Error::NoObjects);
     }
     target.check_source(&head, &selection).await?;
@@ -85,7 +94,7 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input) -> Result<Plan,
     for rename in selection {
         databases.push(database(&target, &manifest, rename).await?);
     }
-    let objects = manifest.objects.clone().filter(|_| target.bucket.is_some()).unwrap_or_default();
+    let objects = manifest.objects.clone().filter(|_| options.bucket.is_some()).unwrap_or_default();
     let mut written = Count::default();
     for Count { count, bytes } in [objects.live, objects.orphan, objects.foreign, objects.rotten] {
         written = Count { count: written.count + count, bytes: written.bytes + bytes };
@@ -96,10 +105,14 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input) -> Result<Plan,
         closed: manifest.objects.as_ref().and_then(|objects| objects.closed),
         server: target.server.as_ref().map(|(server, _)| server.address()),
         databases,
-        bucket: target.bucket.as_ref().map(|bucket| bucket.url().to_owned()),
+        bucket: options.bucket.clone(),
         objects: written,
         resumed: target.resumed,
     })
+}
+
+fn is_directory(url: &str) -> bool {
+    url.starts_with("file:")
 }
 
 async fn database(target: &Target, manifest: &Manifest, rename: Rename) -> Result<PlannedDatabase, Error> {
@@ -132,31 +145,27 @@ impl crate::outcome::Outcome for Plan {
     }
 
     fn product(&self) -> Option<String> {
-        let mut text = String::new();
-        let mut line = |name: &str, value: String| {
-            // Writing to a string has no way to fail.
-            let _ = writeln!(text, "{name:<12} {value}");
-        };
-        line("bundle", format!("{}, begun {}", self.id, self.created));
+        let mut facts = Facts::default();
+        facts.add("bundle", format!("{}, begun {}", self.id, self.created));
         match self.closed {
-            Some(true) => line("closed", "yes".to_owned()),
-            Some(false) => line("closed", "NO: live objects are missing or rotten".to_owned()),
+            Some(true) => facts.add("closed", "yes"),
+            Some(false) => facts.add("closed", "NO: live objects are missing or rotten"),
             None => {}
         }
         if let Some(server) = &self.server {
-            line("server", server.clone());
+            facts.add("server", server);
         }
         for PlannedDatabase { bundled, target, rows, bytes, exists } in &self.databases {
             let state = if *exists { "exists, must be empty" } else { "will be created" };
-            line("database", format!("{bundled} -> {target}: {rows} rows, {} ({state})", HumanBytes(*bytes)));
+            facts.add("database", format!("{bundled} -> {target}: {rows} rows, {} ({state})", HumanBytes(*bytes)));
         }
         if let Some(bucket) = &self.bucket {
-            line("bucket", bucket.clone());
-            line("", format!("{} objects, {}", self.objects.count, HumanBytes(self.objects.bytes)));
+            facts.add("bucket", bucket);
+            facts.add("", format!("{} objects, {}", self.objects.count, HumanBytes(self.objects.bytes)));
         }
         if self.resumed {
-            line("note", "an earlier run of this restore will be continued".to_owned());
+            facts.add("note", "an earlier run of this restore will be continued");
         }
-        Some(text)
+        Some(facts.into_text())
     }
 }

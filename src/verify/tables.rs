@@ -28,6 +28,8 @@ struct Rows {
     line: Option<Box<blake3::Hasher>>,
     /// Its bytes, while they are few: enough to know the end of the data.
     head: Vec<u8>,
+    /// Whether a quoted name in a statement has not ended yet.
+    in_name: bool,
     problem: Option<String>,
 }
 
@@ -136,8 +138,8 @@ impl Rows {
         match self.state {
             State::Statements => {
                 // A statement's line may end inside a quoted name.
-                let quotes = line.iter().filter(|&&b| b == b'"').count();
-                if line.ends_with(b" FROM stdin;") && quotes.is_multiple_of(2) {
+                self.in_name ^= line.iter().filter(|&&b| b == b'"').count() % 2 == 1;
+                if line.ends_with(b" FROM stdin;") && !self.in_name {
                     self.state = State::Rows;
                 }
             }

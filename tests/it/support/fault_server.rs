@@ -5,6 +5,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use pacharc::bucket::{self, Bucket, Options, Policy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -54,6 +56,8 @@ struct State {
     parts: BTreeMap<u32, Vec<u8>>,
     uploading: bool,
     faults: HashMap<&'static str, VecDeque<Fault>>,
+    /// By method and key; they come before the others.
+    faults_of_keys: HashMap<(&'static str, String), VecDeque<Fault>>,
     listing: Listing,
     seen: Vec<Request>,
 }
@@ -94,6 +98,12 @@ impl FaultServer {
         self.state.lock().unwrap().faults.entry(method).or_default().extend(faults);
     }
 
+    /// The next requests of this method for this key meet these faults.
+    pub fn plan_for(&self, method: &'static str, key: &str, faults: impl IntoIterator<Item = Fault>) {
+        let mut state = self.state.lock().unwrap();
+        state.faults_of_keys.entry((method, key.to_owned())).or_default().extend(faults);
+    }
+
     pub fn listing(&self, listing: Listing) {
         self.state.lock().unwrap().listing = listing;
     }
@@ -106,6 +116,19 @@ impl FaultServer {
         self.state.lock().unwrap().objects.get(key).cloned()
     }
 
+    pub fn keys(&self) -> Vec<String> {
+        self.state.lock().unwrap().objects.keys().cloned().collect()
+    }
+
+    pub fn remove(&self, key: &str) {
+        self.state.lock().unwrap().objects.remove(key);
+    }
+
+    /// The bucket's URL.
+    pub fn url(&self) -> String {
+        format!("s3://bucket?endpoint=http://127.0.0.1:{}&region=us-east-1&path_style=true", self.port)
+    }
+
     /// Whether an upload in parts has begun and neither ended nor been taken back.
     pub fn uploading(&self) -> bool {
         self.state.lock().unwrap().uploading
@@ -114,6 +137,10 @@ impl FaultServer {
     /// The requests since the last call.
     pub fn seen(&self) -> Vec<Request> {
         std::mem::take(&mut self.state.lock().unwrap().seen)
+    }
+
+    pub fn url(&self) -> String {
+        format!("s3://bucket?endpoint=http://127.0.0.1:{}&region=us-east-1&path_style=true", self.port)
     }
 
     pub fn port(&self) -> u16 {
@@ -128,8 +155,29 @@ impl FaultServer {
             total: Duration::from_millis(500),
             patience: Duration::from_millis(300),
         };
-        let url = format!("s3://bucket?endpoint=http://127.0.0.1:{}&region=us-east-1", self.port);
-        bucket::open(&url.parse().unwrap(), &Options { retry, ..s3_server::options() }).await.unwrap()
+        bucket::open(&self.url().parse().unwrap(), &Options { retry, ..s3_server::options() }).await.unwrap()
+    }
+}
+
+/// As the sample cluster sees it: no faults.
+#[async_trait]
+impl pacharc_sample::bucket::Bucket for FaultServer {
+    async fn put(&self, key: &str, bytes: Bytes) -> anyhow::Result<()> {
+        self.hold(key, bytes);
+        Ok(())
+    }
+
+    async fn get(&self, key: &str) -> anyhow::Result<Option<Bytes>> {
+        Ok(self.object(key).map(Bytes::from))
+    }
+
+    async fn delete(&self, key: &str) -> anyhow::Result<()> {
+        self.remove(key);
+        Ok(())
+    }
+
+    async fn keys(&self) -> anyhow::Result<Vec<String>> {
+        Ok(Self::keys(self))
     }
 }
 
@@ -168,7 +216,10 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
         let (fault, answer) = {
             let mut state = state.lock().unwrap();
             state.seen.push(request.clone());
-            let fault = state.faults.get_mut(request.method.as_str()).and_then(VecDeque::pop_front);
+            let of_key = state.faults_of_keys.iter_mut();
+            let mut of_key = of_key.filter(|((method, name), _)| *method == request.method && name == key(&request));
+            let fault = of_key.find_map(|(_, faults)| faults.pop_front());
+            let fault = fault.or_else(|| state.faults.get_mut(request.method.as_str()).and_then(VecDeque::pop_front));
             let fault = fault.unwrap_or(Fault::Pass);
             let answer = match fault {
                 Fault::Refuse(status, code) => Answer::error(status, code),
@@ -242,6 +293,10 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> Option<Request> {
     Some(Request { method, path: path.to_owned(), query: query.to_owned(), headers, body })
 }
 
+fn decode(value: &str) -> String {
+    percent_encoding::percent_decode_str(value).decode_utf8().unwrap().into_owned()
+}
+
 fn key(request: &Request) -> &str {
     request.path.strip_prefix("/bucket/").unwrap_or_default()
 }
@@ -256,7 +311,7 @@ impl State {
     fn answer(&mut self, request: &Request) -> Answer {
         let parameter = |name: &str| {
             let pairs = request.query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.into_iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_owned())
+            pairs.into_iter().find(|(n, _)| *n == name).map(|(_, value)| decode(value))
         };
         let key = key(request).to_owned();
         match request.method.as_str() {

@@ -1,8 +1,11 @@
 //! Servers and material that tests share.
 
+pub mod cluster;
 pub mod fault_server;
 pub mod minio;
 pub mod moto;
 pub mod postgres;
+pub mod program;
 pub mod s3_server;
+pub mod sdk_bucket;
 pub mod versitygw;

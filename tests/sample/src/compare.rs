@@ -282,7 +282,7 @@ mod tests {
             assert!(same.is_equal() && same.compared > 30, "{same}");
         }
         assert!(buckets(&bucket, &other, None).await.unwrap().is_equal());
-        let mut before = Vec::new();
+        let mut before: Vec<String> = Vec::new();
         for (change, named) in [
             (
                 "UPDATE storage.filesets SET metadata_pb = '' WHERE id = (SELECT min(id::text)::uuid FROM storage.filesets)",

@@ -34,6 +34,14 @@ CREATE TABLE public.auth_code (
     connector_data bytea, expiry timestamptz NOT NULL, claims_preferred_username text NOT NULL DEFAULT '',
     code_challenge text NOT NULL DEFAULT '', code_challenge_method text NOT NULL DEFAULT ''
 );
+CREATE TABLE public.auth_request (
+    id text PRIMARY KEY, client_id text NOT NULL, response_types bytea NOT NULL, scopes bytea NOT NULL,
+    redirect_uri text NOT NULL, nonce text NOT NULL, state text NOT NULL, force_approval_prompt boolean NOT NULL,
+    logged_in boolean NOT NULL, claims_user_id text NOT NULL, claims_username text NOT NULL, claims_email text NOT NULL,
+    claims_email_verified boolean NOT NULL, claims_groups bytea NOT NULL, connector_id text NOT NULL,
+    connector_data bytea, expiry timestamptz NOT NULL, claims_preferred_username text NOT NULL DEFAULT '',
+    code_challenge text NOT NULL DEFAULT '', code_challenge_method text NOT NULL DEFAULT '', hmac_key bytea
+);
 CREATE TABLE public.device_request (
     user_code text PRIMARY KEY, device_code text NOT NULL, client_id text NOT NULL, client_secret text,
     scopes bytea NOT NULL, expiry timestamptz NOT NULL

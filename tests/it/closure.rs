@@ -1,0 +1,141 @@
+//! Whether every live object of the dumped snapshot is in the bundle, and what is said where one is not.
+
+use std::sync::Arc;
+
+use pacharc_sample::bucket::{Bucket, Directory};
+use pacharc_sample::cluster::Options;
+use pacharc_sample::compare;
+
+use crate::support::cluster::{Cluster, target};
+use crate::support::fault_server::{Fault, FaultServer};
+use crate::support::program::Desk;
+
+/// The entries that `list` shows, each with its state in front.
+fn listed(desk: &Desk, bundle: &str) -> Vec<String> {
+    let text = desk.run(["list", bundle, "--identity", "key.txt"]).code(0).text();
+    let fields = |line: &str| -> Vec<String> { line.split_whitespace().map(str::to_owned).collect() };
+    text.lines().map(fields).map(|fields| format!("{} {}", fields[0], fields[2])).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_source_lacks_is_named_and_the_rest_saved() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "closure").await else { return };
+    let live = cluster.live().await;
+    let (gone, flipped, emptied, orphan) = (&live[3], &live[7], &live[11], &cluster.made.orphans[0]);
+    cluster.bucket.delete(gone).await.unwrap();
+    cluster.flip(flipped).await;
+    cluster.bucket.put(emptied, Vec::new().into()).await.unwrap();
+    cluster.flip(orphan).await;
+
+    let done = desk.backup(&cluster.source(), "c.pacharc", &["--json-file", "events"]).code(4);
+    let done = done.says("NOT CLOSED: of the live objects, 1 missing and 2 rotten");
+    for key in [gone, flipped, emptied] {
+        assert_eq!(done.stderr.matches(key.as_str()).count(), 1, "{key}: {}", done.stderr);
+    }
+    assert!(!done.stderr.contains(orphan.as_str()), "{}", done.stderr);
+    let events = std::fs::read_to_string(desk.path("events")).unwrap();
+    let named = |event: &str, key: &str| events.lines().any(|line| line.contains(event) && line.contains(key));
+    assert!(named("\"missing_object\"", gone) && named("\"rotten_object\"", flipped));
+    assert!(events.lines().last().unwrap().contains("\"exit_code\":4"));
+
+    // Every byte is as it was written; what is not closed is said where the key is there to know it.
+    desk.run(["verify", "c.pacharc"]).code(0).says("it needs the key");
+    desk.run(["verify", "c.pacharc", "--identity", "key.txt"]).code(4).says("not closed");
+    desk.run(["verify", "c.pacharc", "--identity", "key.txt", "--level", "sums"]).code(4).says("not closed");
+    let listed = listed(&desk, "c.pacharc");
+    for (state, key) in [("missing", gone), ("rotten", flipped), ("rotten", emptied), ("orphan", orphan)] {
+        assert!(listed.contains(&format!("{state} objects/{key}")), "{state} {key}: {listed:?}");
+    }
+
+    let target = target(&desk.bucket("target"));
+    desk.restore("c.pacharc", &target, &[]).code(5).says("not closed").says("--allow-incomplete");
+    cluster.assert_not_restored();
+    assert!(!desk.path("target").join("chunk").exists());
+    let done = desk.restore("c.pacharc", &target, &["--allow-incomplete"]).code(4);
+    for key in [gone, flipped, emptied] {
+        assert!(done.stderr.contains(key.as_str()), "{key}: {}", done.stderr);
+    }
+    cluster.assert_databases_restored();
+    let restored: Arc<dyn Bucket> = Arc::new(Directory::new(desk.path("target")));
+    let compared = compare::buckets(&cluster.bucket, &restored, None).await.unwrap();
+    assert!(compared.is_equal() && compared.compared > 40, "{compared}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_stops_at_the_first_and_leaves_nothing() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "strict").await else { return };
+    let live = cluster.live().await;
+    desk.backup(&cluster.source(), "sound.pacharc", &["--strict"]).code(0);
+    cluster.bucket.delete(&live[0]).await.unwrap();
+    desk.backup(&cluster.source(), "c.pacharc", &["--strict"]).code(4).says(&live[0]).says("missing").says("hint: ");
+    let other = &live[1];
+    cluster.bucket.put(&live[0], cluster.bucket.get(other).await.unwrap().unwrap()).await.unwrap();
+    desk.backup(&cluster.source(), "c.pacharc", &["--strict"]).code(4).says(&live[0]).says("rotten").says("hint: ");
+    assert!(!desk.path("c.pacharc").exists());
+    assert_eq!(desk.leftovers(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_out_is_never_live() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "left_out").await else { return };
+    let live = cluster.live().await;
+    for (name, args) in [("live", &["--live-only"][..]), ("exclude", &["--exclude", "chunk/", "--exclude", "test/"])] {
+        let (bundle, bucket) = (format!("{name}.pacharc"), format!("target {name}"));
+        desk.backup(&cluster.source(), &bundle, args).code(0).says("closed: all 43 live");
+        let entries = listed(&desk, &bundle);
+        let objects: Vec<&String> = entries.iter().filter(|entry| entry.contains(" objects/")).collect();
+        assert_eq!(objects.len(), live.len(), "{objects:?}");
+        assert!(objects.iter().all(|entry| entry.starts_with("live ")), "{objects:?}");
+        let to = ["--bucket".to_owned(), desk.bucket(&bucket)];
+        desk.restore(&bundle, &to, &[]).code(0);
+        assert_eq!(Directory::new(desk.path(&bucket)).keys().await.unwrap(), live);
+    }
+    let foreign = &cluster.made.foreign[0];
+    desk.backup(&cluster.source(), "c.pacharc", &["--exclude", "te"]).code(0);
+    let objects = listed(&desk, "c.pacharc").iter().filter(|entry| entry.contains(" objects/")).count() as u64;
+    assert_eq!(objects, cluster.made.objects() - 1, "{foreign}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_another_cluster_is_refused() {
+    let (desk, other) = (Desk::new(), Desk::new());
+    let Some(cluster) = Cluster::small(&desk, "other_bucket").await else { return };
+    let options = Options { objects: 20, seed: 99, ..Options::default() };
+    let Some(stranger) = Cluster::make(&other, "other_bucket_2", options).await else { return };
+    let source = [cluster.databases(), vec!["--bucket".into(), stranger.bucket_url]].concat();
+    desk.backup(&source, "c.pacharc", &[]).code(5).says("does not belong to this database").says("hint: ");
+    let source = [cluster.databases(), vec!["--bucket".into(), desk.bucket("empty")]].concat();
+    std::fs::create_dir(desk.path("empty")).unwrap();
+    desk.backup(&source, "c.pacharc", &[]).code(5).says("does not belong to this database");
+    assert!(!desk.path("c.pacharc").exists());
+}
+
+/// Between its listing and its copy an object may go: its row is looked at, and a newer snapshot asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_vanishes_after_it_was_listed() {
+    let desk = Desk::new();
+    let server = Arc::new(FaultServer::start().await);
+    let bucket: Arc<dyn Bucket> = Arc::clone(&server) as Arc<dyn Bucket>;
+    let options = Options { objects: 30, jobs: 5, ..Options::default() };
+    let Some(cluster) = Cluster::make_in(bucket, &server.url(), "vanishes", options).await else { return };
+    let absent = || Fault::Refuse(404, "NoSuchKey");
+    let live = cluster.live().await;
+    // Gone when it is copied, there again when the snapshot names it; and an orphan that has gone.
+    server.plan_for("GET", &live[5], [absent()]);
+    server.plan_for("GET", &cluster.made.orphans[0], [absent()]);
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0).says("closed: all 33 live").says("(4 orphans, 1 foreign)");
+    desk.run(["verify", "c.pacharc", "--identity", "key.txt"]).code(0);
+    let listed = listed(&desk, "c.pacharc");
+    assert!(listed.contains(&format!("live objects/{}", live[5])));
+    assert!(!listed.iter().any(|entry| entry.contains(&cluster.made.orphans[0])));
+
+    // A read that brings wrong bytes once is no damage.
+    server.plan_for("GET", &live[6], [Fault::CutAndChange(1)]);
+    let bytes = cluster.bucket.get(&live[6]).await.unwrap().unwrap();
+    desk.backup(&cluster.source(), "rotten.pacharc", &[]).code(4).says(&live[6]);
+    server.hold(&live[6], bytes);
+    desk.backup(&cluster.source(), "whole.pacharc", &[]).code(0);
+}

@@ -1,0 +1,115 @@
+//! Bundles that never lie on a disk: out to a pipe, in from a pipe.
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use pacharc_sample::bucket::{Bucket, Directory};
+
+use crate::support::cluster::{Cluster, target, target_server};
+use crate::support::program::{Desk, Run, Running, words};
+
+/// Runs the first into the second; both ends.
+fn piped(mut first: Command, mut second: Command) -> (Child, Run) {
+    let mut first = first.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    second.stdin(first.stdout.take().unwrap());
+    let second = Running::start(&mut second).finish();
+    (first, second)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_verified_and_restored_through_a_pipe() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "pipes").await else { return };
+    let backup = || desk.command(desk.backup_args(&cluster.source(), "-", &["--quiet"]));
+
+    for (args, says) in [
+        (&["verify", "-"][..], "sound"),
+        (&["verify", "-", "--identity", "key.txt"], "at level contents, closed"),
+        (&["verify", "-", "--identity", "key.txt", "--level", "sums"], "sound"),
+    ] {
+        let (mut first, second) = piped(backup(), desk.command(args));
+        assert!(first.wait().unwrap().success());
+        second.code(0).says(says);
+    }
+
+    let restore = Desk::restore_args("-", &target(&desk.bucket("target")), &[]);
+    let (mut first, second) = piped(backup(), desk.command(restore));
+    assert!(first.wait().unwrap().success());
+    second.code(0);
+    let restored: Arc<dyn Bucket> = Arc::new(Directory::new(desk.path("target")));
+    cluster.assert_restored(&restored).await;
+
+    // The databases are there now. More than pipes and buffers hold:
+    cluster.bucket.put("big", vec![7; 80 << 20].into()).await.unwrap();
+    let restore = Desk::restore_args("-", &target(&desk.bucket("other")), &[]);
+    let (mut first, second) = piped(backup(), desk.command(restore));
+    second.code(5).says("exists").says("hint: ");
+    assert!(!first.wait().unwrap().success(), "a backup that nobody reads is no backup");
+    assert!(!desk.path("other/chunk").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn list_extract_and_inspect_read_a_pipe() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "pipes_read").await else { return };
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+    let read = |args: &[&str]| {
+        let mut cat = Command::new("cat");
+        cat.arg(desk.path("c.pacharc"));
+        let (mut first, second) = piped(cat, desk.command(args));
+        first.wait().unwrap();
+        second
+    };
+    let key = ["--identity", "key.txt"];
+    let from_file = desk.run([&["list", "c.pacharc"][..], &key].concat()).code(0).text();
+    let from_pipe = read(&[&["list", "-"][..], &key].concat()).code(0).text();
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    assert_eq!(sorted(&from_file), sorted(&from_pipe));
+    let path = format!("objects/{}", cluster.made.foreign[0].replace("test/", "other/test%2F"));
+    let extracted = read(&[&["extract", "-", &path, "-o", "-"][..], &key].concat()).code(0);
+    assert_eq!(extracted.stdout, b"test");
+    read(&[&["extract", "-", "database", "objects", "-o", "all"][..], &key].concat()).code(0);
+    for live in cluster.bucket.keys().await.unwrap().iter().filter(|key| key.starts_with("chunk/")) {
+        let bytes = cluster.bucket.get(live).await.unwrap().unwrap();
+        assert!(std::fs::read(desk.path(&format!("all/objects/{live}"))).unwrap() == bytes, "{live}");
+    }
+    read(&["inspect", "-"]).code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_torn_pipe_brought_is_not_used() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "pipes_torn").await else { return };
+    if target_server().is_none() {
+        return;
+    }
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+    let bundle = std::fs::read(desk.path("c.pacharc")).unwrap();
+    let torn = |length: usize, args: Vec<String>| {
+        let mut command = desk.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // It may stop reading.
+        stdin.write_all(&bundle[..length]).ok();
+        drop(stdin);
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (child.wait().unwrap().code(), said)
+    };
+    // Behind everything but the sums and the trailer; before the manifest; in the midst of the data.
+    for length in [bundle.len() - 1024, bundle.len() - 1536, bundle.len() - 6000, bundle.len() - 60_000, 60_000] {
+        let bucket = format!("target {length}");
+        let (code, said) = torn(length, Desk::restore_args("-", &target(&desk.bucket(&bucket)), &[]));
+        assert_eq!(code, Some(3), "{length}: {said}");
+        assert!(said.contains("hint: "), "{length}: {said}");
+        cluster.assert_not_restored();
+        let (code, said) = torn(length, words(&["verify", "-"]));
+        assert_eq!(code, Some(3), "{length}: {said}");
+    }
+}

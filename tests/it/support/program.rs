@@ -1,0 +1,196 @@
+//! The program under test, run as a user runs it: in a folder of its own, with a key, and nothing from outside.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::s3_server::{ACCESS_KEY, SECRET_KEY};
+
+/// No run of a test takes as long; one that does hangs.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A working folder with a key in it.
+pub struct Desk {
+    folder: TempDir,
+    /// Who can open what is made here.
+    pub recipient: String,
+}
+
+impl Desk {
+    pub fn new() -> Self {
+        // Not in /tmp, which may be memory.
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let mut desk = Self { folder, recipient: String::new() };
+        let made = desk.run(["keygen", "-o", "key.txt"]);
+        desk.recipient = made.stderr.trim().rsplit(' ').next().unwrap().to_owned();
+        desk
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The URL of a directory bucket here.
+    pub fn bucket(&self, name: &str) -> String {
+        format!("file://{}", self.path(name).display())
+    }
+
+    /// Whether a backup left something here that is not a whole bundle.
+    pub fn leftovers(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.contains(".partial") || name.starts_with('.')).collect()
+    }
+
+    /// The program, about to be run here.
+    pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pacharc"));
+        for (name, _) in std::env::vars_os() {
+            if ["PACHARC_", "PG", "AWS_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        command.current_dir(self.folder()).args(args).stdin(Stdio::null());
+        command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        command.env("TMPDIR", self.folder());
+        command
+    }
+
+    /// Runs the program here to its end.
+    pub fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Run {
+        Running::start(&mut self.command(args)).finish()
+    }
+
+    /// `backup` of a source into `output`, with the key of this desk.
+    pub fn backup(&self, source: &[String], output: &str, more: &[&str]) -> Run {
+        self.run(self.backup_args(source, output, more))
+    }
+
+    pub fn backup_args(&self, source: &[String], output: &str, more: &[&str]) -> Vec<String> {
+        let mut args = words(&["backup", "-o", output, "--recipient", &self.recipient]);
+        args.extend_from_slice(source);
+        args.extend(words(more));
+        args
+    }
+
+    /// `restore` of a bundle into a target, with the key of this desk.
+    pub fn restore(&self, bundle: &str, target: &[String], more: &[&str]) -> Run {
+        self.run(Self::restore_args(bundle, target, more))
+    }
+
+    pub fn restore_args(bundle: &str, target: &[String], more: &[&str]) -> Vec<String> {
+        let mut args = words(&["restore", bundle, "--identity", "key.txt"]);
+        args.extend_from_slice(target);
+        args.extend(words(more));
+        args
+    }
+}
+
+pub fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// A process that is under way.
+pub struct Running {
+    child: Child,
+    what: String,
+    stdout: JoinHandle<Vec<u8>>,
+    stderr: JoinHandle<Vec<u8>>,
+}
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        let what = format!("{command:?}");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (stdout, stderr) = (drain(child.stdout.take().unwrap()), drain(child.stderr.take().unwrap()));
+        Self { child, what, stdout, stderr }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal, by its name: `INT`, `TERM`, `KILL`.
+    pub fn signal(&self, signal: &str) {
+        let kill = Command::new("kill").args([format!("-{signal}"), self.id().to_string()]).status().unwrap();
+        assert!(kill.success(), "{} has ended", self.what);
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    pub fn finish(mut self) -> Run {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if begun.elapsed() > PATIENCE {
+                self.child.kill().unwrap();
+                self.child.wait().unwrap();
+                let said = String::from_utf8_lossy(&self.stderr.join().unwrap()).into_owned();
+                panic!("{} hangs: {said}", self.what);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let stderr = String::from_utf8_lossy(&self.stderr.join().unwrap()).into_owned();
+        Run { status, stdout: self.stdout.join().unwrap(), stderr, what: self.what }
+    }
+}
+
+fn drain(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        pipe.read_to_end(&mut all).unwrap();
+        all
+    })
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Run {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+    what: String,
+}
+
+impl Run {
+    /// The exit code, which must be this one.
+    #[track_caller]
+    pub fn code(self, wanted: i32) -> Self {
+        assert_eq!(self.status.code(), Some(wanted), "{}: {}", self.what, self.stderr);
+        self
+    }
+
+    /// What it said on standard error, which must contain this.
+    #[track_caller]
+    pub fn says(self, text: &str) -> Self {
+        assert!(self.stderr.contains(text), "{}: {:?} is not in: {}", self.what, text, self.stderr);
+        self
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.stdout.clone()).unwrap()
+    }
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

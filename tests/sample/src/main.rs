@@ -1,0 +1,297 @@
+//! `pacharc-sample`: the sample cluster for shell scripts, such as the demo.
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use pacharc_sample::bucket::{Bucket, Directory};
+use pacharc_sample::connection::with_database;
+use pacharc_sample::postgres::{self, Server, StopMode};
+use pacharc_sample::writer::LiveWriter;
+use pacharc_sample::{cluster, compare, writer};
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Sample Pachyderm clusters: make one, keep it busy, damage it, compare two.
+#[derive(Parser)]
+#[command(version)]
+enum Command {
+    /// A private PostgreSQL server.
+    #[command(subcommand)]
+    Server(ServerCommand),
+    /// Make databases and bucket of a cluster.
+    Make(Make),
+    /// Keep writing to a cluster as pachd would.
+    Write(Write),
+    /// Damage one live object of a bucket, and print its key.
+    Damage(Damage),
+    /// Compare databases and buckets; exit code 1 if they differ.
+    Compare(Compare),
+}
+
+#[derive(Subcommand)]
+enum ServerCommand {
+    /// Make a server in an empty directory, start it, and print its URL.
+    Start {
+        /// Where it lives; root's server runs as another user, who must be able to reach it.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Major version; any that is installed by default.
+        #[arg(long)]
+        major: Option<u32>,
+    },
+    /// Stop the server and remove its directory.
+    Stop {
+        /// The directory given to start.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+/// A cluster: its server, and its bucket as a directory.
+#[derive(Args)]
+struct Cluster {
+    /// The server's URL, as a superuser.
+    #[arg(long)]
+    postgres: String,
+    /// The main database's name.
+    #[arg(long, default_value = "pachyderm")]
+    database: String,
+    /// The bucket's directory.
+    #[arg(long)]
+    bucket: PathBuf,
+}
+
+#[derive(Args)]
+struct Make {
+    #[command(flatten)]
+    cluster: Cluster,
+    /// How many live chunks.
+    #[arg(long, default_value_t = 200)]
+    objects: u64,
+    /// Size of the smallest chunk in bytes.
+    #[arg(long, default_value_t = 1)]
+    min_bytes: u64,
+    /// Size of the largest chunk in bytes.
+    #[arg(long, default_value_t = 20_000)]
+    max_bytes: u64,
+    /// Rows of `collections.jobs`.
+    #[arg(long, default_value_t = 20)]
+    jobs: u64,
+    /// Bytes of each of these rows.
+    #[arg(long, default_value_t = 500)]
+    job_bytes: usize,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only what is whole: no tombstones, orphans, foreign objects.
+    #[arg(long)]
+    plain: bool,
+    /// Make no identity database, as in a member of an enterprise server.
+    #[arg(long)]
+    no_dex: bool,
+    /// Write `.attrs` files beside the objects, as pachd does.
+    #[arg(long)]
+    attrs: bool,
+}
+
+#[derive(Args)]
+struct Write {
+    #[command(flatten)]
+    cluster: Cluster,
+    /// How long, in seconds or as `500ms`, `30s`, `2m`.
+    #[arg(long = "for", value_parser = duration)]
+    period: Duration,
+    /// How long each of the writers waits between two commits.
+    #[arg(long, value_parser = duration, default_value = "5ms")]
+    pause: Duration,
+    /// How many write at the same time.
+    #[arg(long, default_value_t = 3)]
+    writers: u32,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
+struct Damage {
+    #[command(flatten)]
+    cluster: Cluster,
+    /// Delete the object.
+    #[arg(long, required_unless_present = "flip", conflicts_with = "flip")]
+    delete: bool,
+    /// Flip one bit in the middle of the object.
+    #[arg(long)]
+    flip: bool,
+    /// Which of the live objects, sorted by key, counting from 0 and around.
+    #[arg(long, default_value_t = 0)]
+    pick: usize,
+}
+
+#[derive(Args)]
+struct Compare {
+    /// The first server.
+    #[arg(long, requires = "to")]
+    from: Option<String>,
+    /// The second server.
+    #[arg(long, requires = "from")]
+    to: Option<String>,
+    /// Databases to compare, as `name` or, where the second server's has another name, `name=other`.
+    #[arg(long, value_delimiter = ',', default_value = "pachyderm,dex")]
+    databases: Vec<String>,
+    /// The buckets' directories: twice, or not at all. Compared are the live objects of the first server's first database.
+    #[arg(long)]
+    bucket: Vec<PathBuf>,
+    /// Compare all objects, live or not.
+    #[arg(long)]
+    all: bool,
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    match Command::parse() {
+        Command::Server(command) => server(command)?,
+        Command::Make(arguments) => make(arguments).await?,
+        Command::Write(arguments) => write(arguments).await?,
+        Command::Damage(arguments) => damage(arguments).await?,
+        Command::Compare(arguments) => return run_compare(arguments).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn server(command: ServerCommand) -> Result<()> {
+    match command {
+        ServerCommand::Start { dir, major } => {
+            let server = Server::create(&dir, &postgres::Options { major, ..postgres::Options::default() })?;
+            println!("{}", server.url("postgres"));
+        }
+        ServerCommand::Stop { dir } => {
+            Server::open(&dir)?.stop(StopMode::Fast)?;
+            fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+        }
+    }
+    Ok(())
+}
+
+async fn make(arguments: Make) -> Result<()> {
+    let mut bucket = Directory::new(arguments.cluster.bucket);
+    if arguments.attrs {
+        bucket = bucket.with_attributes();
+    }
+    let defaults = cluster::Options::default();
+    let options = cluster::Options {
+        seed: arguments.seed,
+        objects: arguments.objects,
+        sizes: arguments.min_bytes..=arguments.max_bytes,
+        jobs: arguments.jobs,
+        job_bytes: arguments.job_bytes,
+        oddities: !arguments.plain,
+        database: arguments.cluster.database,
+        dex: defaults.dex.clone().filter(|_| !arguments.no_dex),
+        ..defaults
+    };
+    let made = cluster::make(&arguments.cluster.postgres, Arc::new(bucket), &options).await?;
+    println!("{} live objects, {} bytes; {} objects in the bucket", made.live, made.live_bytes, made.objects());
+    Ok(())
+}
+
+async fn write(arguments: Write) -> Result<()> {
+    let url = with_database(&arguments.cluster.postgres, &arguments.cluster.database);
+    let options = writer::Options {
+        seed: arguments.seed,
+        pause: arguments.pause,
+        writers: arguments.writers,
+        ..writer::Options::default()
+    };
+    let writer = LiveWriter::start(&url, Arc::new(Directory::new(arguments.cluster.bucket)), options)?;
+    tokio::select! {
+        () = tokio::time::sleep(arguments.period) => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    let writer::Report { commits, uploaded, tombstoned, deleted } = writer.stop().await?;
+    println!("{commits} commits, {uploaded} objects uploaded, {tombstoned} tombstoned, {deleted} deleted");
+    Ok(())
+}
+
+async fn damage(arguments: Damage) -> Result<()> {
+    let Cluster { postgres, database, bucket } = arguments.cluster;
+    let bucket = Directory::new(bucket);
+    let live = compare::live_keys(&with_database(&postgres, &database)).await?;
+    let mut rotated = live.iter().cycle().skip(arguments.pick).take(live.len());
+    // Nothing can be flipped in an object of zero bytes, and one that is gone already would be no damage.
+    let (key, bytes) = loop {
+        let key = rotated.next().context("there is no live object to damage")?;
+        match bucket.get(key).await? {
+            Some(bytes) if arguments.delete || !bytes.is_empty() => break (key, bytes),
+            _ => {}
+        }
+    };
+    if arguments.delete {
+        bucket.delete(key).await?;
+    } else {
+        let mut bytes = bytes.to_vec();
+        let middle = bytes.len() / 2;
+        bytes.iter_mut().skip(middle).take(1).for_each(|byte| *byte ^= 1);
+        bucket.put(key, bytes.into()).await?;
+    }
+    println!("{key}");
+    Ok(())
+}
+
+async fn run_compare(arguments: Compare) -> Result<ExitCode> {
+    let names: Vec<_> = arguments.databases.iter().map(|n| n.split_once('=').unwrap_or((n, n))).collect();
+    let mut comparisons = Vec::new();
+    if let (Some(from), Some(to)) = (&arguments.from, &arguments.to) {
+        for (name, other) in &names {
+            comparisons.push(compare::databases(from, to, name, other)?);
+        }
+    }
+    match (arguments.bucket.as_slice(), &arguments.from) {
+        ([], _) => {}
+        ([first, second], from) => {
+            let directory = |path: &PathBuf| -> Arc<dyn Bucket> { Arc::new(Directory::new(path)) };
+            let live = match (from, names.first()) {
+                (Some(from), Some((name, _))) if !arguments.all => {
+                    Some(compare::live_keys(&with_database(from, name)).await?)
+                }
+                _ => None,
+            };
+            comparisons.push(compare::buckets(&directory(first), &directory(second), live).await?);
+        }
+        _ => bail!("--bucket is given twice, or not at all"),
+    }
+    if comparisons.is_empty() {
+        bail!("nothing to compare: give --from and --to, or --bucket twice");
+    }
+    for comparison in &comparisons {
+        println!("{comparison}");
+    }
+    Ok(if comparisons.iter().all(compare::Comparison::is_equal) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `500ms`, `30s`, `2m`, or a bare number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(char::is_alphabetic);
+    let number: u64 = digits.parse().map_err(|_| format!("`{text}` is not a time, such as 30s"))?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(number)),
+        "" | "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        unit => Err(format!("`{unit}` is not a unit of time: ms, s, m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Command::command().debug_assert();
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("30"), duration("30s"));
+        assert!(duration("x").is_err() && duration("3h").is_err());
+    }
+}
