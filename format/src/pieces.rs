@@ -100,7 +100,7 @@ impl Piece {
     #[must_use]
     pub fn parse(path: &str, body: &[u8]) -> Option<Self> {
         let (folder, file) = path.strip_prefix("pieces/")?.split_once('/')?;
-        let folder = folder.parse().ok()?;
+        let folder = number(folder, 1)?;
         let text = || std::str::from_utf8(body).ok()?.strip_suffix('\n').map(|t| t.split('\n').collect::<Vec<_>>());
         match file {
             "path" => match text()?.as_slice() {
@@ -118,9 +118,15 @@ impl Piece {
                 _ => None,
             },
             "abandoned" => Some(Self::Abandoned { folder }),
-            number => Some(Self::Slice { folder, number: number.parse().ok()? }),
+            slice => Some(Self::Slice { folder, number: number(slice, 8)? }),
         }
     }
+}
+
+/// A number of at least `width` digits, as it is written: no sign, no needless zeros.
+fn number(digits: &str, width: usize) -> Option<u64> {
+    let number = digits.parse().ok()?;
+    (format!("{number:0width$}") == digits).then_some(number)
 }
 
 /// The index line of the whole object, where `entry` ends one.

@@ -134,7 +134,8 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
             pacharc: options.version.clone(),
             required: Vec::new(),
             optional: Vec::new(),
-            largest_segment: (options.entry_limit + options.segment_target + OVERHEAD).max(2 * SHARD) as u64,
+            // An index shard is begun before the lines of the last segment in it are known: these take less than it does.
+            largest_segment: (options.entry_limit + options.segment_target + OVERHEAD + SHARD) as u64,
             volume: 1,
         };
         about.check(0)?;

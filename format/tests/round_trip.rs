@@ -1,5 +1,8 @@
 //! Bundles that were written come back, through both readers; damage in any place is told.
 
+// Clippy's own exception for tests knows only the test functions themselves, not what they share.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -306,4 +309,29 @@ async fn unsafe_paths_are_not_written() {
     }
     assert!(writer.add(Entry::text("a", vec![0; 101])).await.is_err());
     assert!(Path::new(&Key::from("../../etc/x").to_path()).components().all(|c| c.as_os_str() != ".."));
+}
+
+#[tokio::test]
+#[ignore = "80 MB of catalog: some minutes unoptimised"]
+async fn several_directory_blocks_are_searched_and_walked() {
+    let identity = x25519::Identity::generate();
+    // Paths of 12 KB make the lines long, so that there are enough blocks of few lines.
+    let key = |n: u32| Key::new([format!("{n:05}").as_bytes(), &[0xff; 4090]].concat());
+    let entries: Vec<Entry> = (0..7500).map(|n| object(&key(n), &n.to_le_bytes())).collect();
+    let (bundle, _) = write(entries, options(lock(&identity), 1 << 20, 1 << 20)).await;
+    stream(&bundle, Some(&unlock(&identity))).await.unwrap();
+    let reader = BundleReader::open(Memory(bundle), &unlock(&identity)).await.unwrap();
+    assert!(reader.manifest().catalog.len() > 1);
+    for n in (0..7500).step_by(311).chain([7499]) {
+        let line = reader.find(&key(n).to_path()).await.unwrap().unwrap();
+        assert_eq!(reader.read(&line.entry).await.unwrap(), n.to_le_bytes()[..]);
+        let mut catalog = reader.catalog(&key(n).to_path());
+        let first = catalog.next().await.unwrap().unwrap().swap_remove(0);
+        assert_eq!(first.entry.path, key(n).to_path());
+    }
+    let (mut catalog, mut lines) = (reader.catalog(""), 0);
+    while let Some(block) = catalog.next().await.unwrap() {
+        lines += block.len();
+    }
+    assert_eq!(lines, 7500);
 }

@@ -14,4 +14,5 @@ mod database_restore;
 mod pipes;
 mod postgres_connection;
 mod round_trip;
+mod stock_tools;
 mod support;
