@@ -15,3 +15,5 @@ mod pipes;
 mod postgres_connection;
 mod round_trip;
 mod support;
+mod wrong_bundles;
+mod wrong_inputs;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::s3_server::{ACCESS_KEY, SECRET_KEY};
 
 /// No run of a test takes as long; one that does hangs.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A working folder with a key in it.
 pub struct Desk {
