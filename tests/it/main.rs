@@ -14,6 +14,7 @@ mod database_restore;
 mod pipes;
 mod postgres_connection;
 mod round_trip;
+mod signals;
 mod support;
 mod wrong_bundles;
 mod wrong_inputs;

@@ -42,7 +42,7 @@ fn assert_refused(desk: &Desk, what: &str, run: &Run) {
 }
 
 /// A folder with programs of this text beside the real psql; `$real` is the real pg_dump.
-fn tools(desk: &Desk, name: &str, pg_dump: &str) -> PathBuf {
+pub fn tools(desk: &Desk, name: &str, pg_dump: &str) -> PathBuf {
     let folder = desk.path(name);
     std::fs::create_dir(&folder).unwrap();
     let real = programs::client("pg_dump", 0).unwrap();
@@ -91,7 +91,7 @@ async fn sources() {
     let cases = [
         ("no permission on one table", backup(as_reader(&cluster.database)), 6, "storage.filesets"),
         ("no such role", backup(words(&["--postgres", &cluster.server.url_as("nobody", "postgres")])), 6, "nobody"),
-        ("no such database", backup(words(&["--postgres", &url, "--database", "absent_db"])), 2, "absent_db"),
+        ("no such database", backup(words(&["--postgres", &url, "--database", "absent_db"])), 7, "absent_db"),
         ("no such server", backup(words(&["--postgres", &nowhere])), 7, "127.0.0.1"),
         ("no such host", backup(words(&["--postgres", "postgres://u@host.invalid/d"])), 7, "host.invalid"),
         ("a password on the command line", backup(words(&["--postgres", "postgres://u:hidden@h/d"])), 2, "PACHARC_POSTGRES"),
@@ -215,7 +215,7 @@ async fn a_bucket_that_is_away_for_a_while_or_for_good() {
     let busy = || Fault::Refuse(503, "SlowDown");
     let live = cluster.live().await;
     server.plan_for("GET", &live[3], [busy(), Fault::Cut(1), busy(), Fault::Lost]);
-    server.plan_for("GET", &live[9], [Fault::Refuse(500, "InternalError"), Fault::Short(1)]);
+    server.plan_for("GET", &live[20], [Fault::Refuse(500, "InternalError"), Fault::Short(1)]);
     desk.backup(&cluster.source(), "while.pacharc", &[]).code(0).says("closed: all 203 live");
     desk.run(["verify", "while.pacharc", "--identity", "key.txt"]).code(0);
 
@@ -268,7 +268,7 @@ async fn targets() {
         ("a role that may not", database(&to.url_as("limited", "postgres"), &other), 6, "limited"),
         ("a prefix", restore(&["--bucket", "s3://b/prefix?endpoint=http://127.0.0.1:1"]), 5, "prefix"),
         ("no such database in it", database(&url, "absent=x"), 2, "absent"),
-        ("no such owner", [database(&url, &main), words(&["--owner", "who"])].concat(), 6, "who"),
+        ("no such owner", [database(&url, &main), words(&["--owner", "who"])].concat(), 5, "who"),
         ("no such server", restore(&["--postgres", &nowhere]), 7, "127.0.0.1"),
         ("psql is missing", [database(&url, &main), words(&["--pg-bin", "/"])].concat(), 7, "psql"),
         ("no target", restore(&[]), 2, "--postgres"),
