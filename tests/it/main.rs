@@ -15,4 +15,7 @@ mod pipes;
 mod postgres_connection;
 mod round_trip;
 mod stock_tools;
+mod signals;
 mod support;
+mod wrong_bundles;
+mod wrong_inputs;

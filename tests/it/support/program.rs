@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::s3_server::{ACCESS_KEY, SECRET_KEY};
 
 /// No run of a test takes as long; one that does hangs.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A working folder with a key in it.
 pub struct Desk {
@@ -99,19 +99,26 @@ pub fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-/// A process that is under way.
+/// A process that is under way; ended when dropped.
 pub struct Running {
     child: Child,
     what: String,
-    stdout: JoinHandle<Vec<u8>>,
-    stderr: JoinHandle<Vec<u8>>,
+    stdout: Option<JoinHandle<Vec<u8>>>,
+    stderr: Option<JoinHandle<Vec<u8>>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
 }
 
 impl Running {
     pub fn start(command: &mut Command) -> Self {
         let what = format!("{command:?}");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (stdout, stderr) = (drain(child.stdout.take().unwrap()), drain(child.stderr.take().unwrap()));
+        let (stdout, stderr) = (child.stdout.take().map(drain), child.stderr.take().map(drain));
         Self { child, what, stdout, stderr }
     }
 
@@ -138,14 +145,17 @@ impl Running {
             if begun.elapsed() > PATIENCE {
                 self.child.kill().unwrap();
                 self.child.wait().unwrap();
-                let said = String::from_utf8_lossy(&self.stderr.join().unwrap()).into_owned();
-                panic!("{} hangs: {said}", self.what);
+                panic!("{} hangs: {}", self.what, String::from_utf8_lossy(&joined(&mut self.stderr)));
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        let stderr = String::from_utf8_lossy(&self.stderr.join().unwrap()).into_owned();
-        Run { status, stdout: self.stdout.join().unwrap(), stderr, what: self.what }
+        let stderr = String::from_utf8_lossy(&joined(&mut self.stderr)).into_owned();
+        Run { status, stdout: joined(&mut self.stdout), stderr, what: self.what.clone() }
     }
+}
+
+fn joined(reading: &mut Option<JoinHandle<Vec<u8>>>) -> Vec<u8> {
+    reading.take().unwrap().join().unwrap()
 }
 
 fn drain(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
