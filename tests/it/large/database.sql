@@ -13,7 +13,8 @@ SELECT n, n % 100, n * 7919 % 100000, '',
 FROM generate_series(1::bigint, :rows) n;
 CREATE INDEX ON "Größe".big (branch);
 
-CREATE TABLE "quoted "" ' \ schema"."one long ""value""" ("the\column" text STORAGE EXTERNAL, "日本語 🚢" int);
+CREATE TABLE "quoted "" ' \ schema"."one long ""value""" ("the\column" text, "日本語 🚢" int);
+ALTER TABLE "quoted "" ' \ schema"."one long ""value""" ALTER "the\column" SET STORAGE EXTERNAL;
 INSERT INTO "quoted "" ' \ schema"."one long ""value"""
 SELECT string_agg(md5(n::text), E'\n\t\\' ORDER BY n), 1 FROM generate_series(1, :row_size / 35) n;
 INSERT INTO "quoted "" ' \ schema"."one long ""value""" VALUES ('', 2), (NULL, 3), (E'\\.', 4), (E'\\N', 5);
