@@ -239,7 +239,8 @@ impl Count {
     /// Counts one more.
     pub fn add(&mut self, bytes: u64) {
         self.count += 1;
-        self.bytes += bytes;
+        // A bundle may tell sizes that no source ever had.
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 
