@@ -16,6 +16,10 @@ use crate::segment::check_hash;
 /// Objects in pieces that may be open at a time.
 const OPEN_OBJECTS: usize = 1024;
 
+/// Catalog blocks that one directory block may name, and directory blocks that there may be: a writer comes to some
+/// thousands of blocks a directory.
+const BLOCKS: usize = 1 << 16;
+
 /// Entries against index shards.
 #[derive(Default)]
 pub(crate) struct EntryCheck {
@@ -165,8 +169,9 @@ impl CatalogCheck {
         if count.bytes == u64::MAX { Err(format!("the size of {path} makes no sense")) } else { Ok(()) }
     }
 
-    pub(crate) fn block(&mut self, block: CatalogBlock) {
+    pub(crate) fn block(&mut self, block: CatalogBlock) -> Result<(), String> {
         self.blocks.push_back(block);
+        if self.blocks.len() > BLOCKS { Err("no directory names it and those before it".into()) } else { Ok(()) }
     }
 
     /// Takes a directory block: its lines must be the blocks since the last one.
@@ -182,7 +187,7 @@ impl CatalogCheck {
             }
         }
         self.directory.push(block);
-        Ok(())
+        if self.directory.len() > BLOCKS { Err("there are too many of them".into()) } else { Ok(()) }
     }
 
     /// The manifest against everything before it.

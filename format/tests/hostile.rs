@@ -8,9 +8,10 @@ mod support;
 use age::x25519;
 use bytes::Bytes;
 use pacharc_format::{
-    BundleWriter, ChunkKey, Entry, Hash, Head, IndexLine, Key, Metadata, Packing, Piece, PieceWriter, State,
+    About, BundleWriter, ChunkKey, Entry, Error, Hash, Head, IndexLine, Key, Metadata, Packing, Piece, PieceWriter,
+    State, inspect,
 };
-use support::{chunk, lock, object, options, stream, unlock, write, write_as};
+use support::{Memory, chunk, lock, object, options, stream, unlock, write, write_as};
 
 fn chunk_path(body: &[u8]) -> String {
     let Hash::Blake2b(id) = Hash::blake2b(body) else { unreachable!() };
@@ -94,4 +95,48 @@ async fn an_object_in_pieces_has_a_path_like_any_other() {
     // What describes a piece is small: nobody makes a reader hold a hundred megabytes for a path.
     assert_eq!(Piece::parse("pieces/0/path", format!("{}\n1\n", "x".repeat(1 << 20)).as_bytes()), None);
     assert_eq!(Piece::parse("pieces/0/path", "\n".repeat(1 << 20).as_bytes()), None);
+}
+
+#[tokio::test]
+async fn metadata_have_a_limit() {
+    let identity = x25519::Identity::generate();
+    let metadata = Metadata { user: [("a".into(), "x".repeat(3 << 20))].into(), ..Metadata::default() };
+    let entry = Entry { metadata, ..Entry::text("objects/other/a", "x") };
+    let mut writer =
+        BundleWriter::create(Vec::new(), options(lock(&identity), 1, 1 << 20), Head::default()).await.unwrap();
+    writer.add(entry).await.unwrap();
+    assert!(matches!(writer.flush().await, Err(Error::TooLarge { .. })));
+}
+
+#[test]
+fn what_the_clear_parts_say_cannot_command_a_terminal() {
+    let about = |created: &str, feature: &str| {
+        format!(
+            r#"{{"format":1,"bundle":"00000000-0000-0000-0000-000000000000","created":"{created}","pacharc":"0",
+            "required":[{feature}],"optional":[],"largest_segment":1,"volume":1}}"#
+        )
+    };
+    assert!(About::from_json(about("2026", "").as_bytes(), 0).is_ok());
+    let told = About::from_json(about("2026\\u001b[2J", "").as_bytes(), 0);
+    assert!(matches!(told, Err(Error::Damaged { .. })));
+    let told = About::from_json(about("2026", "\"\\u001b[2J\"").as_bytes(), 0);
+    assert!(matches!(told, Err(Error::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn names_and_kinds_cannot_command_a_terminal() {
+    let identity = x25519::Identity::generate();
+    let (bundle, _) = write(Vec::new(), options(lock(&identity), 1, 1 << 20)).await;
+    let at = |text: &[u8]| bundle.windows(text.len()).position(|window| window == text).unwrap();
+    let mut forged = bundle.to_vec();
+    forged[at(b"-> X25519") + 3] = 0x1b;
+    assert_eq!(inspect(&Memory(forged.into())).await.unwrap().recipients, Vec::<String>::new());
+    let mut forged = bundle.to_vec();
+    // The first header's name, with a checksum that fits.
+    forged[3] = 0x1b;
+    let mut header = tokio_tar::Header::from_byte_slice(&forged[..512]).clone();
+    header.set_cksum();
+    forged[..512].copy_from_slice(header.as_bytes());
+    let told = stream(&forged, None).await.unwrap_err();
+    assert!(matches!(told[..], [Error::NotABundle(_)]), "{told:?}");
 }
