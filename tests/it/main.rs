@@ -14,6 +14,7 @@ mod database_restore;
 mod large;
 mod pipes;
 mod postgres_connection;
+mod restore_again;
 mod round_trip;
 mod signals;
 mod stock_tools;
