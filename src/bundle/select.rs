@@ -16,23 +16,30 @@ impl Selection {
     /// Whether the entry at `path` is meant.
     #[must_use]
     pub fn takes(&self, path: &str) -> bool {
-        self.paths.is_empty() || self.which(path).is_some()
+        self.paths.is_empty() || self.which(path).next().is_some()
     }
 
-    /// Which of the paths means the entry at `path`.
-    #[must_use]
-    pub fn which(&self, path: &str) -> Option<usize> {
-        self.paths.iter().position(|selected| {
-            let rest = path.strip_prefix(selected.as_str());
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        })
+    /// Which of the paths mean the entry at `path`.
+    pub fn which(&self, path: &str) -> impl Iterator<Item = usize> {
+        self.paths.iter().enumerate().filter(move |(_, selected)| lies_in(path, selected)).map(|(which, _)| which)
     }
 
-    /// The paths, each with the end of what it may mean: everything from it on that begins with it.
+    /// Where the entries lie: each means itself and everything from it on that begins with it. None lies in another, so
+    /// that no entry is met twice.
     pub fn ranges(&self) -> impl Iterator<Item = &str> {
         let all = self.paths.is_empty().then_some("");
-        all.into_iter().chain(self.paths.iter().map(String::as_str))
+        let outermost = self.paths.iter().enumerate().filter(|(at, path)| {
+            let others = self.paths.iter().enumerate().filter(|(other, _)| other != at);
+            // Of two that are equal the first one counts.
+            !others.into_iter().any(|(other_at, other)| lies_in(path, other) && (path != &other || other_at < *at))
+        });
+        all.into_iter().chain(outermost.map(|(_, path)| path.as_str()))
     }
+}
+
+/// Whether `path` is `folder`, or below it.
+fn lies_in(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -47,5 +54,12 @@ mod tests {
         assert!(!selection.takes("database/ab/x"));
         assert!(!selection.takes("objects/chunk/xy"));
         assert!(Selection::new(&[]).takes("anything"));
+    }
+
+    #[test]
+    fn no_entry_is_met_twice_and_every_path_finds_its_own() {
+        let selection = Selection::new(&["a/b".into(), "a".into(), "ab".into(), "a/".into()]);
+        assert_eq!(selection.ranges().collect::<Vec<_>>(), ["a", "ab"]);
+        assert_eq!(selection.which("a/b/c").collect::<Vec<_>>(), [0, 1, 3]);
     }
 }

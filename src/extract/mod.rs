@@ -145,6 +145,12 @@ impl Extraction<'_> {
                         self.entry(&entry, &mut open)?;
                     }
                 }
+                Found::Catalog(lines) => {
+                    let missing = |line: &&CatalogLine| line.state == State::Missing;
+                    if let Some(line) = lines.iter().filter(missing).find(|l| self.selection.takes(&l.entry.path)) {
+                        return Err(Error::Missing(line.entry.path.clone()));
+                    }
+                }
                 _ => {}
             }
         }
@@ -185,8 +191,10 @@ impl Extraction<'_> {
     }
 
     fn seen(&mut self, path: &str) {
-        if let Some(found) = self.selection.which(path).and_then(|which| self.found.get_mut(which)) {
-            *found = true;
+        for which in self.selection.which(path) {
+            if let Some(found) = self.found.get_mut(which) {
+                *found = true;
+            }
         }
     }
 }

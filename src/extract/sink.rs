@@ -1,8 +1,8 @@
 //! Where extracted bytes go: files below one folder, or standard output.
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 use tempfile::NamedTempFile;
 
@@ -35,7 +35,7 @@ impl Sink {
                 let target = folder.join(path);
                 let failed = |source| Error::Write { path: target.clone(), source };
                 if !self.open.contains_key(path) {
-                    let file = create(&target)?;
+                    let file = create(folder, path)?;
                     self.open.insert(path.to_owned(), file);
                 }
                 match self.open.get_mut(path) {
@@ -57,7 +57,7 @@ impl Sink {
         let target = folder.join(path);
         match file.persist_noclobber(&target) {
             Ok(_) => Ok(()),
-            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::Exists(target)),
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => Err(Error::Exists(target)),
             Err(error) => Err(Error::Write { path: target, source: error.error }),
         }
     }
@@ -69,12 +69,27 @@ impl Sink {
     }
 }
 
-fn create(target: &Path) -> Result<NamedTempFile, Error> {
-    let failed = |source| Error::Write { path: target.to_owned(), source };
+/// Makes the folders of `path` below `root`, and a file in the last of them that has no name yet. A link on the way would
+/// lead out of `root`: it is refused.
+fn create(root: &Path, path: &str) -> Result<NamedTempFile, Error> {
+    let target = root.join(path);
+    let failed = |source| Error::Write { path: target.clone(), source };
     if target.symlink_metadata().is_ok() {
-        return Err(Error::Exists(target.to_owned()));
+        return Err(Error::Exists(target));
     }
-    let folder = target.parent().map_or_else(|| PathBuf::from("."), Path::to_owned);
-    std::fs::create_dir_all(&folder).map_err(failed)?;
+    std::fs::create_dir_all(root).map_err(failed)?;
+    let mut folder = root.to_owned();
+    let (parents, _) = path.rsplit_once('/').unwrap_or_default();
+    for component in parents.split('/').filter(|component| !component.is_empty()) {
+        folder.push(component);
+        match std::fs::create_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if !folder.symlink_metadata().map_err(failed)?.is_dir() {
+                    return Err(Error::Exists(folder));
+                }
+            }
+            made => made.map_err(failed)?,
+        }
+    }
     tempfile::Builder::new().prefix(".pacharc-").tempfile_in(folder).map_err(failed)
 }

@@ -1,20 +1,32 @@
 //! The tables of a dump against the manifest: rows and fingerprints, recomputed from the COPY text in the bundle.
 //!
-//! Pieces of several tables may mingle; each table holds a few kilobytes here, whatever its size.
+//! Pieces of several tables may mingle; each table holds a few hundred bytes here, and a hash while one of its rows is
+//! open, whatever its size.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
-use pacharc_format::manifest::{Database, Manifest, Table};
+use pacharc_format::manifest::{Manifest, Table};
 use pacharc_format::{Entry, Fingerprint};
+
+/// More tables, of all attempts together, than manifests can name.
+const TABLES: usize = 1 << 18;
+/// The scripts that every dump has.
+const SCRIPTS: [&str; 3] = ["pre-data", "sequences", "post-data"];
+/// The most that is kept of a line before the rows: a COPY of 1,600 columns fits.
+const STATEMENT: usize = 1 << 20;
+/// The line that ends the rows; no row looks like it.
+const END_OF_ROWS: &[u8] = b"\\.";
 
 /// Recomputes what the manifest says of tables.
 #[derive(Default)]
 pub(super) struct TableCheck {
     /// By folder of the table: `database/<folder>/attempt-<n>/data/<number>`.
     tables: HashMap<String, Rows>,
-    /// Other files of dumps, by path.
-    files: HashMap<String, u64>,
+    /// Scripts of dumps: `database/<folder>/attempt-<n>/<script>`.
+    scripts: HashSet<String>,
+    /// Whether there were more than [`TABLES`] of either.
+    too_many: bool,
 }
 
 /// One table's rows so far.
@@ -26,7 +38,7 @@ struct Rows {
     bytes: u64,
     /// The hash of a line whose end has not come yet.
     line: Option<Box<blake3::Hasher>>,
-    /// Its bytes, while they are few: enough to know the end of the data.
+    /// Its first bytes: enough to know a COPY, and the end of the rows.
     head: Vec<u8>,
     /// Whether a quoted name in a statement has not ended yet.
     in_name: bool,
@@ -48,25 +60,47 @@ enum State {
 impl TableCheck {
     /// Takes an entry; those that are no part of a dump are passed over.
     pub(super) fn entry(&mut self, entry: &Entry) {
-        if !entry.path.starts_with("database/") {
-            return;
+        let parts: Vec<&str> = entry.path.splitn(7, '/').collect();
+        match parts.as_slice() {
+            ["database", _, attempt, "data", _, piece] if attempt.starts_with("attempt-") => {
+                let folder = entry.path.strip_suffix(piece).unwrap_or_default().trim_end_matches('/');
+                self.piece(folder, piece, &entry.body);
+            }
+            ["database", database, attempt, file, rest @ ..] if matches!(rest, [] | ["00000000"]) => {
+                let script = if rest.is_empty() { file.strip_suffix(".sql") } else { Some(*file) };
+                if let Some(script) = script.filter(|script| SCRIPTS.contains(script)) {
+                    self.too_many |= self.scripts.len() == TABLES;
+                    if !self.too_many {
+                        self.scripts.insert(format!("database/{database}/{attempt}/{script}"));
+                    }
+                }
+            }
+            _ => {}
         }
-        let table = entry.path.rsplit_once('/').filter(|(folder, _)| is_table(folder));
-        let Some((folder, piece)) = table else {
-            *self.files.entry(entry.path.clone()).or_default() += entry.body.len() as u64;
-            return;
-        };
-        let rows = self.tables.entry(folder.to_owned()).or_default();
+    }
+
+    fn piece(&mut self, folder: &str, piece: &str, body: &Bytes) {
+        if !self.tables.contains_key(folder) {
+            self.too_many |= self.tables.len() == TABLES;
+            if self.too_many {
+                return;
+            }
+            self.tables.insert(folder.to_owned(), Rows::default());
+        }
+        let Some(rows) = self.tables.get_mut(folder) else { return };
         if piece != format!("{:08}", rows.pieces) {
             rows.problem.get_or_insert_with(|| format!("piece {piece} is out of order"));
         }
         rows.pieces += 1;
-        rows.read(&entry.body);
+        rows.read(body);
     }
 
     /// What differs from the manifest, in words.
     pub(super) fn compare(&self, manifest: &Manifest) -> Vec<String> {
         let mut problems = Vec::new();
+        if self.too_many {
+            problems.push("the bundle holds more tables than a manifest can name".to_owned());
+        }
         for database in &manifest.databases {
             let folder = format!("database/{}/attempt-{}", database.folder, manifest.attempt);
             for table in &database.tables {
@@ -78,25 +112,11 @@ impl TableCheck {
                 let name = || format!("table {}.{} of database {}", table.schema, table.name, database.name);
                 problems.extend(problem.map(|problem| format!("{}: {problem}", name())));
             }
-            problems.extend(self.missing_file(database, &folder));
+            let missing = SCRIPTS.iter().find(|script| !self.scripts.contains(&format!("{folder}/{script}")));
+            problems.extend(missing.map(|script| format!("database {}: {script} is not in the bundle", database.name)));
         }
         problems
     }
-
-    fn missing_file(&self, database: &Database, folder: &str) -> Option<String> {
-        let has = |name: &str| {
-            let (file, pieces) = (format!("{folder}/{name}.sql"), format!("{folder}/{name}/00000000"));
-            self.files.contains_key(&file) || self.files.contains_key(&pieces)
-        };
-        let missing = ["pre-data", "sequences", "post-data"].into_iter().find(|name| !has(name))?;
-        Some(format!("database {}: {missing} is not in the bundle", database.name))
-    }
-}
-
-/// Whether `folder` is that of a table's pieces.
-fn is_table(folder: &str) -> bool {
-    let parts: Vec<_> = folder.split('/').collect();
-    matches!(parts.as_slice(), ["database", _, attempt, "data", _] if attempt.starts_with("attempt-"))
 }
 
 impl Rows {
@@ -115,45 +135,45 @@ impl Rows {
     /// Takes a part of a line whose end is in a later piece.
     fn line_part(&mut self, part: &[u8]) {
         self.line.get_or_insert_default().update(part);
-        let room = (64 * 1024_usize).saturating_sub(self.head.len());
+        self.keep(part);
+    }
+
+    fn keep(&mut self, part: &[u8]) {
+        // One byte more than the end of the rows tells that it is none.
+        let most = if self.state == State::Statements { STATEMENT } else { END_OF_ROWS.len() + 1 };
+        let room = most.saturating_sub(self.head.len());
         self.head.extend_from_slice(part.get(..part.len().min(room)).unwrap_or_default());
     }
 
     fn line_end(&mut self, end: &[u8]) {
         let (hash, length) = match self.line.take() {
             // The usual case: the whole line is here.
-            None => {
-                self.head.clear();
-                self.head.extend_from_slice(end.get(..end.len().min(64 * 1024)).unwrap_or_default());
-                (blake3::hash(end), end.len())
-            }
+            None => (blake3::hash(end), end.len() as u64),
             Some(mut line) => {
                 line.update(end);
-                let room = (64 * 1024_usize).saturating_sub(self.head.len());
-                self.head.extend_from_slice(end.get(..end.len().min(room)).unwrap_or_default());
-                (line.finalize(), usize::try_from(line.count()).unwrap_or(usize::MAX))
+                (line.finalize(), line.count())
             }
         };
-        let line = std::mem::take(&mut self.head);
+        self.keep(end);
         match self.state {
             State::Statements => {
                 // A statement's line may end inside a quoted name.
-                self.in_name ^= line.iter().filter(|&&b| b == b'"').count() % 2 == 1;
-                if line.ends_with(b" FROM stdin;") && !self.in_name {
+                self.in_name ^= self.head.iter().filter(|&&b| b == b'"').count() % 2 == 1;
+                if self.head.ends_with(b" FROM stdin;") && !self.in_name {
                     self.state = State::Rows;
+                    self.head = Vec::new();
                 }
             }
-            State::Rows if line == b"\\." && length == 2 => self.state = State::Done,
+            State::Rows if self.head == END_OF_ROWS => self.state = State::Done,
             State::Rows => {
                 self.fingerprint.hash(&hash);
-                self.bytes += length as u64 + 1;
+                self.bytes += length + 1;
             }
-            State::Done if line.is_empty() => {}
+            State::Done if length == 0 => {}
             State::Done => {
                 self.problem.get_or_insert_with(|| "lines follow the end of its rows".to_owned());
             }
         }
-        self.head = line;
         self.head.clear();
     }
 
@@ -178,6 +198,8 @@ impl Rows {
 
 #[cfg(test)]
 mod tests {
+    use pacharc_format::manifest::Database;
+
     use super::*;
 
     fn table(rows: &[&[u8]]) -> Table {
@@ -204,6 +226,41 @@ mod tests {
             let found = read(text, piece);
             assert_eq!(found.compare(&Table { pieces: found.pieces, ..table(rows) }), None, "{piece}");
         }
+    }
+
+    #[test]
+    fn long_names_are_read_and_long_rows_are_not_kept() {
+        let columns = vec![format!("\"{}\"", "c".repeat(120)); 1600].join(", ");
+        let row = "x".repeat(1 << 20);
+        let text = format!("COPY \"s\".\"t\" ({columns}) FROM stdin;\n{row}\n\\.\n");
+        for piece in [text.len(), 70_000] {
+            let mut found = read(text.as_bytes(), piece);
+            assert_eq!(found.compare(&Table { pieces: found.pieces, ..table(&[row.as_bytes()]) }), None);
+            found.read(&Bytes::from(row.clone()));
+            assert!(found.head.capacity() < 1024);
+        }
+    }
+
+    #[test]
+    fn what_is_no_part_of_a_dump_takes_no_memory() {
+        let mut tables = TableCheck::default();
+        for path in ["objects/chunk/x", "database/a/VALID", "database/a/attempt-1/settings.json", "database/a/x/data/1"]
+        {
+            tables.entry(&Entry::text(path, "x"));
+        }
+        assert!(tables.tables.is_empty() && tables.scripts.is_empty());
+        let mut lacking = tables.compare(&manifest());
+        assert_eq!(lacking, ["database a: pre-data is not in the bundle"]);
+        for path in ["pre-data.sql", "sequences/00000000", "post-data.sql"] {
+            tables.entry(&Entry::text(format!("database/a/attempt-1/{path}"), "x"));
+        }
+        lacking = tables.compare(&manifest());
+        assert_eq!(lacking, [""; 0]);
+    }
+
+    fn manifest() -> Manifest {
+        let database = Database { name: "a".into(), folder: "a".into(), ..Database::default() };
+        Manifest { databases: vec![database], attempt: 1, ..Manifest::default() }
     }
 
     #[test]

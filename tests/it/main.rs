@@ -19,5 +19,6 @@ mod round_trip;
 mod signals;
 mod stock_tools;
 mod support;
+mod tampered;
 mod wrong_bundles;
 mod wrong_inputs;
