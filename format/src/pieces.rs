@@ -8,7 +8,10 @@ use bytes::Bytes;
 
 use crate::entry::{Entry, Hash, Metadata, Packing};
 use crate::index::{IndexLine, Pieces};
-use crate::segment::joined_line;
+use crate::segment::{PATH_MAX, joined_line};
+
+/// More bytes than the text of a `path` or `joined` can have: a path, three numbers, a hash.
+const TEXT_MOST: usize = PATH_MAX + 256;
 
 /// The entries of one object in pieces, in the order in which they must be added.
 #[derive(Debug)]
@@ -101,7 +104,10 @@ impl Piece {
     pub fn parse(path: &str, body: &[u8]) -> Option<Self> {
         let (folder, file) = path.strip_prefix("pieces/")?.split_once('/')?;
         let folder = number(folder, 1)?;
-        let text = || std::str::from_utf8(body).ok()?.strip_suffix('\n').map(|t| t.split('\n').collect::<Vec<_>>());
+        let text = || {
+            let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= TEXT_MOST)?;
+            Some(text.strip_suffix('\n')?.split('\n').collect::<Vec<_>>())
+        };
         match file {
             "path" => match text()?.as_slice() {
                 [path, size] => Some(Self::Path { folder, path: (*path).into(), size: size.parse().ok()? }),

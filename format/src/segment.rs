@@ -65,6 +65,9 @@ impl SegmentBuilder {
             let headers = entry_headers(&line)?;
             at += headers.len() as u64;
             let joined = pieces::joined(&line.path, &entry.body, &line.metadata, line.rotten);
+            if let Some((line, hash)) = joined.as_ref().and_then(|line| Some((line, line.hash?))) {
+                check_hash(&line.path, line.rotten, hash)?;
+            }
             lines.push((line, at));
             lines.extend(joined.map(|line| (line, 0)));
             tar.push(Bytes::from(headers));
@@ -256,6 +259,15 @@ fn implied_hash(path: &str, rotten: bool) -> Option<Hash> {
         .map(|chunk| Hash::Blake2b(chunk.id))
 }
 
+/// Refuses an intact chunk with another hash than its key's, and anything else with another hash than BLAKE3.
+pub(crate) fn check_hash(path: &str, rotten: bool, hash: Hash) -> Result<()> {
+    match (implied_hash(path, rotten), hash) {
+        (Some(implied), _) if implied == hash => Ok(()),
+        (None, Hash::Blake3(_)) => Ok(()),
+        _ => Err(Error::WrongHash { path: path.to_owned(), hash }),
+    }
+}
+
 fn ustar(name: &str, size: u64, kind: EntryType) -> [u8; 512] {
     let mut header = Header::new_ustar();
     let length = name.len().min(100);
@@ -287,10 +299,11 @@ fn entry_headers(line: &IndexLine) -> Result<Vec<u8>> {
     if line.path.len() > 100 {
         record(&mut records, "path", &line.path);
     }
-    if let Some(hash) = line.hash
-        && implied_hash(&line.path, line.rotten) != Some(hash)
-    {
-        record(&mut records, "PACHARC.hash", &hash.to_string());
+    if let Some(hash) = line.hash {
+        check_hash(&line.path, line.rotten, hash)?;
+        if implied_hash(&line.path, line.rotten).is_none() {
+            record(&mut records, "PACHARC.hash", &hash.to_string());
+        }
     }
     if !line.metadata.is_empty() {
         record(&mut records, "PACHARC.metadata", &metadata_json(&line.metadata));

@@ -26,7 +26,7 @@ use crate::sums::Sums;
 use crate::trailer::Extent;
 use crate::{FORMAT, readme};
 
-/// Plaintext of an index shard or catalog block, in bytes.
+/// Plaintext of an index shard or catalog block, in bytes; the last line may exceed it.
 pub(crate) const SHARD: usize = 1 << 20;
 
 /// How a bundle is written.
