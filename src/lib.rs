@@ -10,6 +10,7 @@ pub mod cli;
 pub mod database;
 pub mod extract;
 pub mod failure;
+mod farewell;
 pub mod feed;
 pub mod inspect;
 pub mod interrupt;

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::entry::{Hash, Metadata};
+use crate::writer::SHARD;
 
 /// One line of an index shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +103,18 @@ pub(crate) struct ShardHead {
     /// `index`, `catalog` or `directory`.
     pub(crate) part: ShardKind,
     pub(crate) number: u64,
+}
+
+impl ShardKind {
+    /// The most bytes of plaintext that a reader accepts, in a bundle whose largest plaintext has `largest`.
+    ///
+    /// Lines of catalog and directory are held as values, several times as large: their blocks are kept small.
+    pub(crate) fn limit(self, largest: usize) -> usize {
+        match self {
+            Self::Index => largest,
+            Self::Catalog | Self::Directory => largest.min(2 * SHARD),
+        }
+    }
 }
 
 /// What a shard is.

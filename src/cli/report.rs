@@ -16,6 +16,9 @@ use crate::interrupt::Interrupt;
 use crate::monitor::{All, Event, Json, Monitor, Style, Terminal};
 use crate::outcome::Outcome;
 
+/// How long a process that ends waits for what must still be taken back.
+const FAREWELL: Duration = Duration::from_secs(10);
+
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Reports")]
 pub(super) struct ReportArgs {
@@ -93,7 +96,11 @@ impl Report {
         self.monitor.event(started);
         let outcome = runtime.block_on(async {
             let interrupt = Interrupt::listen().map_err(NoRuntime)?;
-            job(&interrupt, Arc::clone(&self.monitor) as Arc<dyn Monitor>).await
+            let outcome = job(&interrupt, Arc::clone(&self.monitor) as Arc<dyn Monitor>).await;
+            if !crate::farewell::finish(FAREWELL).await {
+                self.monitor.warn("parts of unfinished uploads may be left in the bucket: it did not answer".into());
+            }
+            outcome
         });
         // A thread that still waits for standard input must not keep the process.
         runtime.shutdown_timeout(Duration::from_millis(100));

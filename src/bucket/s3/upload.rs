@@ -1,10 +1,13 @@
 //! Large objects, in parts. What turns out to be small becomes a plain object; what is given up is taken back.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use pacharc_format::{Key, Metadata};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::answer::Asked;
@@ -16,6 +19,8 @@ const PART: u64 = 8 * MIB;
 /// How many parts an object has as long as they can stay below [`LARGE_PART`]: some servers allow no more than 1,000.
 const FEW_PARTS: u64 = 1000;
 const LARGE_PART: u64 = 64 * MIB;
+/// How long parts that are on their way may take to arrive when an upload is taken back.
+const LATE_PARTS: Duration = Duration::from_secs(5);
 /// The most parts that S3 allows ("Amazon S3 multipart upload limits").
 const PARTS: u64 = 10_000;
 
@@ -75,10 +80,24 @@ impl S3Upload {
         usize::try_from(part_size(self.promised, number)).unwrap_or(usize::MAX)
     }
 
+    /// Begins an upload at the server. Dropped meanwhile, what the server began is taken back when its answer comes.
+    async fn begin(&self) -> Result<Session, Error> {
+        let (s3, key, name, metadata) = (self.s3.clone(), self.key.clone(), self.name.clone(), self.metadata.clone());
+        let (sender, receiver) = oneshot::channel();
+        crate::farewell::start(async move {
+            // A session that nobody takes is dropped, and so taken back.
+            drop(sender.send(Session::begin(&s3, &key, &name, &metadata).await));
+        });
+        receiver.await.map_err(|error| {
+            let (bucket, doing) = (self.s3.0.url.clone(), format!("beginning to write object {}", self.key));
+            Error::Failed { bucket, doing, source: error.into() }
+        })?
+    }
+
     async fn send(&mut self, part: Bytes) -> Result<(), Error> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => Session::begin(&self.s3, &self.key, &self.name, &self.metadata).await?,
+            None => self.begin().await?,
         };
         self.session.insert(session).send(part).await
     }
@@ -213,9 +232,27 @@ impl Session {
     }
 
     async fn abort(mut self) -> Result<(), Error> {
+        self.take_back().await
+    }
+
+    /// Takes back what was sent. Whoever waits for it holds nothing of this session any more.
+    fn take_back(&mut self) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         self.open = false;
-        self.sending.shutdown().await;
-        take_back(self.s3.clone(), self.key.clone(), self.name.clone(), self.id.clone()).await
+        let Self { s3, key, name, id, .. } = self;
+        let (s3, key, name, id) = (s3.clone(), key.clone(), name.clone(), id.clone());
+        let mut sending = std::mem::take(&mut self.sending);
+        async move {
+            // A part that arrives after the end would stay, or even open the upload anew.
+            let arrived = async { while sending.join_next().await.is_some() {} };
+            if tokio::time::timeout(LATE_PARTS, arrived).await.is_err() {
+                sending.shutdown().await;
+            }
+            let abort = || {
+                let request = s3.0.client.abort_multipart_upload().bucket(&s3.0.bucket).key(&name).upload_id(&id).send();
+                s3.once(Asked::writing("taking back", &key), s3.patience(), request)
+            };
+            s3.policy().run(abort).await.map(drop)
+        }
     }
 }
 
@@ -224,24 +261,13 @@ impl Drop for Session {
         if !self.open {
             return;
         }
-        // Parts on their way are stopped when the set is dropped.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let take_back = take_back(self.s3.clone(), self.key.clone(), self.name.clone(), self.id.clone());
-            runtime.spawn(async move {
-                if let Err(error) = take_back.await {
-                    tracing::warn!(%error, "parts of an unfinished object may still lie in the bucket");
-                }
-            });
-        }
+        let take_back = self.take_back();
+        crate::farewell::start(async move {
+            if let Err(error) = take_back.await {
+                tracing::warn!(%error, "parts of an unfinished object may still lie in the bucket");
+            }
+        });
     }
-}
-
-async fn take_back(s3: S3, key: Key, name: String, id: String) -> Result<(), Error> {
-    let abort = || {
-        let request = s3.0.client.abort_multipart_upload().bucket(&s3.0.bucket).key(&name).upload_id(&id).send();
-        s3.once(Asked::writing("taking back", &key), s3.patience(), request)
-    };
-    s3.policy().run(abort).await.map(drop)
 }
 
 #[cfg(test)]

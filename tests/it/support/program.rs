@@ -12,11 +12,13 @@ use tempfile::TempDir;
 use super::s3_server::{ACCESS_KEY, SECRET_KEY};
 
 /// No run of a test takes as long; one that does hangs.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A working folder with a key in it.
 pub struct Desk {
-    folder: TempDir,
+    folder: PathBuf,
+    /// What takes the folder away, unless it is to stay.
+    _temporary: Option<TempDir>,
     /// Who can open what is made here.
     pub recipient: String,
 }
@@ -25,18 +27,28 @@ impl Desk {
     pub fn new() -> Self {
         // Not in /tmp, which may be memory.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let mut desk = Self { folder, recipient: String::new() };
-        let made = desk.run(["keygen", "-o", "key.txt"]);
-        desk.recipient = made.stderr.trim().rsplit(' ').next().unwrap().to_owned();
+        let desk = Self::at(folder.path());
+        Self { _temporary: Some(folder), ..desk }
+    }
+
+    /// One that stays: in this folder, with the key that lies there.
+    pub fn at(folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let mut desk = Self { folder: folder.to_owned(), _temporary: None, recipient: String::new() };
+        if !desk.path("key.txt").exists() {
+            desk.run(["keygen", "-o", "key.txt"]).code(0);
+        }
+        let key = std::fs::read_to_string(desk.path("key.txt")).unwrap();
+        desk.recipient = key.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap().to_owned();
         desk
     }
 
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     /// The URL of a directory bucket here.
@@ -99,19 +111,26 @@ pub fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
-/// A process that is under way.
+/// A process that is under way; ended when dropped.
 pub struct Running {
     child: Child,
     what: String,
-    stdout: JoinHandle<Vec<u8>>,
-    stderr: JoinHandle<Vec<u8>>,
+    stdout: Option<JoinHandle<Vec<u8>>>,
+    stderr: Option<JoinHandle<Vec<u8>>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
 }
 
 impl Running {
     pub fn start(command: &mut Command) -> Self {
         let what = format!("{command:?}");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (stdout, stderr) = (drain(child.stdout.take().unwrap()), drain(child.stderr.take().unwrap()));
+        let (stdout, stderr) = (child.stdout.take().map(drain), child.stderr.take().map(drain));
         Self { child, what, stdout, stderr }
     }
 
@@ -123,6 +142,13 @@ impl Running {
     pub fn signal(&self, signal: &str) {
         let kill = Command::new("kill").args([format!("-{signal}"), self.id().to_string()]).status().unwrap();
         assert!(kill.success(), "{} has ended", self.what);
+    }
+
+    /// The most memory that it has had resident, in bytes; children apart. `None` when it has ended.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -138,14 +164,17 @@ impl Running {
             if begun.elapsed() > PATIENCE {
                 self.child.kill().unwrap();
                 self.child.wait().unwrap();
-                let said = String::from_utf8_lossy(&self.stderr.join().unwrap()).into_owned();
-                panic!("{} hangs: {said}", self.what);
+                panic!("{} hangs: {}", self.what, String::from_utf8_lossy(&joined(&mut self.stderr)));
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        let stderr = String::from_utf8_lossy(&self.stderr.join().unwrap()).into_owned();
-        Run { status, stdout: self.stdout.join().unwrap(), stderr, what: self.what }
+        let stderr = String::from_utf8_lossy(&joined(&mut self.stderr)).into_owned();
+        Run { status, stdout: joined(&mut self.stdout), stderr, what: self.what.clone() }
     }
+}
+
+fn joined(reading: &mut Option<JoinHandle<Vec<u8>>>) -> Vec<u8> {
+    reading.take().unwrap().join().unwrap()
 }
 
 fn drain(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {

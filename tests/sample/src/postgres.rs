@@ -92,6 +92,12 @@ impl Server {
     /// # Errors
     /// If there is none, or its programs are gone.
     pub fn open(dir: &Path) -> Result<Self> {
+        let mut server = Self::in_dir(dir)?;
+        server.port = server.pid_file_line(3).context("the server is not running")?.parse()?;
+        Ok(server)
+    }
+
+    fn in_dir(dir: &Path) -> Result<Self> {
         let dir = dir.canonicalize().with_context(|| format!("open {}", dir.display()))?;
         let major = fs::read_to_string(dir.join("data/PG_VERSION"))
             .with_context(|| format!("there is no server in {}", dir.display()))?
@@ -99,8 +105,20 @@ impl Server {
             .parse()?;
         let bin = programs::server(major).with_context(|| absent(Some(major)))?;
         let account = if programs::is_root() { Some(Account::find()?) } else { None };
-        let mut server = Self { dir, bin, major, port: 0, account };
-        server.port = server.pid_file_line(3).context("the server is not running")?.parse()?;
+        Ok(Self { dir, bin, major, port: 0, account })
+    }
+
+    /// The server that [`Server::create`] made in `dir`, started again where it does not run.
+    ///
+    /// # Errors
+    /// As [`Server::open`] and [`Server::start`].
+    fn reopen(dir: &Path) -> Result<Self> {
+        let mut server = Self::in_dir(dir)?;
+        if server.pid_file_line(3).is_some() {
+            // It ran when its guard was killed, or the machine went down.
+            server.stop(StopMode::Immediate).ok();
+        }
+        server.start()?;
         Ok(server)
     }
 

@@ -5,6 +5,7 @@ use crate::programs;
 use anyhow::{Context, Result};
 use std::ops::Deref;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// A [`Server`] that lives as long as this value, and never longer than this process.
@@ -22,7 +23,7 @@ impl TempServer {
     pub fn start(options: &Options) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("pacharc-pg-").tempdir()?;
         let server = Server::create(dir.path(), options)?;
-        let guard = guard(&server)?;
+        let guard = guard(&server, true)?;
         // From here on the guard removes it.
         let _ = dir.keep();
         Ok(Self { server, guard })
@@ -42,6 +43,21 @@ impl TempServer {
             return Ok(None);
         }
         Self::start(options).map(Some)
+    }
+
+    /// A server whose data stay: makes one in `dir`, or starts the one that an earlier process made there. `None`, having
+    /// said so, where it is not installed.
+    ///
+    /// # Errors
+    /// As [`Server::create`], if it is installed.
+    pub fn start_in(dir: &Path, options: &Options) -> Result<Option<Self>> {
+        if programs::any_server().is_none() {
+            crate::skipped(&absent(None));
+            return Ok(None);
+        }
+        let server = if dir.exists() { Server::reopen(dir)? } else { Server::create(dir, options)? };
+        let guard = guard(&server, false)?;
+        Ok(Some(Self { server, guard }))
     }
 
     /// Starts the server again after [`Server::stop`] or [`Server::kill`], on the same port.
@@ -69,12 +85,15 @@ impl Drop for TempServer {
 }
 
 /// A process that waits until its standard input ends, which happens however this process ends (a panic, SIGKILL, a
-/// static that nobody drops), and then stops the server and removes its directory.
-fn guard(server: &Server) -> Result<Child> {
-    const SCRIPT: &str = r#"trap '' HUP INT TERM; read -r _; dir=$1; shift; "$@"; cd / && rm -rf -- "$dir""#;
-    let stop = server.stop_command(StopMode::Immediate);
+/// static that nobody drops), and then stops the server and, where told so, removes its directory.
+fn guard(server: &Server, remove: bool) -> Result<Child> {
+    const STOP: &str = r#"trap '' HUP INT TERM; read -r _; shift; "$@""#;
+    const STOP_AND_REMOVE: &str = r#"trap '' HUP INT TERM; read -r _; dir=$1; shift; "$@"; cd / && rm -rf -- "$dir""#;
+    // What stays must be whole.
+    let (script, mode) = if remove { (STOP_AND_REMOVE, StopMode::Immediate) } else { (STOP, StopMode::Fast) };
+    let stop = server.stop_command(mode);
     let mut guard = Command::new("sh");
-    guard.args(["-c", SCRIPT, "guard"]).arg(&server.dir).arg(stop.get_program()).args(stop.get_args());
+    guard.args(["-c", script, "guard"]).arg(&server.dir).arg(stop.get_program()).args(stop.get_args());
     clean_environment(&mut guard, &server.bin);
     guard.current_dir(&server.dir).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // Its own process group: the terminal's interrupt is for the test, not for the guard.

@@ -1,0 +1,45 @@
+//! Work that outlives its owner. What a dropped value must still do over the network (an upload in parts that is taken
+//! back) is started here, and waited for before the process ends: else an interrupted run would leave it undone.
+
+use std::future::Future;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+
+static WORK: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
+
+/// Starts `work`, on the runtime that this is called in; without one there is nobody who could do it.
+pub(crate) fn start(work: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(runtime) = Handle::try_current() {
+        WORK.spawn_on(work, &runtime);
+    }
+}
+
+/// Waits until all of it is done, for `patience` at most. Whether it is.
+pub(crate) async fn finish(patience: Duration) -> bool {
+    WORK.close();
+    tokio::time::timeout(patience, WORK.wait()).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[tokio::test]
+    async fn work_is_waited_for_but_not_for_ever() {
+        let done = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&done);
+        start(async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            flag.store(true, Ordering::Relaxed);
+        });
+        assert!(finish(Duration::from_secs(60)).await);
+        assert!(done.load(Ordering::Relaxed));
+        start(std::future::pending());
+        assert!(!finish(Duration::from_millis(20)).await);
+    }
+}
