@@ -70,7 +70,8 @@ async fn sources() {
     let desk = Desk::new();
     let Some(cluster) = Cluster::small(&desk, "sources").await else { return };
     cluster.server.psql("postgres", "CREATE ROLE reader LOGIN").unwrap();
-    let grants = "DO $$ DECLARE s text; BEGIN FOR s IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|inf)' LOOP
+    let grants =
+        "DO $$ DECLARE s text; BEGIN FOR s IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^(pg_|inf)' LOOP
             EXECUTE format('GRANT USAGE ON SCHEMA %I TO reader', s);
             EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA %I TO reader', s);
             EXECUTE format('GRANT SELECT ON ALL SEQUENCES IN SCHEMA %I TO reader', s); END LOOP; END $$";
@@ -94,8 +95,18 @@ async fn sources() {
         ("no such database", backup(words(&["--postgres", &url, "--database", "absent_db"])), 7, "absent_db"),
         ("no such server", backup(words(&["--postgres", &nowhere])), 7, "127.0.0.1"),
         ("no such host", backup(words(&["--postgres", "postgres://u@host.invalid/d"])), 7, "host.invalid"),
-        ("a password on the command line", backup(words(&["--postgres", "postgres://u:hidden@h/d"])), 2, "PACHARC_POSTGRES"),
-        ("an unsupported parameter", backup(words(&["--postgres", &format!("{url}?gssencmode=require")])), 2, "gssencmode"),
+        (
+            "a password on the command line",
+            backup(words(&["--postgres", "postgres://u:hidden@h/d"])),
+            2,
+            "PACHARC_POSTGRES",
+        ),
+        (
+            "an unsupported parameter",
+            backup(words(&["--postgres", &format!("{url}?gssencmode=require")])),
+            2,
+            "gssencmode",
+        ),
         ("no URL of a bucket", backup(words(&["--bucket", "ftp://x/y"])), 2, "ftp"),
         ("no such directory", backup(words(&["--bucket", &desk.bucket("absent")])), 7, "absent"),
     ];
@@ -194,7 +205,8 @@ async fn a_server_that_goes_away_half_way() {
     let Some(server) = TempServer::start_or_skip(&postgres::Options::default()).unwrap() else { return };
     let bucket: Arc<dyn Bucket> = Arc::new(Directory::new(desk.path("source")));
     cluster::make(&server.url("postgres"), bucket, &Options { objects: 20, ..Options::default() }).await.unwrap();
-    let sleeping = tools(&desk, "sleeping", &format!("{VERSION}\ntouch '{}'; exec sleep 3210", desk.path("x").display()));
+    let sleeping =
+        tools(&desk, "sleeping", &format!("{VERSION}\ntouch '{}'; exec sleep 3210", desk.path("x").display()));
     let source = words(&["--postgres", &server.url("postgres"), "--bucket", &desk.bucket("source")]);
     let args = desk.backup_args(&source, "c.pacharc", &["--pg-bin", &sleeping.to_string_lossy()]);
     let running = Running::start(&mut desk.command(args));
