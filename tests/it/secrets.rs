@@ -76,7 +76,7 @@ async fn a_password_is_nowhere() {
     let mut wrong =
         desk.command(desk.backup_args(&words(&["--bucket", &desk.bucket("source")]), "d.pacharc", &["-vvv"]));
     wrong.env("PACHARC_POSTGRES", from.replace("7c1f", "7c1f-wrong"));
-    said.push(Running::start(&mut wrong).finish().code(6).says("hint: ").stderr.clone());
+    said.push(Running::start(&mut wrong).finish().code(6).advises().stderr.clone());
 
     for line in lines {
         assert!(!line.contains(PASSWORD), "a command line: {line}");
