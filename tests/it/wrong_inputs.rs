@@ -250,6 +250,25 @@ async fn a_bucket_that_is_away_for_a_while_or_for_good() {
     assert_refused(&desk, "gone for good", &run);
 }
 
+/// An upload of the bundle that fails half-way is the error, not the pipe to it; and it is taken back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_refuses_half_way() {
+    let desk = Desk::new();
+    let server = FaultServer::start().await;
+    let mut bytes = vec![0; 40 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    std::fs::create_dir(desk.path("source")).unwrap();
+    std::fs::write(desk.path("source/big"), bytes).unwrap();
+    let output = server.url().replace("s3://bucket", "s3://bucket/c.pacharc");
+    let source = words(&["--bucket", &desk.bucket("source")]);
+    server.plan_for("PUT", "c.pacharc", [Fault::Pass, Fault::Refuse(403, "AccessDenied")]);
+    desk.backup(&source, &output, &[]).code(6).says("AccessDenied").advises();
+    assert!(server.keys().is_empty() && !server.uploading());
+    server.plan_for("PUT", "c.pacharc", [Fault::Pass, Fault::Lost, Fault::Refuse(503, "SlowDown")]);
+    desk.backup(&source, &output, &[]).code(0);
+    desk.run(["verify", &output, "--identity", "key.txt"]).code(0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn targets() {
     let desk = Desk::new();
