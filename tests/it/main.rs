@@ -11,6 +11,7 @@ mod cli;
 mod closure;
 mod database_dump;
 mod database_restore;
+mod docs;
 mod large;
 mod pipes;
 mod postgres_connection;
