@@ -12,6 +12,7 @@ mod closure;
 mod database_dump;
 mod database_restore;
 mod during_dump;
+mod docs;
 mod large;
 mod live_writer;
 mod odd_keys;
