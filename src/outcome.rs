@@ -19,3 +19,20 @@ pub trait Outcome: Serialize {
         None
     }
 }
+
+/// Text for people: a name and a value a line, in two columns.
+#[derive(Debug, Default)]
+pub(crate) struct Facts(String);
+
+impl Facts {
+    /// Adds a line; an empty name goes on with the one before.
+    pub(crate) fn add(&mut self, name: &str, value: impl std::fmt::Display) {
+        use std::fmt::Write as _;
+        // Writing to a string has no way to fail.
+        let _ = writeln!(self.0, "{name:<12} {value}");
+    }
+
+    pub(crate) fn into_text(self) -> String {
+        self.0
+    }
+}

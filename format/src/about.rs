@@ -60,6 +60,10 @@ impl About {
 
     /// Refuses what this version cannot read.
     pub(crate) fn check(&self, offset: u64) -> Result<()> {
+        let texts = [&self.created, &self.pacharc].into_iter().chain(&self.required).chain(&self.optional);
+        if texts.into_iter().any(|text| text.contains(char::is_control)) {
+            return Err(Error::damaged("bundle.json", offset, "it holds control characters"));
+        }
         if let Some(feature) = self.required.first() {
             return Err(Error::UnknownFeature(feature.clone()));
         }

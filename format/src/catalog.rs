@@ -91,7 +91,7 @@ impl<W: AsyncWrite + Unpin> CatalogWriter<W> {
     /// # Errors
     /// [`Error::Worker`] where the paths do not ascend, [`Error::Write`].
     pub async fn push(&mut self, state: State, path: &str, json: &str) -> Result<()> {
-        self.in_catalog.add(json.as_bytes());
+        self.in_catalog.line(json.as_bytes());
         self.line(path, &CatalogLine::json_of(state, json)).await
     }
 
@@ -143,11 +143,11 @@ impl<W: AsyncWrite + Unpin> CatalogWriter<W> {
 
     /// Ends the bundle: second key slot, manifest, sums, TRAILER. What only the writer knows it fills into `manifest`.
     ///
-    /// Gives the output back, flushed, and what was written.
+    /// Gives the output back, flushed, what was written, and the manifest as it stands in the bundle.
     ///
     /// # Errors
     /// [`Error::Worker`] where lines of entries are absent from the catalog, [`Error::Write`], [`Error::Spool`].
-    pub async fn finish(mut self, mut manifest: Manifest) -> Result<(W, Written)> {
+    pub async fn finish(mut self, mut manifest: Manifest) -> Result<(W, Written, Manifest)> {
         self.flush_catalog().await?;
         self.flush_directory().await?;
         let mut core = self.core;
@@ -162,7 +162,7 @@ impl<W: AsyncWrite + Unpin> CatalogWriter<W> {
         manifest.catalog = self.root;
         manifest.sums = core.sums.hash().to_hex().to_string();
         let json = serde_json::to_vec(&manifest).map_err(|e| Error::Worker(e.to_string()))?;
-        let (manifest, _) = core.append_sealed("manifest.json.zst.age", json.into()).await?;
+        let (manifest_extent, _) = core.append_sealed("manifest.json.zst.age", json.into()).await?;
 
         let length = core.sums.bytes();
         let offset = core.container.begin("BLAKE3SUMS", length).await?;
@@ -179,7 +179,7 @@ impl<W: AsyncWrite + Unpin> CatalogWriter<W> {
         core.container.end(length).await?;
 
         let trailer = Trailer {
-            manifest,
+            manifest: manifest_extent,
             sums: Extent { offset, length },
             key: core.slot_extent,
             key2,
@@ -192,7 +192,7 @@ impl<W: AsyncWrite + Unpin> CatalogWriter<W> {
         let (mut output, bytes) = core.container.finish().await?;
         output.flush().await.map_err(Error::Write)?;
         let id = core.sums.hash().to_hex().to_string();
-        Ok((output, Written { id, bytes, totals: core.totals }))
+        Ok((output, Written { id, bytes, totals: core.totals }, manifest))
     }
 }
 

@@ -8,11 +8,17 @@ use std::collections::{HashMap, VecDeque};
 use crate::entry::{Entry, Hash};
 use crate::fingerprint::Fingerprint;
 use crate::index::{CatalogLine, IndexLine, State};
+use crate::key::Key;
 use crate::manifest::{CatalogBlock, Count, Manifest};
 use crate::pieces::{self, Piece};
+use crate::segment::check_hash;
 
 /// Objects in pieces that may be open at a time.
 const OPEN_OBJECTS: usize = 1024;
+
+/// Catalog blocks that one directory block may name, and directory blocks that there may be: a writer comes to some
+/// thousands of blocks a directory.
+const BLOCKS: usize = 1 << 16;
 
 /// Entries against index shards.
 #[derive(Default)]
@@ -49,14 +55,15 @@ impl EntryCheck {
 
     fn line(&mut self, line: &IndexLine) {
         let json = line.to_json();
-        self.pending.add(json.as_bytes());
-        self.all.add(json.as_bytes());
+        self.pending.line(json.as_bytes());
+        self.all.line(json.as_bytes());
     }
 
     fn piece(&mut self, entry: &Entry) -> Result<(), String> {
         let wrong = |what: &str| Err(format!("{}: {what}", entry.path));
         match Piece::parse(&entry.path, &entry.body) {
             None => wrong("it is not a piece of an object"),
+            Some(Piece::Path { path, .. }) if Key::from_path(&path).is_none() => wrong("its path is not an object's"),
             Some(Piece::Path { folder, path, size }) => {
                 if self.objects.len() >= OPEN_OBJECTS {
                     return wrong("more than 1,024 objects in pieces are open at a time");
@@ -95,10 +102,11 @@ impl EntryCheck {
                         Hash::Blake2b(found)
                     }
                 };
-                let told = (object.path, object.declared, object.size, object.count);
-                if told != (path, size, size, count) || found != hash {
+                let told = (object.path.as_str(), object.declared, object.size, object.count);
+                if told != (path.as_str(), size, size, count) || found != hash {
                     return wrong("its pieces do not make the object that it names");
                 }
+                check_hash(&path, entry.rotten, hash).map_err(|e| e.to_string())?;
                 if let Some(line) = pieces::joined(&entry.path, &entry.body, &entry.metadata, entry.rotten) {
                     self.line(&line);
                 }
@@ -110,7 +118,7 @@ impl EntryCheck {
     /// Takes a shard's lines: they must be those of the entries since the last shard.
     pub(crate) fn shard<'a>(&mut self, lines: impl Iterator<Item = &'a str>) -> Result<(), String> {
         let mut told = Fingerprint::default();
-        lines.for_each(|line| told.add(line.as_bytes()));
+        lines.for_each(|line| told.line(line.as_bytes()));
         if std::mem::take(&mut self.pending) == told {
             return Ok(());
         }
@@ -148,17 +156,22 @@ impl CatalogCheck {
         if self.last.as_ref().is_some_and(|last| last >= path) {
             return Err(format!("{path} is out of order"));
         }
+        if !is_possible(line) {
+            return Err(format!("{path} is not an entry that can be {:?}", line.state));
+        }
         self.last = Some(path.clone());
         self.lines += 1;
         if line.state != State::Missing {
-            self.entries.add(json.as_bytes());
+            self.entries.line(json.as_bytes());
         }
-        self.states.entry(line.state).or_default().add(line.entry.size);
-        Ok(())
+        let count = self.states.entry(line.state).or_default();
+        count.add(line.entry.size);
+        if count.bytes == u64::MAX { Err(format!("the size of {path} makes no sense")) } else { Ok(()) }
     }
 
-    pub(crate) fn block(&mut self, block: CatalogBlock) {
+    pub(crate) fn block(&mut self, block: CatalogBlock) -> Result<(), String> {
         self.blocks.push_back(block);
+        if self.blocks.len() > BLOCKS { Err("no directory names it and those before it".into()) } else { Ok(()) }
     }
 
     /// Takes a directory block: its lines must be the blocks since the last one.
@@ -174,7 +187,7 @@ impl CatalogCheck {
             }
         }
         self.directory.push(block);
-        Ok(())
+        if self.directory.len() > BLOCKS { Err("there are too many of them".into()) } else { Ok(()) }
     }
 
     /// The manifest against everything before it.
@@ -199,16 +212,77 @@ impl CatalogCheck {
     fn objects_agree(&self, manifest: &Manifest) -> bool {
         let of = |state| self.states.get(&state).copied().unwrap_or_default();
         let told = manifest.objects.clone().unwrap_or_default();
-        let closed = match told.closed {
-            Some(closed) => closed == (told.missing.count == 0 && told.rotten.count == 0),
-            None => told.live == of(State::Object),
+        // Objects are either compared with a live set, or not: never some of both.
+        let (live, none) = match told.closed {
+            Some(_) => (State::Live, State::Object),
+            None => (State::Object, State::Live),
         };
-        let live = if told.closed.is_some() { told.live == of(State::Live) } else { true };
-        closed
-            && live
+        told.closed.is_none_or(|closed| closed == (told.missing.count == 0 && told.rotten.count == 0))
+            && told.live == of(live)
+            && of(none) == Count::default()
             && told.orphan == of(State::Orphan)
             && told.foreign == of(State::Foreign)
             && told.rotten == of(State::Rotten)
             && told.missing == of(State::Missing)
+    }
+}
+
+/// Whether the entry of a line can be in the state that the line tells.
+fn is_possible(line: &CatalogLine) -> bool {
+    let IndexLine { path, hash, place, pieces, rotten, .. } = &line.entry;
+    let is_stored = hash.is_some() && place.is_some() != pieces.is_some();
+    let key = Key::from_path(path);
+    let is_chunk = key.as_ref().is_some_and(|key| key.chunk().is_some());
+    match line.state {
+        State::File => is_stored && !path.starts_with("objects/") && !rotten,
+        State::Live => is_stored && is_chunk && !rotten,
+        State::Rotten => is_stored && is_chunk && *rotten,
+        State::Orphan => is_stored && is_chunk,
+        State::Foreign => is_stored && key.is_some() && !is_chunk && !rotten,
+        State::Object => is_stored && key.is_some(),
+        State::Missing => is_chunk && hash.is_none() && place.is_none() && pieces.is_none() && !rotten,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::ChunkKey;
+    use crate::{Metadata, Packing, PieceWriter};
+
+    /// Takes an object in pieces at the key of the chunk `promised`.
+    fn take(promised: &[u8], body: &'static str, hash: Hash, rotten: bool) -> Result<(), String> {
+        let Hash::Blake2b(id) = Hash::blake2b(promised) else { unreachable!() };
+        let path = ChunkKey { id, generation: 1 }.key().to_path();
+        let (mut pieces, first) = PieceWriter::begin(0, path, body.len() as u64, Packing::Raw, Metadata::default());
+        let mut check = EntryCheck::default();
+        let entries = [first, pieces.piece(body.into()), pieces.finish(hash, rotten)];
+        entries.into_iter().try_for_each(|entry| {
+            let line = IndexLine {
+                path: entry.path.clone(),
+                size: entry.body.len() as u64,
+                hash: None,
+                place: None,
+                pieces: None,
+                metadata: entry.metadata.clone(),
+                rotten: entry.rotten,
+            };
+            check.entry(&entry, &line)
+        })
+    }
+
+    #[test]
+    fn a_chunk_in_pieces_is_what_its_key_promises() {
+        assert_eq!(take(b"x", "x", Hash::blake2b(b"x"), false), Ok(()));
+        assert_eq!(take(b"x", "y", Hash::blake3(b"y"), true), Ok(()));
+        for (body, hash, rotten) in [
+            ("y", Hash::blake3(b"y"), false),
+            ("y", Hash::blake2b(b"y"), false),
+            ("y", Hash::blake2b(b"y"), true),
+            ("x", Hash::blake3(b"x"), false),
+            ("y", Hash::blake2b(b"x"), false),
+        ] {
+            assert!(take(b"x", body, hash, rotten).is_err(), "{body} {hash} {rotten}");
+        }
     }
 }

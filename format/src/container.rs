@@ -27,8 +27,9 @@ pub(crate) fn padding(size: u64) -> u64 {
 
 /// The one header that an entry of this name and size has.
 pub(crate) fn header(name: &str, size: u64) -> Result<[u8; 512]> {
-    if name.len() > NAME || size > SIZE || !name.is_ascii() {
-        let why = format!("names have at most {NAME} bytes, entries at most {SIZE}");
+    // Names end up in messages: nothing that a terminal would obey.
+    if name.len() > NAME || size > SIZE || !name.bytes().all(|b| b.is_ascii_graphic()) {
+        let why = format!("names have at most {NAME} bytes, all printable ASCII, entries at most {SIZE}");
         return Err(Error::TooLarge { what: format!("the entry {name}"), why });
     }
     let mut header = Header::new_ustar();

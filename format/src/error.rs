@@ -64,6 +64,14 @@ pub enum Error {
         /// The limit that it breaks.
         why: String,
     },
+    /// A hash that the path of its entry does not allow.
+    #[error("{path} cannot have the hash {hash}: it is not what its key promises, or of another kind")]
+    WrongHash {
+        /// The entry's path in the tree.
+        path: String,
+        /// The hash.
+        hash: crate::Hash,
+    },
     /// Reading the bundle failed.
     #[error("could not read the bundle: {0}")]
     Read(#[source] io::Error),

@@ -15,15 +15,15 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     /// Adds one line, given without its line end.
-    pub fn add(&mut self, line: &[u8]) {
-        self.add_hash(blake3::hash(line).as_bytes());
+    pub fn line(&mut self, line: &[u8]) {
+        self.hash(&blake3::hash(line));
     }
 
     /// Adds a line by its BLAKE3.
-    pub fn add_hash(&mut self, hash: &[u8; 32]) {
+    pub fn hash(&mut self, hash: &blake3::Hash) {
         // The hash as a number has its most significant byte first.
         let mut limbs = [0; 4];
-        for (limb, bytes) in limbs.iter_mut().zip(hash.rchunks_exact(8)) {
+        for (limb, bytes) in limbs.iter_mut().zip(hash.as_bytes().rchunks_exact(8)) {
             *limb = bytes.iter().fold(0, |n, &b| n << 8 | u64::from(b));
         }
         self.carry(limbs);
@@ -72,9 +72,15 @@ impl Fingerprint {
     }
 }
 
-impl fmt::Debug for Fingerprint {
+impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} lines, {}", self.count, self.to_hex())
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -86,7 +92,7 @@ mod tests {
     fn order_does_not_matter_and_repetition_does() {
         let of = |lines: &[&[u8]]| {
             let mut fingerprint = Fingerprint::default();
-            lines.iter().for_each(|line| fingerprint.add(line));
+            lines.iter().for_each(|line| fingerprint.line(line));
             fingerprint
         };
         assert_eq!(of(&[b"a", b"b"]), of(&[b"b", b"a"]));
@@ -101,10 +107,10 @@ mod tests {
     #[test]
     fn carries_run_through() {
         let mut sum = Fingerprint::default();
-        sum.add_hash(&[0xff; 32]);
+        sum.hash(&blake3::Hash::from_bytes([0xff; 32]));
         let mut one = [0; 32];
         one[31] = 1;
-        sum.add_hash(&one);
+        sum.hash(&blake3::Hash::from_bytes(one));
         assert_eq!(sum.to_hex(), "0".repeat(64));
     }
 }

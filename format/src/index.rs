@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::entry::{Hash, Metadata};
+use crate::writer::SHARD;
 
 /// One line of an index shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +105,18 @@ pub(crate) struct ShardHead {
     pub(crate) number: u64,
 }
 
+impl ShardKind {
+    /// The most bytes of plaintext that a reader accepts, in a bundle whose largest plaintext has `largest`.
+    ///
+    /// Lines of catalog and directory are held as values, several times as large: their blocks are kept small.
+    pub(crate) fn limit(self, largest: usize) -> usize {
+        match self {
+            Self::Index => largest,
+            Self::Catalog | Self::Directory => largest.min(2 * SHARD),
+        }
+    }
+}
+
 /// What a shard is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,10 +157,7 @@ impl CatalogLine {
 }
 
 /// Splits a shard into its lines, after checking its head.
-pub(crate) fn lines<'a>(
-    plain: &'a [u8],
-    expected: ShardHead,
-) -> std::result::Result<impl Iterator<Item = &'a str>, String> {
+pub(crate) fn lines(plain: &[u8], expected: ShardHead) -> std::result::Result<impl Iterator<Item = &str>, String> {
     let text = std::str::from_utf8(plain).map_err(|_| "it is not UTF-8")?;
     let text = text.strip_suffix('\n').ok_or("its last line has no end")?;
     let mut lines = text.split('\n');

@@ -119,6 +119,8 @@ pub(crate) fn kinds(sealed: &[u8]) -> Vec<String> {
         .filter_map(|stanza| stanza.split(' ').next())
         // A client may add stanzas of no meaning, whose names end so (age specification, "grease").
         .filter(|kind| !kind.ends_with("-grease"))
+        // Nobody has checked them yet, and they are printed.
+        .filter(|kind| kind.bytes().all(|b| b.is_ascii_graphic()))
         .map(str::to_owned)
         .collect()
 }

@@ -27,6 +27,25 @@ pub struct Manifest {
     pub sums: String,
 }
 
+impl Manifest {
+    /// Reads a manifest, and refuses numbers that cannot be added up.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub(crate) fn from_json(json: &[u8]) -> Result<Self, String> {
+        let manifest: Self = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        let tables = manifest.databases.iter().flat_map(|database| &database.tables);
+        let objects = manifest.objects.iter();
+        let counts = objects.flat_map(|o| [o.live, o.orphan, o.foreign, o.rotten, o.missing]);
+        let numbers = tables.flat_map(|table| [table.rows, table.bytes]);
+        let mut numbers = numbers.chain(counts.flat_map(|count| [count.count, count.bytes]));
+        match numbers.try_fold(0_u64, u64::checked_add) {
+            Some(_) => Ok(manifest),
+            None => Err("its numbers make no sense".into()),
+        }
+    }
+}
+
 /// Where the data came from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Source {
@@ -210,7 +229,7 @@ pub struct Objects {
     /// Whether every live object of the dumped snapshot is in the bundle, with the bytes that its key promises.
     /// `None` where no database is Pachyderm's: there is no live set.
     pub closed: Option<bool>,
-    /// Objects by state.
+    /// Live objects; where there is no live set, all objects.
     pub live: Count,
     /// Chunk keys without a live row.
     pub orphan: Count,
@@ -239,7 +258,8 @@ impl Count {
     /// Counts one more.
     pub fn add(&mut self, bytes: u64) {
         self.count += 1;
-        self.bytes += bytes;
+        // A bundle may tell sizes that no source ever had.
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 

@@ -8,7 +8,10 @@ use bytes::Bytes;
 
 use crate::entry::{Entry, Hash, Metadata, Packing};
 use crate::index::{IndexLine, Pieces};
-use crate::segment::joined_line;
+use crate::segment::{PATH_MAX, joined_line};
+
+/// More bytes than the text of a `path` or `joined` can have: a path, three numbers, a hash.
+const TEXT_MOST: usize = PATH_MAX + 256;
 
 /// The entries of one object in pieces, in the order in which they must be added.
 #[derive(Debug)]
@@ -100,8 +103,11 @@ impl Piece {
     #[must_use]
     pub fn parse(path: &str, body: &[u8]) -> Option<Self> {
         let (folder, file) = path.strip_prefix("pieces/")?.split_once('/')?;
-        let folder = folder.parse().ok()?;
-        let text = || std::str::from_utf8(body).ok()?.strip_suffix('\n').map(|t| t.split('\n').collect::<Vec<_>>());
+        let folder = number(folder, 1)?;
+        let text = || {
+            let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= TEXT_MOST)?;
+            Some(text.strip_suffix('\n')?.split('\n').collect::<Vec<_>>())
+        };
         match file {
             "path" => match text()?.as_slice() {
                 [path, size] => Some(Self::Path { folder, path: (*path).into(), size: size.parse().ok()? }),
@@ -118,9 +124,15 @@ impl Piece {
                 _ => None,
             },
             "abandoned" => Some(Self::Abandoned { folder }),
-            number => Some(Self::Slice { folder, number: number.parse().ok()? }),
+            slice => Some(Self::Slice { folder, number: number(slice, 8)? }),
         }
     }
+}
+
+/// A number of at least `width` digits, as it is written: no sign, no needless zeros.
+fn number(digits: &str, width: usize) -> Option<u64> {
+    let number = digits.parse().ok()?;
+    (format!("{number:0width$}") == digits).then_some(number)
 }
 
 /// The index line of the whole object, where `entry` ends one.

@@ -154,8 +154,7 @@ impl<S: RangeReader> BundleReader<S> {
             blocking(move || key.open(Packing::Zstd, &sealed, JSON_LIMIT)).await?
         };
         let damaged = |what: String| Error::damaged("manifest.json.zst.age", trailer.manifest.offset, what);
-        let manifest: Manifest =
-            serde_json::from_slice(&plain.map_err(damaged)?).map_err(|e| damaged(e.to_string()))?;
+        let manifest = Manifest::from_json(&plain.map_err(damaged)?).map_err(damaged)?;
         manifest.about.check(trailer.manifest.offset)?;
         if manifest.about.bundle != bundle {
             return Err(damaged("it belongs to another bundle".into()));
@@ -261,7 +260,7 @@ impl<S: RangeReader> BundleReader<S> {
         if blake3::hash(&sealed).to_hex().as_str() != block.hash {
             return Err(damaged("it does not have the hash that the catalog gives it".into()));
         }
-        let (key, limit) = (self.key.clone(), self.manifest.about.plain_limit());
+        let (key, limit) = (self.key.clone(), kind.limit(self.manifest.about.plain_limit()));
         blocking(move || key.open(Packing::Zstd, &sealed, limit)).await?.map_err(damaged)
     }
 

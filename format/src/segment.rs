@@ -32,11 +32,11 @@ pub(crate) struct SegmentBuilder {
 
 impl SegmentBuilder {
     pub(crate) fn push(&mut self, entry: Entry) {
-        self.bytes += entry.body.len() + 2 * BLOCK_LENGTH;
+        self.bytes += tar_bytes(&entry);
         self.entries.push(entry);
     }
 
-    /// Roughly the bytes of the tar.
+    /// At least the bytes of the tar's entries.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -65,6 +65,9 @@ impl SegmentBuilder {
             let headers = entry_headers(&line)?;
             at += headers.len() as u64;
             let joined = pieces::joined(&line.path, &entry.body, &line.metadata, line.rotten);
+            if let Some((line, hash)) = joined.as_ref().and_then(|line| Some((line, line.hash?))) {
+                check_hash(&line.path, line.rotten, hash)?;
+            }
             lines.push((line, at));
             lines.extend(joined.map(|line| (line, 0)));
             tar.push(Bytes::from(headers));
@@ -227,6 +230,22 @@ impl TarReader<'_> {
     }
 }
 
+/// No less than what an entry takes in the tar: many small ones with long paths or much metadata must not exceed what
+/// `bundle.json` declares.
+fn tar_bytes(entry: &Entry) -> usize {
+    // Two headers, the padding of records and of the body, and the records of hash and state.
+    const FIXED: usize = 4 * BLOCK_LENGTH + 128;
+    // `path` and `PACHARC.metadata`, their lengths included.
+    let records = |bytes: usize| if bytes == 0 { 0 } else { bytes + 32 };
+    let metadata = if entry.metadata.is_empty() { 0 } else { metadata_json(&entry.metadata).len() };
+    entry.body.len() + FIXED + records(entry.path.len()) + records(metadata)
+}
+
+fn metadata_json(metadata: &Metadata) -> String {
+    // Strings and a map with string keys have no way to fail.
+    serde_json::to_string(metadata).unwrap_or_default()
+}
+
 fn zeros(count: u64) -> Bytes {
     const ZEROS: &[u8] = &[0; END];
     Bytes::from_static(ZEROS.get(..usize::try_from(count).unwrap_or_default()).unwrap_or_default())
@@ -238,6 +257,15 @@ fn implied_hash(path: &str, rotten: bool) -> Option<Hash> {
         .then(|| Key::from_path(path)?.chunk())
         .flatten()
         .map(|chunk| Hash::Blake2b(chunk.id))
+}
+
+/// Refuses an intact chunk with another hash than its key's, and anything else with another hash than BLAKE3.
+pub(crate) fn check_hash(path: &str, rotten: bool, hash: Hash) -> Result<()> {
+    match (implied_hash(path, rotten), hash) {
+        (Some(implied), _) if implied == hash => Ok(()),
+        (None, Hash::Blake3(_)) => Ok(()),
+        _ => Err(Error::WrongHash { path: path.to_owned(), hash }),
+    }
 }
 
 fn ustar(name: &str, size: u64, kind: EntryType) -> [u8; 512] {
@@ -271,13 +299,14 @@ fn entry_headers(line: &IndexLine) -> Result<Vec<u8>> {
     if line.path.len() > 100 {
         record(&mut records, "path", &line.path);
     }
-    if let Some(hash) = line.hash
-        && implied_hash(&line.path, line.rotten) != Some(hash)
-    {
-        record(&mut records, "PACHARC.hash", &hash.to_string());
+    if let Some(hash) = line.hash {
+        check_hash(&line.path, line.rotten, hash)?;
+        if implied_hash(&line.path, line.rotten).is_none() {
+            record(&mut records, "PACHARC.hash", &hash.to_string());
+        }
     }
     if !line.metadata.is_empty() {
-        record(&mut records, "PACHARC.metadata", &serde_json::to_string(&line.metadata).unwrap_or_default());
+        record(&mut records, "PACHARC.metadata", &metadata_json(&line.metadata));
     }
     if line.rotten {
         record(&mut records, "PACHARC.rotten", "1");

@@ -305,7 +305,10 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
                     segment::open(key, bundle, place, &sealed, plain_limit).map(Opened::Entries)
                 }
                 (Some(key), _) => {
-                    let limit = if matches!(part, Part::Shard { .. }) { plain_limit } else { JSON_LIMIT };
+                    let limit = match part {
+                        Part::Shard { kind, .. } => kind.limit(plain_limit),
+                        _ => JSON_LIMIT,
+                    };
                     let plain = key.open(Packing::Zstd, &sealed, limit);
                     plain.map(Opened::Plain).map_err(|what| Error::damaged(&header.name, header.offset, what))
                 }
@@ -352,7 +355,7 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
                 self.shard(&plain, head, block).map_err(damaged)
             }
             (Part::Manifest, Opened::Plain(plain)) => {
-                let manifest: Manifest = serde_json::from_slice(&plain).map_err(|e| damaged(e.to_string()))?;
+                let manifest = Manifest::from_json(&plain).map_err(damaged)?;
                 if manifest.about != self.about {
                     return Err(damaged("bundle.json is not the one that was sealed".into()));
                 }
@@ -382,7 +385,7 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
                     found.push(line);
                 }
                 let first = found.first().map(|line| line.entry.path.clone()).unwrap_or_default();
-                self.catalog.block(CatalogBlock { first, ..block });
+                self.catalog.block(CatalogBlock { first, ..block })?;
                 Ok(Found::Catalog(found))
             }
             ShardKind::Directory => {
@@ -455,6 +458,8 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
                 break;
             }
             if rest.len() > 4096 {
+                // No line of ours is as long: what follows is read for its hash alone.
+                self.suspects.truncate(REMEMBERED);
                 self.suspects.push("BLAKE3SUMS".into());
                 rest.clear();
             }

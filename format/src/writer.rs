@@ -26,7 +26,7 @@ use crate::sums::Sums;
 use crate::trailer::Extent;
 use crate::{FORMAT, readme};
 
-/// Plaintext of an index shard or catalog block, in bytes.
+/// Plaintext of an index shard or catalog block, in bytes; the last line may exceed it.
 pub(crate) const SHARD: usize = 1 << 20;
 
 /// How a bundle is written.
@@ -134,7 +134,8 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
             pacharc: options.version.clone(),
             required: Vec::new(),
             optional: Vec::new(),
-            largest_segment: (options.entry_limit + options.segment_target + OVERHEAD).max(2 * SHARD) as u64,
+            // An index shard is begun before the lines of the last segment in it are known: these take less than it does.
+            largest_segment: (options.entry_limit + options.segment_target + OVERHEAD + SHARD) as u64,
             volume: 1,
         };
         about.check(0)?;
@@ -269,7 +270,7 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
             self.core.totals.bytes += line.size;
         }
         let json = line.to_json();
-        self.core.fingerprint.add(json.as_bytes());
+        self.core.fingerprint.line(json.as_bytes());
         self.spool.push(line.path.as_bytes(), json.as_bytes())?;
         self.shard.push_str(&json);
         self.shard.push('\n');

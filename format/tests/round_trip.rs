@@ -1,143 +1,20 @@
 //! Bundles that were written come back, through both readers; damage in any place is told.
 
-use std::collections::BTreeMap;
+// Clippy's own exception for tests knows only the test functions themselves, not what they share.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
 use std::path::Path;
 
 use age::secrecy::SecretString;
 use age::x25519;
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use pacharc_format::{
-    BundleReader, BundleStream, BundleWriter, Entry, Error, Found, Hash, Head, Key, Lock, Manifest, Metadata, Packing,
-    PieceWriter, RangeReader, ReadOptions, State, Unlock, WriterOptions, Written, inspect,
-    manifest::{Count, Objects},
+    BundleReader, BundleWriter, Entry, Error, Hash, Head, Key, Lock, Metadata, Packing, PieceWriter, State, Unlock,
+    inspect,
 };
-use uuid::Uuid;
-
-struct Memory(Bytes);
-
-impl RangeReader for Memory {
-    fn length(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, std::io::Result<Bytes>> {
-        let offset = usize::try_from(offset).unwrap();
-        Box::pin(async move { Ok(self.0.slice(offset..offset + length)) })
-    }
-}
-
-fn options(lock: Lock, target: usize, entry_limit: usize) -> WriterOptions {
-    WriterOptions {
-        bundle: Uuid::new_v4(),
-        created: "2026-01-01T00:00:00Z".into(),
-        version: "0.0.0".into(),
-        lock,
-        jobs: 2,
-        segment_target: target,
-        entry_limit,
-        level: 3,
-        temp_dir: std::env::temp_dir(),
-        spool_memory: 1 << 20,
-    }
-}
-
-fn lock(identity: &x25519::Identity) -> Lock {
-    Lock::Recipients(vec![Box::new(identity.to_public())])
-}
-
-fn unlock(identity: &x25519::Identity) -> Unlock {
-    Unlock::Identities(vec![Box::new(identity.clone())])
-}
-
-fn object(key: &Key, body: &[u8]) -> Entry {
-    let metadata = Metadata { content_type: Some("text/plain".into()), ..Metadata::default() };
-    Entry { metadata, ..Entry::text(key.to_path(), body.to_vec()) }
-}
-
-fn chunk(body: Vec<u8>, generation: u64) -> Entry {
-    let Hash::Blake2b(id) = Hash::blake2b(&body) else { unreachable!() };
-    let key = pacharc_format::ChunkKey { id, generation }.key();
-    Entry { packing: Packing::Raw, hash: Some(Hash::Blake2b(id)), ..Entry::text(key.to_path(), body) }
-}
-
-/// Writes the entries; every object is live, or foreign where it is no chunk.
-async fn write(entries: Vec<Entry>, options: WriterOptions) -> (Bytes, Written) {
-    let mut writer = BundleWriter::create(Vec::new(), options, Head::default()).await.unwrap();
-    for entry in entries {
-        writer.add(entry).await.unwrap();
-    }
-    let (mut catalog, lines) = writer.finish_entries().await.unwrap();
-    let mut objects = Objects { closed: Some(true), ..Objects::default() };
-    for line in lines {
-        let (path, json) = line.unwrap();
-        let (path, json) = (String::from_utf8(path).unwrap(), String::from_utf8(json).unwrap());
-        let size = serde_json::from_str::<serde_json::Value>(&json).unwrap()["size"].as_u64().unwrap();
-        let state = match Key::from_path(&path) {
-            None => State::File,
-            Some(key) if key.chunk().is_some() => State::Live,
-            Some(_) => State::Foreign,
-        };
-        let count = |count: &mut Count| count.add(size);
-        match state {
-            State::Live => count(&mut objects.live),
-            State::Foreign => count(&mut objects.foreign),
-            _ => {}
-        }
-        catalog.push(state, &path, &json).await.unwrap();
-    }
-    let manifest = Manifest { objects: Some(objects), ..Manifest::default() };
-    let (output, written) = catalog.finish(manifest).await.unwrap();
-    assert_eq!(written.bytes, output.len() as u64);
-    (output.into(), written)
-}
-
-/// Reads front to back; gives what was in it, and the id.
-async fn stream(bundle: &[u8], key: Option<&Unlock>) -> Result<(BTreeMap<String, Entry>, String), Vec<Error>> {
-    let options = ReadOptions { jobs: 2, memory: 1 << 20, temp_dir: &std::env::temp_dir() };
-    let mut stream = BundleStream::open(bundle, options).await.map_err(|e| vec![e])?;
-    if let Some(key) = key {
-        stream.unlock(key).map_err(|e| vec![e])?;
-    }
-    let (mut entries, mut damage, mut end) = (BTreeMap::new(), Vec::new(), None);
-    loop {
-        match stream.next().await {
-            Ok(Some(Found::Entries(found))) => {
-                entries.extend(found.into_iter().map(|(entry, _)| (entry.path.clone(), entry)));
-            }
-            Ok(Some(Found::Damage(error))) => damage.push(error),
-            Ok(Some(Found::End { id, bytes })) => {
-                assert_eq!(bytes, bundle.len() as u64);
-                end = Some(id);
-            }
-            Ok(Some(_)) => {}
-            Ok(None) => break,
-            Err(error) => {
-                damage.push(error);
-                break;
-            }
-        }
-    }
-    match end {
-        Some(id) if damage.is_empty() => Ok((entries, id)),
-        _ => Err(damage),
-    }
-}
-
-fn odd_entries() -> Vec<Entry> {
-    let mut entries = vec![
-        Entry::text("database/pachyderm/attempt-1/pre-data.sql", "SELECT 1;\n"),
-        chunk(Vec::new(), 7),
-        chunk(vec![7; 100_000], 8),
-    ];
-    for odd in ["../../etc/x", "/abs", "a//b", "a/", "a", "a/b", "a\nb", "é🦀", "", ".", "..", "%41", "a.attrs"] {
-        entries.push(object(&Key::from(odd), odd.as_bytes()));
-    }
-    entries.push(object(&Key::new([0xff, 0xfe, b'/', 0]), b"not UTF-8"));
-    entries.push(object(&Key::new(vec![b'k'; 1024]), b"long"));
-    entries.push(object(&Key::new(vec![b'.'; 1024]), b"dots"));
-    entries
-}
+use support::{Memory, chunk, lock, object, odd_entries, options, stream, unlock, write};
 
 #[tokio::test]
 async fn both_readers_give_back_what_was_written() {
@@ -306,4 +183,29 @@ async fn unsafe_paths_are_not_written() {
     }
     assert!(writer.add(Entry::text("a", vec![0; 101])).await.is_err());
     assert!(Path::new(&Key::from("../../etc/x").to_path()).components().all(|c| c.as_os_str() != ".."));
+}
+
+#[tokio::test]
+#[ignore = "80 MB of catalog: some minutes unoptimised"]
+async fn several_directory_blocks_are_searched_and_walked() {
+    let identity = x25519::Identity::generate();
+    // Paths of 12 KB make the lines long, so that there are enough blocks of few lines.
+    let key = |n: u32| Key::new([format!("{n:05}").as_bytes(), &[0xff; 4090]].concat());
+    let entries: Vec<Entry> = (0..7500).map(|n| object(&key(n), &n.to_le_bytes())).collect();
+    let (bundle, _) = write(entries, options(lock(&identity), 1 << 20, 1 << 20)).await;
+    stream(&bundle, Some(&unlock(&identity))).await.unwrap();
+    let reader = BundleReader::open(Memory(bundle), &unlock(&identity)).await.unwrap();
+    assert!(reader.manifest().catalog.len() > 1);
+    for n in (0..7500).step_by(311).chain([7499]) {
+        let line = reader.find(&key(n).to_path()).await.unwrap().unwrap();
+        assert_eq!(reader.read(&line.entry).await.unwrap(), n.to_le_bytes()[..]);
+        let mut catalog = reader.catalog(&key(n).to_path());
+        let first = catalog.next().await.unwrap().unwrap().swap_remove(0);
+        assert_eq!(first.entry.path, key(n).to_path());
+    }
+    let (mut catalog, mut lines) = (reader.catalog(""), 0);
+    while let Some(block) = catalog.next().await.unwrap() {
+        lines += block.len();
+    }
+    assert_eq!(lines, 7500);
 }

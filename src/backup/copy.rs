@@ -169,19 +169,22 @@ impl Delta<'_> {
     }
 }
 
-/// Stores what stayed rotten and is not live, as it is, so that nothing is lost.
+/// Stores what stayed rotten and is neither live nor `copied` yet, as it is, so that nothing is lost.
 pub(super) async fn rotten_orphans(
     fetcher: Fetcher,
     suspects: &Suspects,
+    copied: Sorted,
     live: &mut Spool,
     jobs: usize,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<(), Error> {
     let mut live = live.sorted()?.peekable();
+    let mut copied = copied.peekable();
     let mut tasks = Tasks::new(jobs);
     for suspect in suspects.sorted().await? {
         let (path, _) = suspect?;
-        if contains(&mut live, &path)? {
+        // An earlier snapshot may have named it, and had it copied.
+        if contains(&mut live, &path)? || contains(&mut copied, &path)? {
             continue;
         }
         let Some(key) = std::str::from_utf8(&path).ok().and_then(Key::from_path) else { continue };

@@ -41,6 +41,9 @@ pub enum Error {
         /// The bucket's URL.
         bucket: String,
     },
+    /// A restore into the bucket was begun and not finished.
+    #[error("{0} is the target of a restore that has not finished")]
+    HalfRestored(String),
     /// The disk cannot hold the estimate.
     #[error("{folder} has {free} bytes free, and the bundle will need about {needed}")]
     NoRoom {
@@ -91,7 +94,7 @@ impl Explain for Error {
             Self::Interrupted(error) => error.class(),
             Self::Attempts { source, .. } => source.class(),
             Self::Nothing | Self::NoOutput => Class::Usage,
-            Self::OtherBucket { .. } => Class::Refused,
+            Self::OtherBucket { .. } | Self::HalfRestored(_) => Class::Refused,
             Self::Missing(_) | Self::Rotten(_) => Class::Incomplete,
             Self::NoRoom { .. } | Self::TempDir { .. } | Self::CannotClose(_) | Self::Worker(_) => Class::Other,
         }
@@ -110,6 +113,7 @@ impl Explain for Error {
             Self::OtherBucket { .. } => {
                 Some("Check --bucket and its prefix, and which database --database names.".into())
             }
+            Self::HalfRestored(_) => Some("Finish that restore first: run its command again.".into()),
             Self::NoRoom { .. } => Some("Free some space, or write to another disk or to s3:// with --output.".into()),
             Self::TempDir { .. } => Some("Name another folder with --temp-dir.".into()),
             Self::Missing(_) | Self::Rotten(_) => {

@@ -66,11 +66,13 @@ impl Job<'_> {
         }
         let mut dumped = self.dump(&mut bundle, &folders).await?;
         if let Some(bucket) = &self.source.bucket {
+            bundle.flush().await?;
+            let stored = bundle.entries()?;
             let mut none = self.spool();
             let live = dumped.live.as_mut().unwrap_or(&mut none);
             let copied = self.feed(&mut bundle, |feed| {
                 let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&folders), true);
-                Box::pin(copy::rotten_orphans(fetcher, &suspects, live, FETCHES, &self.monitor))
+                Box::pin(copy::rotten_orphans(fetcher, &suspects, stored, live, FETCHES, &self.monitor))
             });
             copied.await??;
         }
@@ -86,7 +88,7 @@ impl Job<'_> {
         let (mut catalog, entries) = bundle.finish_entries().await?;
         let objects = catalog::write(&mut catalog, entries, dumped.live.as_mut()).await?;
         let manifest = self.manifest(dumped, objects, selection);
-        let (_, written) = catalog.finish(manifest.clone()).await?;
+        let (_, written, manifest) = catalog.finish(manifest).await?;
         Ok((written, manifest))
     }
 

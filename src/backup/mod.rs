@@ -11,6 +11,7 @@ mod fetch;
 mod job;
 pub mod options;
 mod outcome;
+mod plan;
 mod source;
 
 use std::io::ErrorKind;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 pub use error::Error;
 pub use options::{Options, Quiesce};
 pub use outcome::{DatabaseOutcome, Outcome};
+pub use plan::{Plan, PlannedBucket, PlannedDatabase, plan};
 pub use source::Source;
 
 use crate::bundle::{Output, Place};

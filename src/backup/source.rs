@@ -106,11 +106,15 @@ impl Source {
         }
     }
 
-    /// Refuses a bucket in which none of the live objects that are looked for lies.
+    /// Refuses a bucket that a restore has not finished, and one in which none of the live objects that are looked for lies.
     async fn check_bucket(&self) -> Result<(), Error> {
-        let (Some(bucket), Some((server, _)), Some(database)) = (&self.bucket, &self.server, self.pachyderm()) else {
-            return Ok(());
-        };
+        let Some(bucket) = &self.bucket else { return Ok(()) };
+        match bucket.head(&Key::from(crate::restore::MARK)).await {
+            Err(bucket::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Err(Error::HalfRestored(bucket.url().to_owned())),
+        }
+        let (Some((server, _)), Some(database)) = (&self.server, self.pachyderm()) else { return Ok(()) };
         let session = server.connect(&database.name).await?;
         let sql =
             format!("SELECT chunk_id, gen FROM storage.chunk_objects WHERE uploaded AND NOT tombstone LIMIT {SAMPLE}");

@@ -296,17 +296,26 @@ struct DirectoryUpload {
     writing: Option<Writing>,
 }
 
+impl DirectoryUpload {
+    fn take(&mut self) -> Result<Writing, Error> {
+        self.writing.take().ok_or_else(|| Error::Io {
+            bucket: "the directory".to_owned(),
+            doing: "going on with an object whose last write failed".to_owned(),
+            source: io::ErrorKind::BrokenPipe.into(),
+        })
+    }
+}
+
 #[async_trait]
 impl Upload for DirectoryUpload {
     async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
-        let mut writing = self.writing.take().ok_or_else(given_up)?;
-        let written = blocking(move || writing.write(&bytes).map(|()| writing)).await?;
-        self.writing = Some(written);
+        let mut writing = self.take()?;
+        self.writing = Some(blocking(move || writing.write(&bytes).map(|()| writing)).await?);
         Ok(())
     }
 
     async fn finish(mut self: Box<Self>) -> Result<(), Error> {
-        let writing = self.writing.take().ok_or_else(given_up)?;
+        let writing = self.take()?;
         blocking(move || writing.finish()).await
     }
 
@@ -318,10 +327,6 @@ impl Upload for DirectoryUpload {
         })
         .await
     }
-}
-
-fn given_up() -> Error {
-    Error::Usage { reason: "the upload has failed before".to_owned() }
 }
 
 /// The path of the attributes of the object at `path`.

@@ -2,6 +2,7 @@
 //! [`Error::Unreachable`] or [`Error::Truncated`].
 
 use std::io;
+use std::path::PathBuf;
 
 use pacharc_format::Key;
 
@@ -13,10 +14,18 @@ pub type Source = Box<dyn std::error::Error + Send + Sync>;
 /// A failure of a bucket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A bucket's URL, or a setting beside it, cannot be used.
+    /// A bucket's URL cannot be used.
     #[error("{reason}")]
     Usage {
         /// Which, and why; without credentials.
+        reason: String,
+    },
+    /// The file of certificates to trust cannot be used.
+    #[error("certificates in {}: {reason}", path.display())]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
         reason: String,
     },
     /// There is no such object.
@@ -208,7 +217,9 @@ impl Error {
 impl Explain for Error {
     fn class(&self) -> Class {
         match self {
-            Self::Usage { .. } | Self::Region { .. } | Self::InvalidKey { .. } => Class::Usage,
+            Self::Usage { .. } | Self::Certificates { .. } | Self::Region { .. } | Self::InvalidKey { .. } => {
+                Class::Usage
+            }
             Self::Denied { .. } | Self::Credentials { .. } | Self::Tls { .. } => Class::Credentials,
             Self::NoBucket { .. } | Self::Unreachable { .. } | Self::Truncated { .. } | Self::Listing { .. } => {
                 Class::Unreachable
@@ -232,6 +243,7 @@ impl Explain for Error {
             Self::NoBucket { .. } => {
                 "Check the bucket's name, its endpoint and its region; buckets are not created.".into()
             }
+            Self::Certificates { .. } => "Name a file of PEM certificates with --ca-file.".to_owned(),
             Self::Region { region: Some(region), .. } => format!("Add region={region} to the bucket's URL."),
             Self::Region { region: None, .. } => "Add region=… to the bucket's URL.".to_owned(),
             Self::Denied { .. } => "Give these credentials the permission, or use others.".to_owned(),

@@ -180,7 +180,7 @@ impl Default for Options {
 /// Opens the bucket at `url`. A directory is looked for at once; other servers are first asked by the first request.
 ///
 /// # Errors
-/// [`Error::NoBucket`] for a directory that does not exist, [`Error::Usage`] for settings that cannot be used.
+/// [`Error::NoBucket`] for a directory that does not exist, [`Error::Certificates`] for a CA file that cannot be used.
 pub async fn open(url: &BucketUrl, options: &Options) -> Result<Arc<dyn Bucket>, Error> {
     match url {
         BucketUrl::Directory { path } => Ok(Arc::new(directory::Directory::open(path, options.create).await?)),

@@ -118,14 +118,15 @@ impl S3 {
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        match tokio::time::timeout(patience, request).await {
-            Ok(Ok(output)) => {
-                self.0.answered.store(true, Ordering::Relaxed);
-                Ok(output)
-            }
+        let result = match tokio::time::timeout(patience, request).await {
+            Ok(Ok(output)) => Ok(output),
             Ok(Err(error)) => Err(answer::explain(&self.0.url, asked, error)),
             Err(_) => Err(answer::silence(&self.0.url, asked, patience)),
+        };
+        if !result.as_ref().is_err_and(Error::retryable) {
+            self.0.answered.store(true, Ordering::Relaxed);
         }
+        result
     }
 
     /// Opens `range` of the object called `name`, once; only the version `etag`, where it is given.
@@ -168,6 +169,14 @@ impl S3 {
         let output = self.fetch(key, &name, Some(format!("bytes={offset}-")), Some(etag)).await?;
         self.check_start(key, &output, offset)?;
         Ok(self.pieces(key, output.body))
+    }
+
+    fn size(&self, key: &Key, length: Option<i64>) -> Result<u64, Error> {
+        length.and_then(|length| u64::try_from(length).ok()).ok_or_else(|| Error::Failed {
+            bucket: self.0.url.clone(),
+            doing: format!("reading object {key}"),
+            source: "its size is not in the answer".into(),
+        })
     }
 
     /// Whether the answer to a ranged read begins at `offset`: some servers send the whole object.
@@ -299,7 +308,7 @@ impl Bucket for S3 {
             || matches!(output.archive_status(), Some(ArchiveStatus::ArchiveAccess | ArchiveStatus::DeepArchiveAccess));
         Ok(Listed {
             key: key.clone(),
-            size: output.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or_default(),
+            size: self.size(key, output.content_length())?,
             etag: output.e_tag().map(str::to_owned),
             archived: frozen && !thawed,
         })

@@ -28,14 +28,14 @@ impl Failure {
     /// What happened, with its causes, in one line.
     pub(super) fn message(&self) -> String {
         let mut message = self.0.to_string();
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            // Some libraries repeat their cause in their own text.
-            if !message.contains(&text) {
-                let _ = write!(message, ": {text}");
+        let causes: Vec<String> =
+            std::iter::successors(self.0.source(), |&error| StdError::source(error)).map(ToString::to_string).collect();
+        for (at, cause) in causes.iter().enumerate() {
+            // Some errors have their cause, or the root of it, in their own text.
+            let is_told = causes.iter().skip(at).any(|cause| message.contains(cause.as_str()));
+            if !is_told {
+                let _ = write!(message, ": {cause}");
             }
-            cause = StdError::source(error);
         }
         message.replace(['\n', '\r'], " ")
     }
@@ -88,16 +88,6 @@ pub(super) fn epilogue(examples: &str, classes: &[Class]) -> String {
 }
 
 /// A command that this version does not have yet.
-#[derive(Debug, thiserror::Error)]
-#[error("`pacharc {0}` is not built in this version")]
-pub(super) struct NotBuilt(pub(super) &'static str);
-
-impl Explain for NotBuilt {
-    fn class(&self) -> Class {
-        Class::Other
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +110,26 @@ mod tests {
     fn causes_are_joined_and_not_repeated() {
         let failure = Failure::from(Outer(Middle(std::io::Error::other("connection\nreset"))));
         assert_eq!(failure.message(), "cannot copy object chunk/1: request failed: connection reset");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot connect: connection reset")]
+    struct RootInText(#[source] Wrapped);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("error connecting to server")]
+    struct Wrapped(#[source] std::io::Error);
+
+    impl Explain for RootInText {
+        fn class(&self) -> Class {
+            Class::Unreachable
+        }
+    }
+
+    #[test]
+    fn what_lies_between_an_error_and_the_root_that_it_names_is_left_out() {
+        let failure = Failure::from(RootInText(Wrapped(std::io::Error::other("connection reset"))));
+        assert_eq!(failure.message(), "cannot connect: connection reset");
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, Subcommand};
 
-use super::exit::{Failure, NotBuilt, epilogue};
-use super::report::{Nothing, Report, ReportArgs};
+use super::exit::{Failure, epilogue};
+use super::report::{Report, ReportArgs};
 use super::{Job, backup, restore};
 use crate::failure::Class;
 
@@ -53,11 +53,8 @@ impl Job for PlanBackup {
     }
 
     fn run(self, matches: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
-        let _options = self.0.options(matches)?;
-        report.run(async |_interrupt, _monitor| {
-            // The seam: crate::backup::plan(options, interrupt, monitor).await
-            Err::<Nothing, _>(NotBuilt("plan backup").into())
-        })
+        let options = self.0.options(matches)?;
+        report.run(async |interrupt, monitor| Ok(crate::backup::plan(&options, interrupt, monitor).await?))
     }
 }
 
@@ -72,11 +69,8 @@ impl Job for PlanRestore {
     }
 
     fn run(self, matches: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
-        let _options = self.0.options(matches)?;
-        let _unlock = self.0.unlock_names().read()?;
-        report.run(async |_interrupt, _monitor| {
-            // The seam: crate::restore::plan(options, unlock, interrupt, monitor).await
-            Err::<Nothing, _>(NotBuilt("plan restore").into())
-        })
+        let options = self.0.options(matches)?;
+        let unlock = self.0.unlock_names().read()?;
+        report.run(async |interrupt, _| Ok(crate::restore::plan(&options, &unlock, interrupt).await?))
     }
 }

@@ -170,20 +170,6 @@ fn log_to_stderr(verbose: u8) {
     let _ = log.try_init();
 }
 
-/// The outcome of a command that this version does not have yet: there is none.
-#[derive(serde::Serialize)]
-pub(super) enum Nothing {}
-
-impl Outcome for Nothing {
-    fn class(&self) -> Option<Class> {
-        match *self {}
-    }
-
-    fn summary(&self) -> String {
-        match *self {}
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start")]
 struct NoRuntime(#[source] std::io::Error);

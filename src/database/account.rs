@@ -77,6 +77,37 @@ mod tests {
     }
 
     #[test]
+    fn every_table_is_there_once_with_all_rows() {
+        let table = |name: &str| Table {
+            oid: 1,
+            schema: "s".into(),
+            name: name.into(),
+            partitioned: false,
+            unlogged: false,
+            file: 1,
+            root: None,
+            rows_may_move: false,
+            extension_member: false,
+            extension_filter: None,
+            rows: 0,
+            bytes: 0,
+        };
+        let tables = [table("a"), table("b")];
+        let check = |found: &[(u32, u64)]| {
+            let table = |&(number, rows): &(u32, u64)| manifest::Table { number, rows, ..manifest::Table::default() };
+            let data = Data { tables: found.iter().map(table).collect(), ..Data::default() };
+            check_tables("d", &tables, &[5, 0], &data)
+        };
+        assert!(check(&[(1, 5), (2, 0)]).is_ok());
+        // What a TRUNCATE after the snapshot would give, were the table not locked.
+        assert!(matches!(check(&[(1, 0), (2, 0)]), Err(DumpError::Count { dumped: 0, counted: 5, .. })));
+        assert!(matches!(check(&[(1, 5)]), Err(DumpError::Lacks { .. })));
+        assert!(matches!(check(&[(2, 0)]), Err(DumpError::Lacks { .. })));
+        assert!(matches!(check(&[(1, 5), (1, 5), (2, 0)]), Err(DumpError::Lacks { .. })));
+        assert!(matches!(check(&[(1, 5), (2, 0), (2, 0)]), Err(DumpError::UnexpectedTable { .. })));
+    }
+
+    #[test]
     fn sequences_only_go_on() {
         let check = |before, after: &Data| check_sequences("d", &[before], after).is_ok();
         assert!(check(sequence(Some(5), 1, false), &dumped(5, true)));

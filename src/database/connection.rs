@@ -29,7 +29,7 @@ const KEEPALIVES_IDLE: u64 = 60;
 #[derive(Clone)]
 pub struct Server {
     inner: Arc<Inner>,
-    /// Whether sessions leave all settings as the server has them.
+    /// Whether sessions leave all settings but timeouts as the server has them.
     bare: bool,
 }
 
@@ -41,7 +41,6 @@ struct Inner {
     settings: Settings,
     config: Config,
     timeout: Option<Duration>,
-    options: String,
     /// What children need besides.
     inherited: Vec<(OsString, OsString)>,
     /// The endpoint that answered first: a snapshot belongs to one server.
@@ -106,12 +105,11 @@ impl Server {
         let user = user.ok_or_else(|| settings.error("user", "no user is named"))?;
         let passfile = settings.text("passfile").map(PathBuf::from);
         let passfile = passfile.or_else(|| Some(environment.home()?.join(".pgpass")));
-        let options = options(&settings);
         let timeout = match settings.number::<i64>("connect_timeout")? {
             None => Some(Duration::from_secs(CONNECT_TIMEOUT)),
             Some(seconds) => u64::try_from(seconds).ok().filter(|s| *s > 0).map(Duration::from_secs),
         };
-        let config = config(&settings, &user, &options)?;
+        let config = config(&settings, &user)?;
         let inherited = ["PATH", "HOME", "LD_LIBRARY_PATH", "TMPDIR"]
             .iter()
             .filter_map(|name| Some((OsString::from(name), environment.os(name)?.to_owned())))
@@ -126,7 +124,6 @@ impl Server {
                 settings,
                 config,
                 timeout,
-                options,
                 inherited,
                 chosen,
                 version: OnceLock::new(),
@@ -200,13 +197,9 @@ impl Server {
             set("PGPASSWORD", password.expose().into());
         }
         set("PGAPPNAME", settings.text("application_name").unwrap_or("pacharc").into());
-        let mut options = self.inner.options.clone();
-        // A child that waits for another one must not be ended for it; older servers would refuse to be told so.
+        // Before the first session the version is not known: a server that does not know a setting refuses the child.
         let version = self.inner.version.get().copied().unwrap_or(0);
-        for (_, name, value) in NEWER_SETTINGS.iter().filter(|(since, ..)| version >= *since) {
-            options += &format!(" -c {name}={value}");
-        }
-        set("PGOPTIONS", options.into());
+        set("PGOPTIONS", self.options(version).into());
         let timeout = self.inner.timeout.map_or(0, |timeout| timeout.as_secs());
         set("PGCONNECT_TIMEOUT", timeout.to_string().into());
         set("PGGSSENCMODE", "disable".into());
@@ -289,12 +282,9 @@ impl Server {
         let password = self.password(endpoint, database);
         let mut config = self.inner.config.clone();
         config.dbname(database).port(endpoint.port);
-        if self.bare {
-            config.options("");
-        }
-        if let Some(password) = &password {
-            config.password(password.expose());
-        }
+        // Without one, an empty one lets the server say whether it wants any; the client's own refusal to go on could
+        // not be told from other failures.
+        config.password(password.as_ref().map_or("", Password::expose));
         if let Some(address) = endpoint.address {
             config.hostaddr(address);
             let name = if endpoint.host.is_empty() { address.to_string() } else { endpoint.host.clone() };
@@ -302,7 +292,7 @@ impl Server {
         } else {
             config.host(endpoint.host.clone());
         }
-        let opened = self.open(config, endpoint).await;
+        let opened = self.open_newest(config, endpoint).await;
         let session = opened.map_err(|source| {
             let address = endpoint.to_string();
             let database = database.to_owned();
@@ -310,7 +300,7 @@ impl Server {
                 Error::DatabaseMissing { address, database }
             } else if let Some(rustls::Error::InvalidCertificate(problem)) = tls_error(&source) {
                 Error::Certificate { address, problem: problem.to_string() }
-            } else if password.is_none() && is_local(&source) {
+            } else if password.is_none() && source.code() == Some(&SqlState::INVALID_PASSWORD) {
                 Error::PasswordMissing { address, user: self.inner.user.clone() }
             } else {
                 Error::Connect { address, database, source }
@@ -330,6 +320,34 @@ impl Server {
         } else {
             Err(Error::SessionAttributes { address: endpoint.to_string(), wanted: wanted.to_owned() })
         }
+    }
+
+    /// The settings that a session begins with on a server of this version: the user's options, then our own, of which
+    /// the last one wins.
+    fn options(&self, version: u32) -> String {
+        let newer =
+            NEWER_SETTINGS.iter().filter(|(since, ..)| version >= *since).map(|(_, name, value)| (*name, *value));
+        let own = SESSION_SETTINGS.iter().copied().chain(newer);
+        // A bare session has nothing but time to say what the server's own settings are.
+        let own = own.filter(|(name, _)| !self.bare || name.ends_with("_timeout"));
+        let users = self.inner.settings.text("options").filter(|_| !self.bare);
+        let all: Vec<_> = users.map(str::to_owned).into_iter().chain(own.map(|(n, v)| format!("-c {n}={v}"))).collect();
+        all.join(" ")
+    }
+
+    /// Opens a session whose settings hold from its first moment: set later, a timeout could be quicker. As long as the
+    /// server's version is not known, that of a new server is assumed, until the server does not refuse the settings.
+    async fn open_newest(&self, mut config: Config, endpoint: &Endpoint) -> Result<Session, tokio_postgres::Error> {
+        if let Some(&version) = self.inner.version.get() {
+            return self.open(config.options(self.options(version)).clone(), endpoint).await;
+        }
+        for (version, ..) in NEWER_SETTINGS.iter().rev() {
+            match self.open(config.options(self.options(*version)).clone(), endpoint).await {
+                Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => {}
+                outcome => return outcome,
+            }
+        }
+        self.open(config.options(self.options(0)).clone(), endpoint).await
     }
 
     /// Tries with TLS and without, in the order of `sslmode`.
@@ -398,21 +416,9 @@ fn default_socket_folder() -> &'static str {
     if Path::new(PACKAGED).is_dir() { PACKAGED } else { "/tmp" }
 }
 
-/// The user's options, then [`SESSION_SETTINGS`]: the last one wins.
-fn options(settings: &Settings) -> String {
-    let mut options = settings.text("options").unwrap_or_default().to_owned();
-    for (name, value) in SESSION_SETTINGS {
-        if !options.is_empty() {
-            options.push(' ');
-        }
-        options += &format!("-c {name}={value}");
-    }
-    options
-}
-
-fn config(settings: &Settings, user: &str, options: &str) -> Result<Config, Error> {
+fn config(settings: &Settings, user: &str) -> Result<Config, Error> {
     let mut config = Config::new();
-    config.user(user).options(options).application_name(settings.text("application_name").unwrap_or("pacharc"));
+    config.user(user).application_name(settings.text("application_name").unwrap_or("pacharc"));
     config.channel_binding(match settings.text("channel_binding") {
         Some("disable") => config::ChannelBinding::Disable,
         Some("require") => config::ChannelBinding::Require,
@@ -443,12 +449,4 @@ fn config(settings: &Settings, user: &str, options: &str) -> Result<Config, Erro
 fn tls_error(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
     let io = std::error::Error::source(error)?.downcast_ref::<std::io::Error>()?;
     io.get_ref()?.downcast_ref()
-}
-
-/// Whether neither the server nor the network failed, but the client gave up: at connecting, for want of a password.
-fn is_local(error: &tokio_postgres::Error) -> bool {
-    error.as_db_error().is_none()
-        && !error.is_closed()
-        && std::error::Error::source(error).is_some_and(|source| !source.is::<std::io::Error>())
-        && tls_error(error).is_none()
 }

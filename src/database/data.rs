@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use pacharc_format::Fingerprint;
 use pacharc_format::manifest::{self, LargeObjects, Sequence};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
@@ -14,7 +15,6 @@ use super::catalog::{Table, quote_qualified};
 use super::child::Label;
 use super::dump::{Progress, Report};
 use super::dump_error::DumpError;
-use super::fingerprint::Fingerprint;
 use super::pieces::PieceWriter;
 use super::script::{self, ScriptReader};
 use super::statement::{Copy, LargeObject, Statement, Step};
@@ -176,7 +176,7 @@ impl<R: AsyncRead + Unpin> DataReader<R> {
             root: if via_root || table.rows_may_move { table.root.clone() } else { None },
             via_root,
             extension_filter: table.extension_filter.clone(),
-            rows: fingerprint.rows(),
+            rows: fingerprint.count(),
             bytes,
             pieces: pieces.finish().await.map_err(DumpError::from)?,
             fingerprint: fingerprint.to_hex(),
@@ -221,6 +221,6 @@ impl LargeObjectWriter {
     async fn finish(self) -> Result<LargeObjects, DumpError> {
         self.pieces.finish().await?;
         let Self { fingerprint, bytes, .. } = self;
-        Ok(LargeObjects { count: fingerprint.rows(), bytes, fingerprint: fingerprint.to_hex() })
+        Ok(LargeObjects { count: fingerprint.count(), bytes, fingerprint: fingerprint.to_hex() })
     }
 }

@@ -69,11 +69,14 @@ impl Attempt {
         for snapshot in &self.snapshots {
             dumps.push(DatabaseDump::start(self, snapshot, jobs)?);
         }
-        let globals = self.globals();
         let locks = future::try_join_all(dumps.iter_mut().map(|dump| dump.locked(&self.server)));
-        let (globals, locks) = future::join(globals, locks).await;
-        locks?;
-        report(Progress::Locked);
+        let locks = async {
+            locks.await?;
+            report(Progress::Locked);
+            Ok::<_, Error>(())
+        };
+        let (globals, locked) = future::join(self.globals(), locks).await;
+        locked?;
         future::try_join_all(dumps.into_iter().map(|dump| dump.write(feed, &globals, &report))).await
     }
 

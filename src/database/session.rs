@@ -60,7 +60,7 @@ impl Session {
         Ok(Self { client, driver, version, version_num: 0, standby: false, read_only: false })
     }
 
-    /// Asks what the server is, and applies the settings that only newer servers know.
+    /// Asks what the server is.
     pub(super) async fn prepare(mut self, address: &str) -> Result<Self, Error> {
         let failed = || Error::query(format!("cannot set up a session on {address}"));
         let row = self
@@ -75,11 +75,6 @@ impl Session {
         self.version_num = u32::try_from(row.try_get::<_, i32>(0).map_err(failed())?).unwrap_or(0);
         self.standby = row.try_get(1).map_err(failed())?;
         self.read_only = row.try_get(2).map_err(failed())?;
-        for (since, name, value) in NEWER_SETTINGS {
-            if self.version_num >= *since {
-                self.client.batch_execute(&format!("SET {name} = {value}")).await.map_err(failed())?;
-            }
-        }
         Ok(self)
     }
 

@@ -1,12 +1,11 @@
 //! What an inspection found, for people and programs.
 
-use std::fmt::Write as _;
-
 use pacharc_format::About;
 use pacharc_format::manifest::{Database, Manifest, Objects};
 use serde::Serialize;
 
 use crate::failure::Class;
+use crate::outcome::Facts;
 
 /// What a bundle says of itself.
 #[derive(Clone, Debug, Serialize)]
@@ -37,60 +36,59 @@ impl crate::outcome::Outcome for Outcome {
     }
 
     fn product(&self) -> Option<String> {
-        let mut text = String::new();
+        let mut facts = Facts::default();
         let About { format, bundle, created, pacharc, .. } = &self.about;
-        let mut line = |name: &str, value: &str| {
-            // Writing to a string has no way to fail.
-            let _ = writeln!(text, "{name:<12} {value}");
-        };
-        line("format", &format.to_string());
-        line("bundle", &bundle.to_string());
-        line("id", self.id.as_deref().unwrap_or("none: the bundle is torn (its end is missing)"));
-        line("created", created);
-        line("written by", &format!("pacharc {pacharc}"));
-        line("size", &format!("{} ({} bytes)", indicatif::HumanBytes(self.bytes), self.bytes));
-        line("recipients", &format!("{} ({})", self.recipients.len(), self.recipients.join(", ")));
-        line("signature", if self.signed { "present (not checked)" } else { "none" });
+        facts.add("format", format);
+        facts.add("bundle", bundle);
+        facts.add("id", self.id.as_deref().unwrap_or("none: the bundle is torn (its end is missing)"));
+        facts.add("created", created);
+        facts.add("written by", format_args!("pacharc {pacharc}"));
+        facts.add("size", format_args!("{} ({} bytes)", indicatif::HumanBytes(self.bytes), self.bytes));
+        facts.add("recipients", format_args!("{} ({})", self.recipients.len(), self.recipients.join(", ")));
+        facts.add("signature", if self.signed { "present (not checked)" } else { "none" });
         if let Some(manifest) = &self.manifest {
-            describe(manifest, &mut line);
+            describe(manifest, &mut facts);
         }
-        Some(text)
+        Some(facts.into_text())
     }
 }
 
-fn describe(manifest: &Manifest, line: &mut impl FnMut(&str, &str)) {
-    line("finished", &manifest.finished);
+fn describe(manifest: &Manifest, facts: &mut Facts) {
+    facts.add("finished", &manifest.finished);
     let source = &manifest.source;
     if let Some(postgres) = &source.postgres {
-        line("source", &format!("PostgreSQL {} at {}", postgres.version, postgres.host));
+        facts.add("source", format_args!("PostgreSQL {} at {}", postgres.version, postgres.host));
     }
     if let Some(bucket) = &source.bucket {
-        line("", &format!("bucket {bucket}"));
+        facts.add("", format_args!("bucket {bucket}"));
     }
     if let Some(release) = &source.pachyderm {
-        line("Pachyderm", release);
+        facts.add("Pachyderm", release);
     }
     if let Some(opened) = &source.snapshot_opened {
-        line("snapshot", &format!("{opened} ({}, number {})", source.quiesce, source.snapshots));
+        facts.add("snapshot", format_args!("{opened} ({}, number {})", source.quiesce, source.snapshots));
     }
     for Database { name, tables, properties, .. } in &manifest.databases {
         let rows: u64 = tables.iter().map(|table| table.rows).sum();
         let bytes: u64 = tables.iter().map(|table| table.bytes).sum();
         let (encoding, collate) = (&properties.encoding, &properties.collate);
         let size = indicatif::HumanBytes(bytes);
-        line("database", &format!("{name}: {rows} rows in {} tables, {size} ({encoding}, {collate})", tables.len()));
+        facts.add(
+            "database",
+            format_args!("{name}: {rows} rows in {} tables, {size} ({encoding}, {collate})", tables.len()),
+        );
     }
     if let Some(Objects { closed, live, orphan, foreign, rotten, missing, .. }) = &manifest.objects {
         let states =
             [("live", live), ("orphan", orphan), ("foreign", foreign), ("rotten", rotten), ("missing", missing)];
         for (state, count) in states.into_iter().filter(|(_, count)| count.count > 0) {
-            line("objects", &format!("{} {state}, {}", count.count, indicatif::HumanBytes(count.bytes)));
+            facts.add("objects", format_args!("{} {state}, {}", count.count, indicatif::HumanBytes(count.bytes)));
         }
         let closed = match closed {
             Some(true) => "yes: every live object is in the bundle",
             Some(false) => "NO: live objects were missing or rotten at the source",
             None => "does not apply: no Pachyderm database",
         };
-        line("closed", closed);
+        facts.add("closed", closed);
     }
 }

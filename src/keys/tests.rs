@@ -70,8 +70,8 @@ fn a_file_of_recipients_may_have_comments_and_ssh_keys() {
 #[test]
 fn one_recipient_gets_a_hint_and_two_do_not() {
     let key = KeyPair::generate(Timestamp::now()).recipient;
-    assert!(recipients(&[&key]).read().unwrap().hint().unwrap().contains("second"));
-    assert_eq!(recipients(&[&key, SSH_PUBLIC]).read().unwrap().hint(), None);
+    assert!(hint(&recipients(&[&key]).read().unwrap()).unwrap().contains("second"));
+    assert_eq!(hint(&recipients(&[&key, SSH_PUBLIC]).read().unwrap()), None);
 }
 
 #[test]

@@ -186,6 +186,14 @@ mod tests {
             Event::ArchivedObject { key: key() },
             Event::Damage { path: text(), problem: text() },
             Event::AttemptFailed { attempt: 1, attempts: 5, reason: text() },
+            Event::Entry {
+                path: text(),
+                size: 1,
+                state: pacharc_format::State::Live,
+                key: Some(text()),
+                hash: Some(pacharc_format::Hash::blake3(b"")),
+                metadata: pacharc_format::Metadata { content_type: Some(text()), ..Default::default() },
+            },
             Event::Finished { command: text(), exit_code: 0, seconds: 0.0, outcome: Value::Null },
             Event::Error { exit_code: 1, class: "other", message: text(), advice: Some(text()) },
         ];
@@ -201,8 +209,9 @@ mod tests {
                 Event::ArchivedObject { .. } => 7,
                 Event::Damage { .. } => 8,
                 Event::AttemptFailed { .. } => 9,
-                Event::Finished { .. } => 10,
-                Event::Error { .. } => 11,
+                Event::Entry { .. } => 10,
+                Event::Finished { .. } => 11,
+                Event::Error { .. } => 12,
             };
             assert_eq!(at, place);
         }

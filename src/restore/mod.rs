@@ -9,6 +9,7 @@ mod error;
 mod objects;
 pub mod options;
 mod outcome;
+mod plan;
 mod proof;
 mod target;
 
@@ -21,6 +22,7 @@ use tokio::io::AsyncRead;
 pub use error::Error;
 pub use options::{Options, Rename};
 pub use outcome::{Outcome, RestoredDatabase, RestoredObjects};
+pub use plan::{Plan, PlannedDatabase, plan};
 
 use crate::budget::Budget;
 use crate::bundle::Input;
@@ -31,6 +33,7 @@ use crate::verify::{self, Level};
 use databases::DatabaseWriter;
 use objects::ObjectWriter;
 use proof::Expected;
+pub(crate) use target::MARK;
 use target::Target;
 
 /// Restores a bundle into the target that `options` name.
@@ -71,7 +74,10 @@ struct Unpacked {
 impl Job<'_> {
     async fn run(&self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Outcome, Error> {
         self.monitor.phase(Phase::Check);
-        let mut target = Target::open(self.options).await?;
+        if self.options.postgres.is_none() && self.options.bucket.is_none() {
+            return Err(Error::Nothing);
+        }
+        let mut target = Target::open(self.options, true).await?;
         let known = self.know(unlock, interrupt).await?;
         let mut stream = BundleStream::open(self.input.stream().await?, self.read_options()).await?;
         match &known {

@@ -14,7 +14,7 @@ use crate::database::restore::system_identifier;
 use crate::database::{self, Environment, Server, Tool, Tools};
 
 /// The key of the object that marks a bucket while a restore is under way.
-const MARK: &str = "pacharc.restoring";
+pub const MARK: &str = "pacharc.restoring";
 
 /// Where a restore writes.
 pub(super) struct Target {
@@ -27,12 +27,9 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Connects to what `options` name.
-    pub(super) async fn open(options: &Options) -> Result<Self, Error> {
+    /// Connects to what `options` name; makes the directory of a `file:` bucket if `create`.
+    pub(super) async fn open(options: &Options, create: bool) -> Result<Self, Error> {
         let mut target = Self { server: None, bucket: None, resumed: false };
-        if options.postgres.is_none() && options.bucket.is_none() {
-            return Err(Error::Nothing);
-        }
         if let Some(url) = &options.bucket {
             let parsed: BucketUrl = url.parse().map_err(Error::Bucket)?;
             if let BucketUrl::S3(s3) = &parsed
@@ -41,8 +38,7 @@ impl Target {
             {
                 return Err(Error::Prefix(url.clone()));
             }
-            let settings =
-                bucket::Options { ca_file: options.ca_file.clone(), create: true, ..bucket::Options::default() };
+            let settings = bucket::Options { ca_file: options.ca_file.clone(), create, ..bucket::Options::default() };
             target.bucket = Some(bucket::open(&parsed, &settings).await?);
         }
         if let Some(postgres) = &options.postgres {

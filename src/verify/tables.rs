@@ -28,6 +28,8 @@ struct Rows {
     line: Option<Box<blake3::Hasher>>,
     /// Its bytes, while they are few: enough to know the end of the data.
     head: Vec<u8>,
+    /// Whether a quoted name in a statement has not ended yet.
+    in_name: bool,
     problem: Option<String>,
 }
 
@@ -136,14 +138,14 @@ impl Rows {
         match self.state {
             State::Statements => {
                 // A statement's line may end inside a quoted name.
-                let quotes = line.iter().filter(|&&b| b == b'"').count();
-                if line.ends_with(b" FROM stdin;") && quotes.is_multiple_of(2) {
+                self.in_name ^= line.iter().filter(|&&b| b == b'"').count() % 2 == 1;
+                if line.ends_with(b" FROM stdin;") && !self.in_name {
                     self.state = State::Rows;
                 }
             }
             State::Rows if line == b"\\." && length == 2 => self.state = State::Done,
             State::Rows => {
-                self.fingerprint.add_hash(hash.as_bytes());
+                self.fingerprint.hash(&hash);
                 self.bytes += length as u64 + 1;
             }
             State::Done if line.is_empty() => {}
@@ -180,7 +182,7 @@ mod tests {
 
     fn table(rows: &[&[u8]]) -> Table {
         let mut fingerprint = Fingerprint::default();
-        rows.iter().for_each(|row| fingerprint.add(row));
+        rows.iter().for_each(|row| fingerprint.line(row));
         let bytes = rows.iter().map(|row| row.len() as u64 + 1).sum();
         Table { number: 1, rows: fingerprint.count(), bytes, fingerprint: fingerprint.to_hex(), ..Table::default() }
     }

@@ -198,13 +198,28 @@ async fn what_cannot_be_read_is_said() {
     assert!(matches!(bucket::open(&missing, &Options::default()).await, Err(Error::NoBucket { .. })));
 
     fs::create_dir(root.path().join("closed")).unwrap();
-    fs::set_permissions(root.path().join("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.path().join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read_dir(root.path().join("closed")).is_ok() {
         eprintln!("skipped: folders without permission (root may read everything)");
         return;
     }
     let error = bucket.list(b"").try_collect::<Vec<Listed>>().await.unwrap_err();
     assert!(matches!(error, Error::Denied { .. }), "{error:?}");
+}
+
+/// An object's attributes lie at the name that a folder of other objects may have.
+#[tokio::test]
+async fn a_folder_may_look_like_attributes() {
+    let root = tempfile::tempdir().unwrap();
+    let bucket = open(root.path()).await;
+    let (none, typed) = (Metadata::default(), Metadata { content_type: Some("a/b".to_owned()), ..Metadata::default() });
+    bucket.put(&Key::from("x.attrs/y"), &none, Bytes::from_static(b"1")).await.unwrap();
+    bucket.put(&Key::from("x"), &none, Bytes::from_static(b"2")).await.unwrap();
+    assert_eq!(keys(&*bucket).await, ["x", "x.attrs/y"]);
+    assert_eq!(read(&*bucket, "x").await.unwrap(), b"2");
+    let refused = bucket.put(&Key::from("x"), &typed, Bytes::from_static(b"3")).await;
+    assert!(matches!(refused, Err(Error::InvalidKey { .. })), "{refused:?}");
+    assert_eq!(read(&*bucket, "x").await.unwrap(), b"2");
 }
 
 /// The listing of a large folder is handed over as it is read, and may be given up.

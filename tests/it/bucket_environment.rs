@@ -106,7 +106,7 @@ async fn certificates_are_checked() {
         assert_eq!(outcome(&url, &[KEYS[0], KEYS[1], (variable, path)]).await, "absent", "{variable}");
     }
     let no_certificate = outcome(&url, &[KEYS[0], KEYS[1], (CA_FILE, "/dev/null")]).await;
-    assert!(no_certificate.starts_with("2 Usage"), "{no_certificate}");
+    assert!(no_certificate.starts_with("2 Certificates"), "{no_certificate}");
     let plain = outcome(&url.replace("https", "http"), &KEYS).await;
     assert!(!plain.starts_with("absent"), "{plain}");
 }

@@ -1,8 +1,10 @@
 //! The command line from outside: help, wrong usage, layers of settings, keys, and documents that tell the truth.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
+use std::time::Duration;
 
 use assert_cmd::Command;
 use tempfile::TempDir;
@@ -218,17 +220,113 @@ fn a_secret_key_on_the_command_line_is_not_repeated() {
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
-    // The reading end is closed before anything is written.
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let status = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pacharc"))
-        .arg("flags")
-        .stdout(writer)
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("bucket")).unwrap();
+    std::fs::write(folder.path().join("bucket/a"), "text").unwrap();
+    std::fs::write(folder.path().join("phrase"), "correct horse\n").unwrap();
+    let bucket = format!("--bucket=file://{}", folder.path().join("bucket").display());
+    let made = pacharc(folder.path()).args(["backup", &bucket, "--passphrase-file=phrase", "-o=b"]).output().unwrap();
+    assert!(made.status.success(), "{}", stderr(&made));
+    let list = ["list", "b", "--passphrase-file=phrase", "--quiet"];
+    for args in [&["flags"][..], &list, &["inspect", "b", "--quiet"]] {
+        let output = pacharc(folder.path()).args(args).output().unwrap();
+        assert!(output.status.success() && !output.stdout.is_empty(), "{args:?}: {}", stderr(&output));
+        // The same again, with the reading end closed before anything is written.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pacharc"));
+        let output =
+            command.args(args).current_dir(folder.path()).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output), "", "{args:?}");
+    }
+}
+
+/// Starts the program with pipes that nobody serves.
+fn start(folder: &Path, args: &[&str]) -> Child {
+    std::process::Command::new(assert_cmd::cargo::cargo_bin!("pacharc"))
+        .args(args)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .output()
-        .unwrap();
-    assert!(status.status.success());
-    assert_eq!(stderr(&status), "");
+        .spawn()
+        .unwrap()
+}
+
+/// Reads standard error up to a line with `text`.
+fn wait_for(child: &mut Child, text: &str) {
+    let lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.contains(text)), "it never said {text}");
+}
+
+fn send(child: &Child, signal: &str) {
+    let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// The exit code, which must come soon.
+fn ends(mut child: Child) -> Option<i32> {
+    for _ in 0..100 {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    child.kill().unwrap();
+    panic!("it still runs ten seconds after the signal");
+}
+
+#[test]
+fn a_signal_ends_a_run_that_waits_for_its_input() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let folder = folder();
+        let mut child = start(folder.path(), &["verify", "-", "-v"]);
+        wait_for(&mut child, "checking sums");
+        send(&child, signal);
+        assert_eq!(ends(child), Some(code));
+    }
+}
+
+#[test]
+fn a_signal_ends_a_run_whose_output_nobody_reads() {
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("bucket")).unwrap();
+    // More than a pipe holds, and of no pattern that zstd would find.
+    let mut noise = vec![0; 4 << 20];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut noise).unwrap();
+    std::fs::write(folder.path().join("bucket/noise"), noise).unwrap();
+    let bucket = format!("--bucket=file://{}", folder.path().join("bucket").display());
+    let mut child = start(folder.path(), &["backup", &bucket, "-o=-", "--recipient", RECIPIENT, "-v"]);
+    wait_for(&mut child, "copying objects");
+    send(&child, "-INT");
+    assert_eq!(ends(child), Some(130));
+}
+
+#[test]
+fn a_bundle_whose_reader_goes_away_is_a_failure() {
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("bucket")).unwrap();
+    let bucket = format!("--bucket=file://{}", folder.path().join("bucket").display());
+    let mut child = start(folder.path(), &["backup", &bucket, "-o=-", "--recipient", RECIPIENT]);
+    drop(child.stdout.take());
+    assert_eq!(ends(child), Some(1));
+}
+
+#[test]
+fn a_password_on_the_command_line_is_refused_and_not_repeated() {
+    let folder = folder();
+    let args = ["backup", "--postgres", "postgres://u:hunter2@127.0.0.1:1/x", "-o=x", "--recipient", RECIPIENT, "-vvv"];
+    let output = pacharc(folder.path()).args(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("PACHARC_POSTGRES") && !stderr(&output).contains("hunter2"));
+
+    // From the environment it is taken: nobody listens there.
+    let mut command = pacharc(folder.path());
+    command.env("PACHARC_POSTGRES", "postgres://u:hunter2@127.0.0.1:1/x");
+    let output = command.args(["backup", "-o=x", "--recipient", RECIPIENT, "-vvv"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("hunter2"));
 }
 
 #[test]
@@ -243,6 +341,47 @@ fn completions_and_man_pages_are_generated() {
     assert!(page.contains("recipients\\-file") && page.contains("EXIT CODES"));
     let nowhere = pacharc(folder.path()).args(["man", "nowhere"]).output().unwrap();
     assert_eq!(nowhere.status.code(), Some(1));
+}
+
+#[test]
+fn outcomes_are_documented() {
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("source")).unwrap();
+    std::fs::create_dir(folder.path().join("target")).unwrap();
+    std::fs::write(folder.path().join("source/a"), "text").unwrap();
+    let bucket = |name| format!("--bucket=file://{}", folder.path().join(name).display());
+    let (source, target) = (bucket("source"), bucket("target"));
+    let told = stderr(&pacharc(folder.path()).args(["keygen", "-o", "key"]).output().unwrap());
+    let recipient = format!("--recipient={}", told.strip_prefix("Public key: ").unwrap().trim());
+
+    let page = std::fs::read_to_string(docs("json.md")).unwrap();
+    let runs: [&[&str]; 9] = [
+        &["plan", "backup", &source],
+        &["backup", &source, &recipient, "-o=b.pacharc"],
+        &["verify", "b.pacharc"],
+        &["verify", "b.pacharc", "-i=key"],
+        &["list", "b.pacharc", "-i=key"],
+        &["inspect", "b.pacharc", "-i=key"],
+        &["extract", "b.pacharc", "objects", "-i=key", "-o=out"],
+        &["plan", "restore", "b.pacharc", "-i=key", &target],
+        &["restore", "b.pacharc", "-i=key", &target],
+    ];
+    for args in runs {
+        let output = pacharc(folder.path()).args(args).arg("--json").output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        let text = stdout(&output);
+        let finished: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(finished["event"], "finished", "{args:?}");
+        let command = if args[0] == "plan" { args[..2].join(" ") } else { args[0].to_owned() };
+        let section = page.split(&format!("\n### {command}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+        let section = section.split("\n### ").next().unwrap();
+        let fields = finished["outcome"].as_object().unwrap();
+        assert!(!fields.is_empty());
+        for field in fields.keys() {
+            assert!(section.contains(&format!("`{field}`")), "docs/json.md: {command} lacks {field}");
+        }
+    }
+    assert_eq!(std::fs::read(folder.path().join("target/a")).unwrap(), b"text");
 }
 
 #[test]

@@ -252,6 +252,13 @@ async fn what_cannot_be_reached_is_told_apart() {
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
     refused("postgres://walt@host.invalid/postgres", &[], Class::Unreachable).await;
 
+    // No TLS there, and no password needed.
+    let Some(plain) = PostgresServer::start_with("host all all all trust", &[], |_| {}) else { return };
+    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", plain.port());
+    connect(&url, &[]).await.unwrap();
+    let error = refused(&format!("{url}?sslmode=require"), &[], Class::Unreachable).await;
+    assert!(error.to_string().contains("TLS"), "{error}");
+
     // Several hosts: the first that answers, and the kind that is wanted.
     let folder = postgres.folder().display();
     let several = format!("host=127.0.0.1,{folder} port=1,{} user=postgres", postgres.port());

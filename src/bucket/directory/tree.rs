@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 // As gocloud does: 0666 and 0777, less the umask.
@@ -127,7 +128,8 @@ impl NewFile {
             written?;
         } else {
             match rustix::fs::unlinkat(&self.folder, beside, AtFlags::empty()) {
-                Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NAMETOOLONG) => {}
+                // A folder of that name holds other objects.
+                Ok(()) | Err(Errno::NOENT | Errno::NAMETOOLONG | Errno::ISDIR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -148,12 +150,12 @@ impl Drop for NewFile {
 /// Opens the folder `name` in `parent`, making it if need be.
 fn enter(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     match rustix::fs::openat(parent, name, FOLDER, Mode::empty()) {
-        Err(rustix::io::Errno::NOENT) => {}
+        Err(Errno::NOENT) => {}
         opened => return Ok(opened?),
     }
     match rustix::fs::mkdirat(parent, name, FOLDER_MODE) {
         Ok(()) => rustix::fs::fsync(parent)?,
-        Err(rustix::io::Errno::EXIST) => {}
+        Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
     Ok(rustix::fs::openat(parent, name, FOLDER, Mode::empty())?)
@@ -168,7 +170,7 @@ fn create_temporary(folder: BorrowedFd<'_>) -> io::Result<(Vec<u8>, File)> {
         let name = format!("pacharc-{}.{unique:016x}.tmp", std::process::id()).into_bytes();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(folder, &name, flags, FILE_MODE) {
-            Err(rustix::io::Errno::EXIST) => {}
+            Err(Errno::EXIST) => {}
             opened => return Ok((name, File::from(opened?))),
         }
     }

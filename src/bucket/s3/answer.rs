@@ -45,10 +45,11 @@ const DENIED: [&str; 8] = [
 const ELSEWHERE: [&str; 3] =
     ["PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"];
 /// What follows the first two are codes of servers that keep objects in files.
-const BAD_KEY: [&str; 6] = [
+const BAD_KEY: [&str; 7] = [
     "KeyTooLongError",
     "InvalidURI",
     "XMinioInvalidObjectName",
+    "XMinioInvalidResourceName",
     "DirectoryObjectContainsData",
     "ObjectParentIsFile",
     "ExistingObjectIsDirectory",

@@ -19,7 +19,7 @@ use rustls::pki_types::pem::PemObject as _;
 use url::Url;
 
 use super::super::url::S3Url;
-use super::{Error, Options};
+use super::{BucketUrl, Error, Options};
 use crate::bucket;
 
 /// What stands for Amazon's own endpoints in a bucket's identity: there a bucket's name is enough.
@@ -30,7 +30,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// A client for the bucket at `url`, and its endpoint as it goes into the bucket's identity.
 pub(super) async fn build(url: &S3Url, options: &Options) -> Result<(Client, String), Error> {
-    let http = http_client(options.ca_file.as_deref())?;
+    let http = http_client(url, options.ca_file.as_deref())?;
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
     if let Some(region) = &url.region {
         loader = loader.region(Region::new(region.clone()));
@@ -70,18 +70,18 @@ fn place(endpoint: Option<&Url>) -> String {
 }
 
 /// Trusts the system's certificates (or those of `SSL_CERT_FILE`) and those in `ca_file`; goes through `HTTPS_PROXY`.
-fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, Error> {
+fn http_client(url: &S3Url, ca_file: Option<&Path>) -> Result<SharedHttpClient, Error> {
     // The SDK takes it for a bug if it is to trust the system, and the system trusts nobody.
     let system = !rustls_native_certs::load_native_certs().certs.is_empty();
     let mut trusted = TrustStore::empty().with_native_roots(system);
     if let Some(path) = ca_file {
-        let refuse = |reason: String| Error::Usage { reason: format!("certificates in {}: {reason}", path.display()) };
+        let refuse = |reason: String| Error::Certificates { path: path.to_owned(), reason };
         let pem = std::fs::read(path).map_err(|e| refuse(e.to_string()))?;
         check_certificates(&pem).map_err(refuse)?;
         trusted = trusted.with_pem_certificate(pem);
     }
-    let refuse = |e: &dyn std::error::Error| Error::Usage { reason: format!("TLS: {e}") };
-    let context = TlsContext::builder().with_trust_store(trusted).build().map_err(|e| refuse(&e))?;
+    let refuse = |e| Error::Tls { bucket: BucketUrl::S3(url.clone()).to_string(), source: Box::new(e) };
+    let context = TlsContext::builder().with_trust_store(trusted).build().map_err(refuse)?;
     let client = aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder =
             aws_smithy_http_client::Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc));

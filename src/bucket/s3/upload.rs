@@ -110,6 +110,10 @@ impl Upload for S3Upload {
         self.check_size(self.promised.is_none_or(|promised| self.written <= promised))?;
         while !bytes.is_empty() {
             let size = self.part_size();
+            if self.buffer.is_empty() && self.session.is_some() {
+                // It is large: take the part's memory at once instead of growing beyond it.
+                self.buffer.reserve(size);
+            }
             let room = size.saturating_sub(self.buffer.len());
             self.buffer.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
             if self.buffer.len() == size {

@@ -10,6 +10,7 @@ mod load;
 mod post_data;
 mod prove;
 mod sessions;
+mod settings;
 mod statements;
 
 use bytes::Bytes;
@@ -155,7 +156,7 @@ impl DatabaseRestore {
                 return Err(RestoreError::RowCount { table: table_name, found, wanted }.into());
             }
         }
-        let mut warnings = create::apply_settings(&self.target, &self.properties).await?;
+        let mut warnings = settings::apply(&self.target, &self.properties).await?;
         warnings.extend(self.sessions.take_warnings());
         let session = self.sessions.take().await?;
         session

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use pacharc_format::Fingerprint;
 use pacharc_format::manifest::{self, LargeObjects, Table};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 
 use super::Target;
 use crate::database::catalog::{quote_identifier, quote_qualified};
 use crate::database::child::{Child, Label};
-use crate::database::{Error, Fingerprint, Session, Tool};
+use crate::database::{Error, Session, Tool};
 
 /// Bytes that are read of a large object at once.
 const LARGE_OBJECT_PART: i32 = 1 << 20;
@@ -77,7 +78,7 @@ pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) 
     .buffer_unordered(target.jobs.max(1));
     while let Some((check, fingerprint)) = found.try_next().await? {
         proof.tables += check.tables;
-        proof.rows += fingerprint.rows();
+        proof.rows += fingerprint.count();
         proof.compare(format!("table {}", check.name), check.expected, fingerprint);
     }
     drop(found);
@@ -243,7 +244,7 @@ async fn large_objects(session: &Session) -> Result<LargeObjects, Error> {
         let sql = "SELECT oid FROM pg_catalog.pg_largeobject_metadata WHERE oid > $1 ORDER BY oid LIMIT 1000";
         let rows = session.query(sql, &[&last]).await.map_err(failed())?;
         if rows.is_empty() {
-            let count = fingerprint.rows();
+            let count = fingerprint.count();
             return Ok(LargeObjects { count, bytes, fingerprint: fingerprint.to_hex() });
         }
         for row in rows {
@@ -303,7 +304,7 @@ mod tests {
             "(SELECT \"x\", \"y\" FROM \"s\".\"p\")",
         ];
         assert_eq!(sources, expected);
-        assert_eq!((checks[4].tables, checks[4].expected.rows()), (2, 2));
+        assert_eq!((checks[4].tables, checks[4].expected.count()), (2, 2));
     }
 
     #[tokio::test]

@@ -30,6 +30,10 @@ const PRIVILEGED: &[&str] = &[
     "CREATE OR REPLACE PROCEDURAL LANGUAGE ",
 ];
 
+/// What is not worth a failure where it is not permitted: on managed servers extensions, and up to version 14 the schema
+/// public, belong to somebody else.
+const DISPENSABLE: &[&str] = &["COMMENT ON EXTENSION ", "COMMENT ON SCHEMA \"public\" "];
+
 /// Sessions that nobody uses at the moment, and how to open more.
 #[derive(Debug)]
 pub(super) struct Sessions {
@@ -120,11 +124,9 @@ impl Sessions {
             }
             match self.run_statement(&session, &statement).await? {
                 Ok(()) => {}
-                // Who installed an extension beforehand, as managed servers do, owns it: its comment is not worth a
-                // failure.
                 Err(error)
                     if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
-                        && statement.starts_with("COMMENT ON EXTENSION ") =>
+                        && DISPENSABLE.iter().any(|beginning| statement.starts_with(beginning)) =>
                 {
                     self.warnings.push(format!("not permitted: {}", shown(&statement)));
                 }

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::TryStreamExt as _;
 use pacharc::database::{Attempt, Environment, Error, LiveChunk, Progress, Server, Tools, inspect};
@@ -22,6 +24,8 @@ struct Dumped {
     files: BTreeMap<String, Vec<u8>>,
     /// Every entry's path, in the order of the bundle.
     order: Vec<String>,
+    /// Bytes of COPY text, as reported on the way.
+    reported: u64,
 }
 
 fn server(postgres: &PostgresServer) -> Server {
@@ -55,10 +59,17 @@ async fn collect(attempt: Attempt, jobs: usize) -> Result<Dumped, Error> {
         }
         dumped
     });
-    let databases = attempt.dump(&feed, jobs, |_: Progress| {}).await;
+    let reported = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&reported);
+    let count = move |progress: Progress| {
+        if let Progress::Bytes(bytes) = progress {
+            counter.fetch_add(bytes, Ordering::Relaxed);
+        }
+    };
+    let databases = attempt.dump(&feed, jobs, count).await;
     drop(feed);
     let dumped = collecting.await.unwrap();
-    Ok(Dumped { databases: databases?, ..dumped })
+    Ok(Dumped { databases: databases?, reported: reported.load(Ordering::Relaxed), ..dumped })
 }
 
 async fn dump(postgres: &PostgresServer, name: &str) -> Result<Dumped, Error> {
@@ -76,12 +87,18 @@ fn load(postgres: &PostgresServer, dumped: &Dumped, target: &str) {
     };
     names.retain(|name| rank(name).is_some());
     names.sort_by_key(|name| (rank(name), *name));
+    let version: u32 = postgres.sql("postgres", "SHOW server_version_num").trim().parse().unwrap();
     for name in names {
         let mut psql = postgres.command("psql");
         psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", target]);
         let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
-        let body = dumped.files[name].clone();
+        let mut body = dumped.files[name].clone();
+        // A newer pg_dump's preamble, which an older server stumbles over.
+        let line = b"SET transaction_timeout = 0;\n";
+        if let Some(at) = body.windows(line.len()).take(2000).position(|w| w == line).filter(|_| version < 170_000) {
+            body.drain(at..at + line.len());
+        }
         let writing = std::thread::spawn(move || input.write_all(&body));
         let output = child.wait_with_output().unwrap();
         writing.join().unwrap().ok();
@@ -94,7 +111,11 @@ fn plain_dump(postgres: &PostgresServer, database: &str, what: &str) -> String {
     let mut command = postgres.command("pg_dump");
     command.args([what, "--no-owner", "--no-privileges", "--no-publications", "--restrict-key=x", database]);
     // Settings of the database must not reach this.
-    command.env("PGOPTIONS", "-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c TimeZone=UTC");
+    let mut options = "-c statement_timeout=0 -c lock_timeout=0 -c TimeZone=UTC".to_owned();
+    if postgres.sql("postgres", "SHOW server_version_num").trim() >= "140000" {
+        options += " -c idle_session_timeout=0";
+    }
+    command.env("PGOPTIONS", options);
     crate::support::postgres::run(&mut command)
 }
 

@@ -81,5 +81,8 @@ ALTER DATABASE odd SET DateStyle = 'German';
 ALTER DATABASE odd SET statement_timeout = '50ms';
 ALTER DATABASE odd SET lock_timeout = '1ms';
 ALTER DATABASE odd SET idle_in_transaction_session_timeout = '20ms';
+SELECT current_setting('server_version_num')::int >= 140000 AS knows_idle_session \gset
+\if :knows_idle_session
 ALTER DATABASE odd SET idle_session_timeout = '20ms';
+\endif
 ALTER ROLE reader IN DATABASE odd SET work_mem = '8MB';

@@ -151,8 +151,7 @@ impl FaultServer {
             total: Duration::from_millis(500),
             patience: Duration::from_millis(300),
         };
-        let url = format!("s3://bucket?endpoint=http://127.0.0.1:{}&region=us-east-1", self.port);
-        bucket::open(&url.parse().unwrap(), &Options { retry, ..s3_server::options() }).await.unwrap()
+        bucket::open(&self.url().parse().unwrap(), &Options { retry, ..s3_server::options() }).await.unwrap()
     }
 }
 

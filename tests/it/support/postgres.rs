@@ -29,6 +29,21 @@ impl PostgresServer {
             println!("skipped: no PostgreSQL server is installed");
             return None;
         };
+        Some(Self::start_in(bin, hba, settings, prepare))
+    }
+
+    /// Starts one of this major version; `None`, having said so, where that is not installed.
+    pub fn start_version(major: u32) -> Option<Self> {
+        let tools = tools().join(major.to_string()).join("bin");
+        let packaged = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
+        let Some(bin) = [packaged, tools].into_iter().find(|bin| bin.join("initdb").exists()) else {
+            println!("skipped: no PostgreSQL {major} is installed");
+            return None;
+        };
+        Some(Self::start_in(bin, "", &[], |_| {}))
+    }
+
+    fn start_in(bin: PathBuf, hba: &str, settings: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::Builder::new().prefix("pacharc-pg").tempdir_in("/tmp").unwrap();
         let data = folder.path().join("data");
         std::fs::create_dir(&data).unwrap();
@@ -56,7 +71,7 @@ impl PostgresServer {
             assert!(began.elapsed() < Duration::from_secs(60), "{}", server.log());
             std::thread::sleep(Duration::from_millis(50));
         }
-        Some(server)
+        server
     }
 
     /// The socket's folder, which holds the data folder too.
@@ -80,7 +95,10 @@ impl PostgresServer {
 
     /// One of PostgreSQL's programs, with this server in its environment.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.bin.join(program));
+        // Some installations have servers alone.
+        let own = self.bin.join(program);
+        let program = if own.exists() { own } else { bin().unwrap().join(program) };
+        let mut command = Command::new(program);
         command.env("PGHOST", self.folder()).env("PGPORT", self.port.to_string()).env("PGUSER", "postgres");
         command
     }
@@ -121,6 +139,16 @@ fn bin() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib/postgresql").ok()?;
     let found = folders.filter_map(|folder| Some(folder.ok()?.path().join("bin")));
     found.filter(|bin| bin.join("initdb").exists()).max()
+}
+
+/// Where setup puts the servers that the distribution lacks.
+fn tools() -> PathBuf {
+    let cache = match std::env::var_os("PACHARC_TOOLS") {
+        Some(folder) => PathBuf::from(folder),
+        None if is_root() => PathBuf::from("/var/cache/pacharc-tests"),
+        None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/pacharc-tests"),
+    };
+    cache.join("postgresql")
 }
 
 fn is_root() -> bool {

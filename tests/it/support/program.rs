@@ -16,7 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A working folder with a key in it.
 pub struct Desk {
-    folder: TempDir,
+    folder: PathBuf,
+    /// What takes the folder away, unless it is to stay.
+    _temporary: Option<TempDir>,
     /// Who can open what is made here.
     pub recipient: String,
 }
@@ -25,18 +27,28 @@ impl Desk {
     pub fn new() -> Self {
         // Not in /tmp, which may be memory.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let mut desk = Self { folder, recipient: String::new() };
-        let made = desk.run(["keygen", "-o", "key.txt"]);
-        desk.recipient = made.stderr.trim().rsplit(' ').next().unwrap().to_owned();
+        let desk = Self::at(folder.path());
+        Self { _temporary: Some(folder), ..desk }
+    }
+
+    /// One that stays: in this folder, with the key that lies there.
+    pub fn at(folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let mut desk = Self { folder: folder.to_owned(), _temporary: None, recipient: String::new() };
+        if !desk.path("key.txt").exists() {
+            desk.run(["keygen", "-o", "key.txt"]).code(0);
+        }
+        let key = std::fs::read_to_string(desk.path("key.txt")).unwrap();
+        desk.recipient = key.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap().to_owned();
         desk
     }
 
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     /// The URL of a directory bucket here.
@@ -130,6 +142,13 @@ impl Running {
     pub fn signal(&self, signal: &str) {
         let kill = Command::new("kill").args([format!("-{signal}"), self.id().to_string()]).status().unwrap();
         assert!(kill.success(), "{} has ended", self.what);
+    }
+
+    /// The most memory that it has had resident, in bytes; children apart. `None` when it has ended.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
     }
 
     pub fn has_ended(&mut self) -> bool {

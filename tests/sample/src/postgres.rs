@@ -4,19 +4,21 @@
 //! [`TempServer`] belongs to a test: however the test's process ends, a guard process stops the server and removes its
 //! directory. [`Server`] is the same without the guard, for the demo, which stops it by itself.
 
+mod temp;
+
 use crate::connection::percent_encode as encode;
 use crate::programs;
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
-use std::ops::Deref;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
+
+pub use temp::TempServer;
 
 /// The name of the superuser that every server here has.
 pub const SUPERUSER: &str = "postgres";
@@ -90,6 +92,12 @@ impl Server {
     /// # Errors
     /// If there is none, or its programs are gone.
     pub fn open(dir: &Path) -> Result<Self> {
+        let mut server = Self::in_dir(dir)?;
+        server.port = server.pid_file_line(3).context("the server is not running")?.parse()?;
+        Ok(server)
+    }
+
+    fn in_dir(dir: &Path) -> Result<Self> {
         let dir = dir.canonicalize().with_context(|| format!("open {}", dir.display()))?;
         let major = fs::read_to_string(dir.join("data/PG_VERSION"))
             .with_context(|| format!("there is no server in {}", dir.display()))?
@@ -97,8 +105,20 @@ impl Server {
             .parse()?;
         let bin = programs::server(major).with_context(|| absent(Some(major)))?;
         let account = if programs::is_root() { Some(Account::find()?) } else { None };
-        let mut server = Self { dir, bin, major, port: 0, account };
-        server.port = server.pid_file_line(3).context("the server is not running")?.parse()?;
+        Ok(Self { dir, bin, major, port: 0, account })
+    }
+
+    /// The server that [`Server::create`] made in `dir`, started again where it does not run.
+    ///
+    /// # Errors
+    /// As [`Server::open`] and [`Server::start`].
+    fn reopen(dir: &Path) -> Result<Self> {
+        let mut server = Self::in_dir(dir)?;
+        if server.pid_file_line(3).is_some() {
+            // It ran when its guard was killed, or the machine went down.
+            server.stop(StopMode::Immediate).ok();
+        }
+        server.start()?;
         Ok(server)
     }
 
@@ -292,80 +312,6 @@ impl Server {
     }
 }
 
-/// A [`Server`] that lives as long as this value, and never longer than this process.
-#[derive(Debug)]
-pub struct TempServer {
-    server: Server,
-    guard: Child,
-}
-
-impl TempServer {
-    /// Makes and starts a server below the temporary directory.
-    ///
-    /// # Errors
-    /// As [`Server::create`].
-    pub fn start(options: &Options) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("pacharc-pg-").tempdir()?;
-        let server = Server::create(dir.path(), options)?;
-        let guard = guard(&server)?;
-        // From here on the guard removes it.
-        let _ = dir.keep();
-        Ok(Self { server, guard })
-    }
-
-    /// The same, but where this version is not installed, the test says so and has nothing to do.
-    ///
-    /// # Errors
-    /// As [`Server::create`], if it is installed.
-    pub fn start_or_skip(options: &Options) -> Result<Option<Self>> {
-        let present = match options.major {
-            Some(major) => programs::server(major).is_some(),
-            None => programs::any_server().is_some(),
-        };
-        if !present {
-            crate::skipped(&absent(options.major));
-            return Ok(None);
-        }
-        Self::start(options).map(Some)
-    }
-
-    /// Starts the server again after [`Server::stop`] or [`Server::kill`], on the same port.
-    ///
-    /// # Errors
-    /// As [`Server::start`].
-    pub fn restart(&mut self) -> Result<()> {
-        self.server.start()
-    }
-}
-
-impl Deref for TempServer {
-    type Target = Server;
-
-    fn deref(&self) -> &Server {
-        &self.server
-    }
-}
-
-impl Drop for TempServer {
-    fn drop(&mut self) {
-        drop(self.guard.stdin.take());
-        let _ = self.guard.wait();
-    }
-}
-
-/// A process that waits until its standard input ends, which happens however this process ends (a panic, SIGKILL, a
-/// static that nobody drops), and then stops the server and removes its directory.
-fn guard(server: &Server) -> Result<Child> {
-    const SCRIPT: &str = r#"trap '' HUP INT TERM; read -r _; dir=$1; shift; "$@"; cd / && rm -rf -- "$dir""#;
-    let stop = server.stop_command(StopMode::Immediate);
-    let mut guard = Command::new("sh");
-    guard.args(["-c", SCRIPT, "guard"]).arg(&server.dir).arg(stop.get_program()).args(stop.get_args());
-    clean_environment(&mut guard, &server.bin);
-    guard.current_dir(&server.dir).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    // Its own process group: the terminal's interrupt is for the test, not for the guard.
-    guard.process_group(0).spawn().context("start the server's guard")
-}
-
 /// Runs SQL at this URL with psql; see [`Server::psql`].
 ///
 /// # Errors
@@ -442,48 +388,4 @@ fn tail(text: &str, bytes: usize) -> &str {
         start += 1;
     }
     &text[start..]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_runs_survives_a_crash_and_leaves_nothing_behind() {
-        let options = Options { settings: vec![("work_mem".into(), "7MB".into())], ..Options::default() };
-        let Some(mut server) = TempServer::start_or_skip(&options).unwrap() else { return };
-        assert_eq!(server.psql("postgres", "SHOW work_mem").unwrap(), "7MB");
-        server.psql("postgres", "CREATE DATABASE \"odd name\"; CREATE TABLE t (i int);").unwrap();
-        assert_eq!(psql(&server.socket_url("odd name"), "SELECT current_database()").unwrap(), "odd name");
-        assert!(server.psql("postgres", "SELECT nonsense").unwrap_err().to_string().contains("nonsense"));
-
-        let port = server.port();
-        server.psql("postgres", "CHECKPOINT").unwrap();
-        server.kill().unwrap();
-        server.restart().unwrap();
-        assert_eq!(server.port(), port);
-        assert_eq!(server.psql("postgres", "SELECT count(*) FROM t").unwrap(), "0");
-        server.stop(StopMode::Fast).unwrap();
-        assert!(server.psql("postgres", "SELECT 1").is_err());
-        server.restart().unwrap();
-
-        let dir = server.socket_dir().to_owned();
-        drop(server);
-        assert!(!dir.exists());
-        assert!(TcpListener::bind(("127.0.0.1", port)).is_ok());
-    }
-
-    #[test]
-    fn other_versions_run_where_they_are_installed() {
-        for major in [13, 17, 18] {
-            let Some(server) =
-                TempServer::start_or_skip(&Options { major: Some(major), ..Options::default() }).unwrap()
-            else {
-                continue;
-            };
-            assert_eq!(server.major(), major);
-            let said = server.psql("postgres", "SHOW server_version").unwrap();
-            assert!(said.starts_with(&format!("{major}.")), "{said}");
-        }
-    }
 }

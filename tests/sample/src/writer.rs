@@ -2,10 +2,13 @@
 //! them. The order of what it does is pachd's own: row, object, `uploaded` on the way in; tracker, tombstone, object, row
 //! on the way out. So every committed state of the database has the objects of its live rows, and soon after may not.
 
+mod collector;
+mod transaction;
+
 use crate::bucket::Bucket;
-use crate::chunk::{self, Chunk, ChunkId};
-use crate::connection::connect;
+use crate::chunk::{Chunk, ChunkId};
 use anyhow::{Result, anyhow, bail};
+use collector::Collector;
 use futures::future::try_join_all;
 use futures::join;
 use rand::{Rng, SeedableRng};
@@ -18,16 +21,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, IsolationLevel, Transaction};
+use tokio_postgres::{Client, Transaction};
 use tokio_util::sync::{CancellationToken, DropGuard};
-
-/// How often a transaction is tried again when others got in its way, after a random pause that grows to 50 ms.
-const TRANSACTION_ATTEMPTS: u32 = 300;
-
-/// A serializable transaction that others got in the way of; and two that insert the same tracker name at once.
-const RETRYABLE: [SqlState; 3] =
-    [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::UNIQUE_VIOLATION];
+use transaction::{serializable, session};
 
 /// How often a commit's chunks are uploaded anew if they were collected meanwhile.
 const UPLOAD_ATTEMPTS: u32 = 100;
@@ -205,7 +201,7 @@ impl Writer {
     async fn run(shared: Arc<Shared>, number: u32, stop: CancellationToken) -> Result<()> {
         let mut random = ChaCha8Rng::seed_from_u64(shared.options.seed);
         random.set_stream(u64::from(number));
-        let client = connect(&shared.url).await?;
+        let client = session(&shared.url).await?;
         Self { shared, client, random, kept: VecDeque::new() }.write(stop).await
     }
 
@@ -354,71 +350,6 @@ impl Writer {
     }
 }
 
-/// Both garbage collections of pachd's master.
-struct Collector {
-    shared: Arc<Shared>,
-    client: Client,
-}
-
-impl Collector {
-    async fn run(shared: Arc<Shared>, stop: CancellationToken) -> Result<()> {
-        let mut this = Self { client: connect(&shared.url).await?, shared };
-        while !stop.is_cancelled() {
-            this.collect_expired().await?;
-            this.delete_condemned().await?;
-            stop.run_until_cancelled(sleep(this.shared.options.gc_period)).await;
-        }
-        Ok(())
-    }
-
-    /// Storage GC: what is expired and not referred to leaves the tracker, in the transaction that condemns its rows.
-    async fn collect_expired(&mut self) -> Result<()> {
-        const EXPIRED: &str = "SELECT int_id, str_id FROM storage.tracker_objects o WHERE expires_at <= clock_timestamp() \
-            AND NOT EXISTS (SELECT FROM storage.tracker_refs WHERE to_id = o.int_id) ORDER BY int_id LIMIT 100";
-        const STILL: &str = "DELETE FROM storage.tracker_objects o WHERE int_id = $1 AND expires_at <= clock_timestamp() \
-            AND NOT EXISTS (SELECT FROM storage.tracker_refs WHERE to_id = o.int_id)";
-        for row in self.client.query(EXPIRED, &[]).await? {
-            let (id, name): (i64, String) = (row.get(0), row.get(1));
-            let condemned = serializable(&mut self.client, async |transaction| {
-                if transaction.execute(STILL, &[&id]).await? == 0 {
-                    return Ok(0);
-                }
-                transaction.execute("DELETE FROM storage.tracker_refs WHERE from_id = $1", &[&id]).await?;
-                match name.split_once('/') {
-                    Some(("chunk", hex)) => {
-                        let condemn =
-                            "UPDATE storage.chunk_objects SET tombstone = true WHERE chunk_id = decode($1, 'hex')";
-                        transaction.execute(condemn, &[&hex]).await
-                    }
-                    Some(("fileset", hex)) => {
-                        transaction.execute("DELETE FROM storage.filesets WHERE id = $1::text::uuid", &[&hex]).await?;
-                        Ok(0)
-                    }
-                    _ => Ok(0),
-                }
-            })
-            .await?;
-            self.shared.tombstoned.fetch_add(condemned, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Chunk GC: the object, then the row.
-    async fn delete_condemned(&mut self) -> Result<()> {
-        const CONDEMNED: &str =
-            "SELECT chunk_id, gen FROM storage.chunk_objects WHERE tombstone ORDER BY gen LIMIT 100";
-        const DELETE: &str = "DELETE FROM storage.chunk_objects WHERE chunk_id = $1 AND gen = $2 AND tombstone";
-        for row in self.client.query(CONDEMNED, &[]).await? {
-            let (id, generation): (&[u8], i64) = (row.get(0), row.get(1));
-            self.shared.bucket.delete(&chunk::key(id.try_into()?, generation)).await?;
-            serializable(&mut self.client, async |transaction| transaction.execute(DELETE, &[&id, &generation]).await)
-                .await?;
-            self.shared.deleted.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-}
-
 /// `chunk/<hex>`: how the tracker calls a chunk.
 fn tracker_name(id: &ChunkId) -> String {
     format!("chunk/{}", hex::encode(id))
@@ -439,36 +370,13 @@ async fn track(
     Ok(id)
 }
 
-/// Runs a transaction as pachd does: serializable, and again when it could not be put in a row with others.
-async fn serializable<T>(
-    client: &mut Client,
-    work: impl AsyncFn(&Transaction<'_>) -> Result<T, tokio_postgres::Error>,
-) -> Result<T> {
-    for attempt in 1.. {
-        let transaction = client.build_transaction().isolation_level(IsolationLevel::Serializable).start().await?;
-        let outcome = match work(&transaction).await {
-            Ok(value) => transaction.commit().await.map(|()| value),
-            Err(error) => transaction.rollback().await.and(Err(error)),
-        };
-        match outcome {
-            Err(error)
-                if attempt < TRANSACTION_ATTEMPTS && error.code().is_some_and(|code| RETRYABLE.contains(code)) =>
-            {
-                let longest = u64::from(attempt.min(50));
-                sleep(Duration::from_millis(rand::rng().random_range(0..=longest))).await;
-            }
-            outcome => return Ok(outcome?),
-        }
-    }
-    bail!("no transaction was begun")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bucket::Directory;
     use crate::postgres::{self, TempServer};
     use crate::{cluster, compare};
+    use std::time::Instant;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn a_live_writer_leaves_a_sound_cluster_in_which_old_objects_are_gone() {
@@ -481,11 +389,18 @@ mod tests {
         let url = server.url("pachyderm");
         let before = compare::live_keys(&url).await.unwrap();
 
-        let options = Options { sizes, variety: 30, keep: 5, commits: Some(150), ..Options::default() };
-        let writer = LiveWriter::start(&url, bucket.clone(), options).unwrap();
-        let report = writer.finish().await.unwrap();
-        assert!(report.commits >= 150 && report.uploaded > 30, "{report:?}");
-        assert!(report.tombstoned > 20 && report.deleted > 20, "{report:?}");
+        let options = Options { sizes, variety: 100, keep: 5, ..Options::default() };
+        let writer = LiveWriter::start(&url, bucket.clone(), options.clone()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while writer.report().deleted < 40 && Instant::now() < deadline {
+            sleep(Duration::from_millis(20)).await;
+        }
+        let report = writer.stop().await.unwrap();
+        assert!(report.commits >= 40 && report.uploaded >= 40, "{report:?}");
+        assert!(report.tombstoned >= 30 && report.deleted >= 40, "{report:?}");
+        // A limited one ends by itself.
+        let limited = LiveWriter::start(&url, bucket.clone(), Options { commits: Some(10), ..options }).unwrap();
+        assert!((10..13).contains(&limited.finish().await.unwrap().commits));
 
         // Nobody collects any more, so what the database says holds.
         let sound = compare::consistency(&server.url("postgres"), "pachyderm", &bucket).await.unwrap();

@@ -1,0 +1,171 @@
+//! A dry run of a restore: what would go where, and whether anything stands in the way. Nothing is written.
+
+use indicatif::HumanBytes;
+use pacharc_format::manifest::{Count, Database, Manifest};
+use pacharc_format::{BundleReader, BundleStream, Found, Unlock};
+use serde::Serialize;
+
+use super::target::{self, Target};
+use super::{Error, Job, Options, Rename};
+use crate::bucket;
+use crate::bundle::Input;
+use crate::failure::Class;
+use crate::interrupt::Interrupt;
+use crate::outcome::Facts;
+use crate::verify;
+
+/// What a restore would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// The bundle's id.
+    pub id: String,
+    /// When it was begun.
+    pub created: String,
+    /// Whether it is closed; absent where there is no live set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closed: Option<bool>,
+    /// The target's server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// The databases.
+    pub databases: Vec<PlannedDatabase>,
+    /// The target's bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
+    /// What would be written into it.
+    pub objects: Count,
+    /// Whether an earlier run of this restore would be continued.
+    pub resumed: bool,
+}
+
+/// One database of a plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedDatabase {
+    /// Its name in the bundle.
+    pub bundled: String,
+    /// Its name on the target.
+    pub target: String,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of COPY text.
+    pub bytes: u64,
+    /// Whether the target has a database of that name already: it must be empty.
+    pub exists: bool,
+}
+
+/// Looks at bundle and target as a restore would.
+///
+/// # Errors
+/// Whatever would make the restore refuse, as far as it can be known without writing; a bundle from a pipe.
+pub async fn plan(options: &Options, unlock: &Unlock, interrupt: &Interrupt) -> Result<Plan, Error> {
+    let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
+    interrupt.guard(make(options, unlock, &input)).await
+}
+
+async fn make(options: &Options, unlock: &Unlock, input: &Input) -> Result<Plan, Error> {
+    if options.postgres.is_none() && options.bucket.is_none() {
+        return Err(Error::Nothing);
+    }
+    let mut target = match Target::open(options, false).await {
+        // A directory that is not there yet is made by the restore.
+        Err(Error::Bucket(bucket::Error::NoBucket { .. })) if options.bucket.as_deref().is_some_and(is_directory) => {
+            Target::open(&Options { bucket: None, ..options.clone() }, false).await?
+        }
+        target => target?,
+    };
+    let reader = BundleReader::open(input.ranges().await?, unlock).await?;
+    let (manifest, id) = (reader.manifest().clone(), hex::encode(reader.trailer().id));
+    verify::expected(&options.expect, Some(&id), &manifest.about.created)?;
+    target::check_closed(&manifest, options.allow_incomplete)?;
+    let monitor: std::sync::Arc<dyn crate::monitor::Monitor> = std::sync::Arc::new(crate::monitor::Silent);
+    let job = Job { options, input, monitor: &monitor };
+    let mut stream = BundleStream::open(input.stream().await?, job.read_options()).await?;
+    stream.unlock_with(reader.key());
+    let Some(Found::Head(head)) = stream.next().await? else {
+        return Err(Error::Worker("the bundle does not begin with its head".into()));
+    };
+    let selection = target::selection(options, &head)?;
+    if options.bucket.is_some() && head.bucket.is_none() {
+        return Err(Error::NoObjects);
+    }
+    target.check_source(&head, &selection).await?;
+    target.check_bucket(head.bundle).await?;
+    let mut databases = Vec::new();
+    for rename in selection {
+        databases.push(database(&target, &manifest, rename).await?);
+    }
+    let objects = manifest.objects.clone().filter(|_| options.bucket.is_some()).unwrap_or_default();
+    let mut written = Count::default();
+    for Count { count, bytes } in [objects.live, objects.orphan, objects.foreign, objects.rotten] {
+        written = Count { count: written.count + count, bytes: written.bytes + bytes };
+    }
+    Ok(Plan {
+        id,
+        created: manifest.about.created.clone(),
+        closed: manifest.objects.as_ref().and_then(|objects| objects.closed),
+        server: target.server.as_ref().map(|(server, _)| server.address()),
+        databases,
+        bucket: options.bucket.clone(),
+        objects: written,
+        resumed: target.resumed,
+    })
+}
+
+fn is_directory(url: &str) -> bool {
+    url.starts_with("file:")
+}
+
+async fn database(target: &Target, manifest: &Manifest, rename: Rename) -> Result<PlannedDatabase, Error> {
+    let tables = |database: &&Database| database.name == rename.bundled;
+    let tables = manifest.databases.iter().find(tables).map(|database| database.tables.as_slice()).unwrap_or_default();
+    let exists = match &target.server {
+        None => false,
+        Some((server, _)) => match server.connect(&rename.target).await {
+            Ok(_) => true,
+            Err(crate::database::Error::DatabaseMissing { .. }) => false,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    Ok(PlannedDatabase {
+        rows: tables.iter().map(|table| table.rows).sum(),
+        bytes: tables.iter().map(|table| table.bytes).sum(),
+        bundled: rename.bundled,
+        target: rename.target,
+        exists,
+    })
+}
+
+impl crate::outcome::Outcome for Plan {
+    fn class(&self) -> Option<Class> {
+        None
+    }
+
+    fn summary(&self) -> String {
+        String::new()
+    }
+
+    fn product(&self) -> Option<String> {
+        let mut facts = Facts::default();
+        facts.add("bundle", format!("{}, begun {}", self.id, self.created));
+        match self.closed {
+            Some(true) => facts.add("closed", "yes"),
+            Some(false) => facts.add("closed", "NO: live objects are missing or rotten"),
+            None => {}
+        }
+        if let Some(server) = &self.server {
+            facts.add("server", server);
+        }
+        for PlannedDatabase { bundled, target, rows, bytes, exists } in &self.databases {
+            let state = if *exists { "exists, must be empty" } else { "will be created" };
+            facts.add("database", format!("{bundled} -> {target}: {rows} rows, {} ({state})", HumanBytes(*bytes)));
+        }
+        if let Some(bucket) = &self.bucket {
+            facts.add("bucket", bucket);
+            facts.add("", format!("{} objects, {}", self.objects.count, HumanBytes(self.objects.bytes)));
+        }
+        if self.resumed {
+            facts.add("note", "an earlier run of this restore will be continued");
+        }
+        Some(facts.into_text())
+    }
+}
