@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use pacharc_format::{Entry, Key, Piece};
+use futures::StreamExt;
+use pacharc_format::{Entry, Hash, Key, Piece};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -31,6 +32,7 @@ pub(super) struct ObjectWriter {
 
 /// An object in pieces that has begun.
 struct OpenObject {
+    key: Key,
     size: u64,
     /// `None` where the target has it already.
     upload: Option<Box<dyn Upload>>,
@@ -93,12 +95,11 @@ impl ObjectWriter {
         match Piece::parse(&entry.path, &entry.body) {
             Some(Piece::Path { folder, path, size }) => {
                 let Some(key) = Key::from_path(&path) else { return Ok(()) };
-                let there = lies_there(self.bucket.as_ref(), &key, size, self.resumed).await?;
-                let upload = match there {
+                let upload = match lies_there(self.bucket.as_ref(), &key, size, self.resumed).await? {
                     true => None,
                     false => Some(self.bucket.upload(&key, &entry.metadata, Some(size)).await?),
                 };
-                self.open.insert(folder, OpenObject { size, upload });
+                self.open.insert(folder, OpenObject { key, size, upload });
             }
             Some(Piece::Slice { folder, .. }) => {
                 if let Some(OpenObject { upload: Some(upload), .. }) = self.open.get_mut(&folder) {
@@ -107,12 +108,13 @@ impl ObjectWriter {
                     self.monitor.add(Counter::ObjectBytes, size);
                 }
             }
-            Some(Piece::Joined { folder, .. }) => match self.open.remove(&folder) {
+            Some(Piece::Joined { folder, hash, .. }) => match self.open.remove(&folder) {
                 Some(OpenObject { upload: Some(upload), .. }) => {
                     upload.finish().await?;
                     self.monitor.add(Counter::Objects, 1);
                 }
-                Some(OpenObject { size, upload: None }) => {
+                Some(OpenObject { key, size, upload: None }) => {
+                    check_ours(self.bucket.as_ref(), &key, hash).await?;
                     self.monitor.add(Counter::Objects, 1);
                     self.monitor.add(Counter::ObjectBytes, size);
                 }
@@ -146,17 +148,41 @@ impl Put {
         let is_checked = key.chunk().is_some() && !resumed;
         if is_checked || !lies_there(bucket.as_ref(), &key, size, resumed).await? {
             bucket.put(&key, &entry.metadata, entry.body).await?;
+        } else {
+            check_ours(bucket.as_ref(), &key, Hash::blake3(&entry.body)).await?;
         }
         Ok(size)
     }
 }
 
-/// Whether an earlier run of this restore wrote the object: it appears whole or not at all, so its size tells.
+/// Whether something lies at `key` that an earlier run of this restore may have written.
 async fn lies_there(bucket: &dyn Bucket, key: &Key, size: u64, resumed: bool) -> Result<bool, Error> {
     match bucket.head(key).await {
         Err(bucket::Error::NotFound { .. }) => Ok(false),
         Err(error) => Err(error.into()),
-        Ok(listed) if resumed => Ok(listed.size == size),
-        Ok(_) => Err(Error::NotEmpty { bucket: bucket.url().to_owned(), key: key.clone() }),
+        Ok(listed) if resumed && listed.size == size => Ok(true),
+        // Ours appear whole or not at all. No chunk lay here before the first run: one of another size was torn since.
+        Ok(_) if resumed && key.chunk().is_some() => Ok(false),
+        Ok(_) => Err(not_empty(bucket, key)),
     }
+}
+
+/// Refuses what has the size of ours, and other bytes: the bucket held it before. No chunk can be such an object.
+async fn check_ours(bucket: &dyn Bucket, key: &Key, hash: Hash) -> Result<(), Error> {
+    if key.chunk().is_some() {
+        return Ok(());
+    }
+    let mut body = bucket.get(key).await?.body;
+    let mut found = blake3::Hasher::new();
+    while let Some(bytes) = body.next().await {
+        found.update(&bytes?);
+    }
+    match Hash::Blake3(*found.finalize().as_bytes()) == hash {
+        true => Ok(()),
+        false => Err(not_empty(bucket, key)),
+    }
+}
+
+fn not_empty(bucket: &dyn Bucket, key: &Key) -> Error {
+    Error::NotEmpty { bucket: bucket.url().to_owned(), key: key.clone() }
 }

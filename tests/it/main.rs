@@ -18,6 +18,7 @@ mod live_writer;
 mod odd_keys;
 mod pipes;
 mod postgres_connection;
+mod restore_again;
 mod round_trip;
 mod secrets;
 mod signals;
