@@ -104,8 +104,6 @@ impl Piece {
     pub fn parse(path: &str, body: &[u8]) -> Option<Self> {
         let (folder, file) = path.strip_prefix("pieces/")?.split_once('/')?;
         let folder = number(folder, 1)?;
-        let text = || std::str::from_utf8(body).ok()?.strip_suffix('\n').map(|t| t.split('\n').collect::<Vec<_>>());
-        let folder = folder.parse().ok()?;
         let text = || {
             let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= TEXT_MOST)?;
             Some(text.strip_suffix('\n')?.split('\n').collect::<Vec<_>>())

@@ -3,7 +3,6 @@
 // Clippy's own exception for tests knows only the test functions themselves, not what they share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::BTreeMap;
 mod support;
 
 use std::path::Path;
@@ -15,7 +14,7 @@ use pacharc_format::{
     BundleReader, BundleWriter, Entry, Error, Hash, Head, Key, Lock, Metadata, Packing, PieceWriter, State, Unlock,
     inspect,
 };
-use support::{Memory, chunk, lock, odd_entries, options, stream, unlock, write};
+use support::{Memory, chunk, lock, object, odd_entries, options, stream, unlock, write};
 
 #[tokio::test]
 async fn both_readers_give_back_what_was_written() {

@@ -33,9 +33,8 @@ fn noise(length: usize) -> Bytes {
 /// Sessions of a run, by what their names begin with, on both servers.
 fn assert_no_sessions(cluster: &Cluster) {
     let names = format!("('{}', '{}')", cluster.database, cluster.dex);
-    let sql = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname IN {names} AND application_name LIKE 'pacharc%'"
-    );
+    let sql =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE datname IN {names} AND application_name LIKE 'pacharc%'");
     for server in [cluster.server, target_server().unwrap()] {
         wait_until("no session is left", || server.psql("postgres", &sql).unwrap() == "0");
     }

@@ -248,7 +248,8 @@ impl Session {
                 sending.shutdown().await;
             }
             let abort = || {
-                let request = s3.0.client.abort_multipart_upload().bucket(&s3.0.bucket).key(&name).upload_id(&id).send();
+                let request =
+                    s3.0.client.abort_multipart_upload().bucket(&s3.0.bucket).key(&name).upload_id(&id).send();
                 s3.once(Asked::writing("taking back", &key), s3.patience(), request)
             };
             s3.policy().run(abort).await.map(drop)

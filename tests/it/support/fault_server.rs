@@ -139,10 +139,6 @@ impl FaultServer {
         std::mem::take(&mut self.state.lock().unwrap().seen)
     }
 
-    pub fn url(&self) -> String {
-        format!("s3://bucket?endpoint=http://127.0.0.1:{}&region=us-east-1&path_style=true", self.port)
-    }
-
     pub fn port(&self) -> u16 {
         self.port
     }

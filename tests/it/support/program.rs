@@ -209,6 +209,17 @@ impl Run {
         self
     }
 
+    /// Behind its error there must be advice. (A hint of another kind may stand before it.)
+    #[track_caller]
+    pub fn advises(self) -> Self {
+        assert!(self.has_advice(), "{}: no hint in: {}", self.what, self.stderr);
+        self
+    }
+
+    pub fn has_advice(&self) -> bool {
+        self.stderr.split_once("pacharc: error: ").is_some_and(|(_, error)| error.contains("\nhint: "))
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8(self.stdout.clone()).unwrap()
     }
