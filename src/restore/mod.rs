@@ -195,7 +195,7 @@ impl Job<'_> {
         mut databases: Option<&mut DatabaseWriter<'_>>,
     ) -> Result<Unpacked, Error> {
         self.monitor.phase(Phase::Unpack);
-        let memory = self.budget().feed;
+        let memory = self.budget().write;
         let mut objects = target
             .bucket
             .as_ref()
