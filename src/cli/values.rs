@@ -51,11 +51,18 @@ pub(super) fn name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("a name is not empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// The longest name that PostgreSQL keeps, in bytes (`NAMEDATALEN` - 1).
+const DATABASE_NAME_LIMIT: usize = 63;
+
 /// `NAME` or `BUNDLED=TARGET`.
 pub(super) fn rename(text: &str) -> Result<Rename, String> {
     let (bundled, target) = text.split_once('=').unwrap_or((text, text));
     if bundled.is_empty() || target.is_empty() {
         return Err("write NAME, or BUNDLED=TARGET".to_owned());
+    }
+    // Longer ones are cut by the server without an error, and two of them may become one.
+    if target.len() > DATABASE_NAME_LIMIT {
+        return Err(format!("a database's name has at most {DATABASE_NAME_LIMIT} bytes"));
     }
     Ok(Rename { bundled: bundled.to_owned(), target: target.to_owned() })
 }
@@ -116,9 +123,10 @@ mod tests {
         let rename = |text| rename(text).map(|r| (r.bundled, r.target));
         assert_eq!(rename("a"), Ok(("a".into(), "a".into())));
         assert_eq!(rename("a=b=c"), Ok(("a".into(), "b=c".into())));
-        for text in ["", "=b", "a="] {
+        for text in ["", "=b", "a=", &format!("a={}", "b".repeat(64)), &"a".repeat(64)] {
             assert!(rename(text).is_err(), "{text}");
         }
+        assert!(rename(&format!("a={}", "b".repeat(63))).is_ok());
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use pacharc_format::manifest::{self, Manifest};
+use pacharc_format::manifest::Manifest;
 use pacharc_format::{Entry, Head, HeadDatabase};
+use uuid::Uuid;
 
 use super::{Error, Options, Rename};
 use crate::database::restore::{self, DatabaseRestore, Proof, Start, Target};
@@ -29,6 +30,8 @@ struct Restoring {
     /// From a pipe it is not known which attempt counts: a later one takes the place of an earlier.
     may_change: bool,
     state: State,
+    /// Whether it was compared with the manifest.
+    proved: bool,
 }
 
 enum State {
@@ -50,13 +53,11 @@ impl<'a> DatabaseWriter<'a> {
         attempt: Option<u32>,
         monitor: &'a dyn Monitor,
     ) -> Self {
-        let short: String = head.bundle.simple().to_string().chars().take(8).collect();
         let databases = head.databases.iter().filter_map(|database| {
             let Rename { target, .. } = selection.iter().find(|rename| rename.bundled == database.name)?;
-            let temporary = format!("pacharc_{short}_{target}");
             let (name, rename_to) = match attempt {
                 Some(_) => (target.clone(), None),
-                None => (temporary, Some(target.clone())),
+                None => (temporary_name(head.bundle, target), Some(target.clone())),
             };
             let target = Target {
                 server: server.clone(),
@@ -72,6 +73,7 @@ impl<'a> DatabaseWriter<'a> {
                 attempt,
                 may_change: attempt.is_none(),
                 state: State::Waiting,
+                proved: false,
             };
             Some((database.folder.clone(), restoring))
         });
@@ -123,9 +125,14 @@ impl<'a> DatabaseWriter<'a> {
             }
             self.monitor.phase(Phase::Prove);
             let proof = restore::prove(&restoring.target, self.psql, database).await?;
-            proofs.push((restoring.name(database), proof));
+            restoring.proved = true;
+            proofs.push((restoring.name().to_owned(), proof));
         }
-        Ok(proofs)
+        // Head and manifest are told apart from each other: what the manifest does not know was compared with nothing.
+        match self.databases.values().find(|restoring| !restoring.proved) {
+            Some(unknown) => Err(Error::Damaged(format!("its manifest lacks the database {}", unknown.head.name))),
+            None => Ok(proofs),
+        }
     }
 
     /// Gives the databases their names and takes their marks away: all is proved.
@@ -142,44 +149,51 @@ impl<'a> DatabaseWriter<'a> {
         Ok(())
     }
 
-    /// Drops what was loaded under temporary names.
-    pub(super) async fn drop_temporary(&mut self) -> Result<(), Error> {
+    /// Drops what was loaded under temporary names; what cannot be dropped is told.
+    pub(super) async fn drop_temporary(&mut self) {
         for restoring in self.databases.values_mut() {
-            if restoring.rename_to.is_some() {
-                restoring.state = State::Waiting;
-                restore::drop_database(&restoring.target.server, &restoring.target.database).await?;
+            let begun = !matches!(std::mem::replace(&mut restoring.state, State::Waiting), State::Waiting);
+            if begun && restoring.rename_to.is_some() {
+                let Target { server, database, .. } = &restoring.target;
+                if let Err(error) = restore::drop_database(server, database).await {
+                    let why = crate::failure::chain(&error);
+                    self.monitor.warn(format!("database {database} is left of a restore that failed: {why}"));
+                }
             }
         }
-        Ok(())
     }
+}
+
+/// The name of a database until all is proved. PostgreSQL cuts names to 63 bytes: the final one may have as many.
+fn temporary_name(bundle: Uuid, target: &str) -> String {
+    let (bundle, target) = (bundle.simple().to_string(), blake3::hash(target.as_bytes()).to_hex());
+    format!("pacharc_{}_{}", &bundle[..8], &target[..8])
 }
 
 impl Restoring {
     async fn start(&mut self) -> Result<(), Error> {
-        self.state = match DatabaseRestore::create(self.target.clone(), &self.head.properties).await? {
-            Start::Empty(database) => State::Loading(database),
+        let mut start = DatabaseRestore::create(self.target.clone(), &self.head.properties).await?;
+        if self.may_change && matches!(start, Start::Loaded) {
             // From a pipe nothing can be passed over: which attempt was loaded is not known.
-            Start::Loaded if self.may_change => return self.restart_boxed().await,
+            restore::drop_database(&self.target.server, &self.target.database).await?;
+            start = DatabaseRestore::create(self.target.clone(), &self.head.properties).await?;
+        }
+        self.state = match start {
+            Start::Empty(database) => State::Loading(database),
             Start::Loaded => State::Loaded,
         };
         Ok(())
     }
 
-    async fn restart_boxed(&mut self) -> Result<(), Error> {
-        Box::pin(self.restart()).await
-    }
-
     async fn restart(&mut self) -> Result<(), Error> {
+        // Its sessions end first.
         self.state = State::Waiting;
         restore::drop_database(&self.target.server, &self.target.database).await?;
         self.start().await
     }
 
-    fn name(&self, database: &manifest::Database) -> String {
-        match (&self.rename_to, self.target.database == database.name) {
-            (Some(name), _) => name.clone(),
-            (None, true) => database.name.clone(),
-            (None, false) => self.target.database.clone(),
-        }
+    /// The name that it will have.
+    fn name(&self) -> &str {
+        self.rename_to.as_deref().unwrap_or(&self.target.database)
     }
 }

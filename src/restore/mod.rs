@@ -48,7 +48,12 @@ pub async fn run(
 ) -> Result<Outcome, Error> {
     let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
     let job = Job { options, input: &input, monitor: &monitor };
-    interrupt.guard(job.run(unlock, interrupt)).await
+    let mut objects = None;
+    let outcome = interrupt.guard(job.run(unlock, interrupt, &mut objects)).await;
+    if let Some(objects) = objects {
+        objects.abort().await;
+    }
+    outcome
 }
 
 /// One restore.
@@ -72,7 +77,13 @@ struct Unpacked {
 }
 
 impl Job<'_> {
-    async fn run(&self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Outcome, Error> {
+    /// What is being written stays in `objects` after an error or a signal: it must be taken back.
+    async fn run(
+        &self,
+        unlock: &Unlock,
+        interrupt: &Interrupt,
+        objects: &mut Option<ObjectWriter>,
+    ) -> Result<Outcome, Error> {
         self.monitor.phase(Phase::Check);
         if self.options.postgres.is_none() && self.options.bucket.is_none() {
             return Err(Error::Nothing);
@@ -99,16 +110,15 @@ impl Job<'_> {
             .as_ref()
             .map(|server| DatabaseWriter::new(server, self.options, &head, &selection, attempt, self.monitor.as_ref()));
         target.check_bucket(head.bundle).await?;
-        if let Some(databases) = &mut databases {
-            databases.create().await?;
-        }
-        target.mark_bucket(head.bundle).await?;
-        let unpacked = self.unpack(&mut stream, &target, databases.as_mut()).await;
-        let proved = match unpacked {
-            Ok(unpacked) => self.prove(unpacked, &target, databases.as_mut()).await,
-            Err(error) => Err(error),
+        let proved = async {
+            if let Some(databases) = &mut databases {
+                databases.create().await?;
+            }
+            target.mark_bucket(head.bundle).await?;
+            let unpacked = self.unpack(&mut stream, &target, databases.as_mut(), objects).await?;
+            self.prove(unpacked, &target, databases.as_mut()).await
         };
-        match (proved, &mut databases) {
+        match (proved.await, &mut databases) {
             (Ok(outcome), databases) => {
                 if let Some(databases) = databases {
                     databases.release().await?;
@@ -118,7 +128,7 @@ impl Job<'_> {
             }
             (Err(error), Some(databases)) => {
                 // Nothing of what a pipe brought and that did not hold may look like a database.
-                databases.drop_temporary().await?;
+                databases.drop_temporary().await;
                 Err(error)
             }
             (Err(error), None) => Err(error),
@@ -193,10 +203,11 @@ impl Job<'_> {
         stream: &mut BundleStream<'_, R>,
         target: &Target,
         mut databases: Option<&mut DatabaseWriter<'_>>,
+        objects: &mut Option<ObjectWriter>,
     ) -> Result<Unpacked, Error> {
         self.monitor.phase(Phase::Unpack);
         let memory = self.budget().write;
-        let mut objects = target
+        *objects = target
             .bucket
             .as_ref()
             .map(|bucket| ObjectWriter::new(Arc::clone(bucket), memory, target.resumed, Arc::clone(self.monitor)));
@@ -208,7 +219,7 @@ impl Job<'_> {
                     let entries: Vec<Entry> = entries.into_iter().map(|(entry, _)| entry).collect();
                     let (dumps, others): (Vec<_>, Vec<_>) =
                         entries.into_iter().partition(|entry| entry.path.starts_with("database/"));
-                    if let Some(objects) = &mut objects {
+                    if let Some(objects) = objects.as_mut() {
                         objects.segment(others).await?;
                     }
                     if let Some(databases) = &mut databases {
@@ -228,7 +239,7 @@ impl Job<'_> {
                 Found::Head(_) | Found::Passed => {}
             }
         }
-        if let Some(objects) = objects {
+        if let Some(objects) = objects.take() {
             objects.finish().await?;
         }
         match (manifest, id) {

@@ -85,6 +85,17 @@ impl ObjectWriter {
         Ok(())
     }
 
+    /// Takes back the parts of objects that have begun: an object store keeps them, and its owner pays.
+    pub(super) async fn abort(self) {
+        for OpenObject { key, upload, .. } in self.open.into_values() {
+            let Some(upload) = upload else { continue };
+            if let Err(error) = upload.abort().await {
+                let why = crate::failure::chain(&error);
+                self.monitor.warn(format!("parts of the unfinished object {key} may be left: {why}"));
+            }
+        }
+    }
+
     async fn finish_segment(&mut self) -> Result<(), Error> {
         let Some((_, mut writing)) = self.segments.pop_front() else { return Ok(()) };
         while let Some(written) = writing.join_next().await {
