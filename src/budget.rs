@@ -7,7 +7,8 @@ const LEAST: u64 = 32 << 20;
 /// The largest entry and the largest piece of an object, however much memory there is.
 const PIECE_MOST: u64 = 32 << 20;
 
-/// Bytes for each part of the pipeline.
+/// Bytes for each part of the pipeline. A backup takes `feed` twice (as it was read, and sealed) and may take `upload`; a
+/// restore takes `read_ahead`, `write` and `upload`: either way no more than there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// What is read and not yet sealed, all producers together.
@@ -16,8 +17,12 @@ pub struct Budget {
     pub piece_limit: usize,
     /// A segment is sealed when it has about so many.
     pub segment_target: usize,
-    /// Sealed segments that a reader holds at a time.
+    /// Segments that a reader holds at a time, sealed and opened.
     pub read_ahead: usize,
+    /// Objects that are on their way into a bucket.
+    pub write: usize,
+    /// Parts of one large object on its way into a bucket.
+    pub upload: usize,
     /// What one sort holds before it spills.
     pub spool: usize,
 }
@@ -27,15 +32,17 @@ impl Budget {
     #[must_use]
     pub fn new(max_memory: u64) -> Self {
         let usable = max_memory.saturating_sub(BASE).max(LEAST);
-        // What is being sealed is in memory twice: as it was read, and sealed.
-        let feed = usable / 2;
-        let piece_limit = (feed / 3).min(PIECE_MOST);
+        let upload = usable / 6;
+        let half = (usable - upload) / 2;
+        let piece_limit = (half * 2 / 5).min(PIECE_MOST);
         let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         Self {
-            feed: bytes(feed),
+            feed: bytes(half),
             piece_limit: bytes(piece_limit),
             segment_target: bytes(piece_limit / 4),
-            read_ahead: bytes(usable / 4),
+            read_ahead: bytes(half),
+            write: bytes(half),
+            upload: bytes(upload),
             spool: bytes(usable / 24),
         }
     }
@@ -50,6 +57,7 @@ mod tests {
         for max_memory in [0, 64 << 20, 128 << 20, 256 << 20, 1 << 30, 1 << 40] {
             let Budget { feed, piece_limit, segment_target, .. } = Budget::new(max_memory);
             assert!(2 * segment_target + piece_limit <= feed, "{max_memory}");
+            assert!(2 * (segment_target + piece_limit) <= feed, "{max_memory}: two of the largest segments are sealed");
         }
         assert_eq!(Budget::new(256 << 20).piece_limit, 32 << 20);
     }

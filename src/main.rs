@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use tikv_jemallocator::Jemalloc;
 
-/// Segments come and go in many threads. glibc and mimalloc keep what was freed (530 and 430 MB at the peak where 170
-/// are in use), jemalloc gives it back (190 MB; `.cargo/config.toml`).
+/// glibc's allocator keeps what is freed: each large buffer raises the size up to which it does so, in the heap of each
+/// thread apart. jemalloc gives it back, without which `--max-memory` would not hold.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

@@ -45,8 +45,15 @@ impl SegmentBuilder {
         self.entries.is_empty()
     }
 
+    /// Roughly what it takes in memory, first as entries and then sealed.
+    pub(crate) fn memory(&self) -> usize {
+        // Paths, records, index lines: small entries consist of little else.
+        self.bytes + self.entries.len() * 1024
+    }
+
     /// Hashes, packs and seals. CPU-bound: for blocking threads.
     pub(crate) fn seal(self, key: &BundleKey, number: u64, packing: Packing, form: &Form) -> Result<SealedSegment> {
+        let memory = self.memory();
         let mut tar = vec![Bytes::from(global_header(form.bundle, number)?)];
         let mut at = tar.iter().map(Bytes::len).sum::<usize>() as u64;
         let mut lines = Vec::with_capacity(self.entries.len());
@@ -78,7 +85,7 @@ impl SegmentBuilder {
         tar.push(zeros(END as u64));
         let sealed = key.seal(packing, form.level, &tar)?;
         let hash = blake3::hash(&sealed);
-        Ok(SealedSegment { number, packing, sealed, hash, lines })
+        Ok(SealedSegment { number, packing, sealed, hash, memory, lines })
     }
 }
 
@@ -95,6 +102,8 @@ pub(crate) struct SealedSegment {
     pub(crate) packing: Packing,
     pub(crate) sealed: Vec<u8>,
     pub(crate) hash: blake3::Hash,
+    /// [`SegmentBuilder::memory`].
+    pub(crate) memory: usize,
     lines: Vec<(IndexLine, u64)>,
 }
 

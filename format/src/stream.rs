@@ -5,6 +5,8 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -31,6 +33,8 @@ use crate::trailer::{Extent, TRAILER, Trailer};
 pub(crate) const JSON_LIMIT: usize = 64 << 20;
 /// Largest signature file.
 const SIGNATURE_LIMIT: u64 = 4096;
+/// What an opened entry takes beside its body, in bytes: headers, path, index line.
+const ENTRY: usize = 2048;
 /// Entries whose damage is remembered by name.
 const REMEMBERED: usize = 1000;
 
@@ -39,7 +43,7 @@ const REMEMBERED: usize = 1000;
 pub struct ReadOptions<'a> {
     /// Segments opened at a time; at least 1.
     pub jobs: usize,
-    /// Bytes of sealed segments that are read ahead; one segment is always read.
+    /// Bytes of what is read ahead, sealed and opened; one entry is always read.
     pub memory: usize,
     /// Where the sums are kept until they can be compared.
     pub temp_dir: &'a Path,
@@ -79,7 +83,12 @@ pub struct BundleStream<'a, R> {
     slot2: SlotFound,
     key: Option<BundleKey>,
     working: FuturesOrdered<JoinHandle<Result<Worked>>>,
-    working_bytes: usize,
+    /// Bytes of what is under way, sealed and opened.
+    held: Arc<AtomicUsize>,
+    /// An entry whose header was read, but for whose content there was no room.
+    waiting: Option<(Part, EntryHeader)>,
+    /// The largest plaintext of a compressed segment so far: the next one is taken to be like it.
+    largest_plain: Option<usize>,
     finished_reading: bool,
     sums: Sums,
     sums_before_manifest: String,
@@ -112,6 +121,32 @@ struct Worked {
     hash: blake3::Hash,
     sealed: usize,
     opened: std::result::Result<Opened, Error>,
+    /// Goes back when it is handed over.
+    _share: Share,
+}
+
+/// What one outer entry takes of the memory until it is handed over.
+struct Share {
+    held: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Share {
+    fn new(held: &Arc<AtomicUsize>, bytes: usize) -> Self {
+        held.fetch_add(bytes, Ordering::Relaxed);
+        Self { held: Arc::clone(held), bytes }
+    }
+
+    /// It is known better now.
+    fn resize(&mut self, bytes: usize) {
+        *self = Self::new(&self.held, bytes);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 enum Opened {
@@ -119,6 +154,17 @@ enum Opened {
     Closed,
     Plain(Vec<u8>),
     Entries(Vec<(Entry, IndexLine)>),
+}
+
+impl Opened {
+    /// Roughly the bytes that it holds.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Closed => 0,
+            Self::Plain(plain) => plain.len(),
+            Self::Entries(entries) => entries.iter().map(|(entry, _)| entry.body.len() + ENTRY).sum(),
+        }
+    }
 }
 
 impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
@@ -136,7 +182,9 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
             slot2: SlotFound::default(),
             key: None,
             working: FuturesOrdered::new(),
-            working_bytes: 0,
+            held: Arc::default(),
+            waiting: None,
+            largest_plain: None,
             finished_reading: false,
             sums: Sums::new(options.temp_dir)?,
             sums_before_manifest: String::new(),
@@ -207,8 +255,16 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
     /// # Errors
     /// Damage after which nothing can be read; [`Error::Read`], [`Error::Spool`].
     pub async fn next(&mut self) -> Result<Option<Found>> {
-        while !self.finished_reading && self.has_room() {
-            self.read_part().await?;
+        while !self.finished_reading {
+            let (part, header) = match self.waiting.take() {
+                Some(waiting) => waiting,
+                None => self.next_part().await?,
+            };
+            if !self.has_room(part, &header) {
+                self.waiting = Some((part, header));
+                break;
+            }
+            self.read_part(part, header).await?;
         }
         let Some(worked) = self.working.next().await else {
             if std::mem::replace(&mut self.ended, true) {
@@ -217,7 +273,9 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
             return self.end().await.map(Some);
         };
         let worked = worked.map_err(|e| Error::Worker(e.to_string()))??;
-        self.working_bytes -= worked.sealed;
+        if let (Part::Segment { packing: Packing::Zstd, .. }, Ok(opened)) = (worked.part, &worked.opened) {
+            self.largest_plain = self.largest_plain.max(Some(opened.bytes()));
+        }
         if worked.part == Part::Manifest {
             self.sums_before_manifest = self.sums.hash().to_hex().to_string();
         }
@@ -230,8 +288,21 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.working.is_empty() || (self.working.len() <= self.options.jobs && self.working_bytes < self.options.memory)
+    fn has_room(&self, part: Part, header: &EntryHeader) -> bool {
+        let held = self.held.load(Ordering::Relaxed);
+        self.working.is_empty()
+            || (self.working.len() <= self.options.jobs && held + self.estimate(part, header) <= self.options.memory)
+    }
+
+    /// The most that an outer entry will take, while it is opened: its sealed bytes beside its plain ones.
+    fn estimate(&self, part: Part, header: &EntryHeader) -> usize {
+        let sealed = usize::try_from(header.size).unwrap_or(usize::MAX);
+        let plain = match part {
+            _ if self.key.is_none() => 0,
+            Part::Segment { packing: Packing::Zstd, .. } => self.largest_plain.unwrap_or(self.about.plain_limit()),
+            _ => sealed,
+        };
+        sealed.saturating_add(plain)
     }
 
     fn damage(&mut self, error: Error) -> Found {
@@ -277,8 +348,8 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
     }
 
     /// Reads one outer entry, and hands it to a blocking thread if there is anything to work on.
-    async fn read_part(&mut self) -> Result<()> {
-        let (part, header) = self.next_part().await?;
+    async fn read_part(&mut self, part: Part, header: EntryHeader) -> Result<()> {
+        let mut share = Share::new(&self.held, self.estimate(part, &header));
         match part {
             Part::Key2 => {
                 let key = self.container.read_all(SLOT_MAX).await?;
@@ -294,7 +365,6 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
             _ => self.about.sealed_limit(),
         };
         let sealed = self.container.read_all(limit).await?;
-        self.working_bytes += sealed.len();
         let (key, bundle, plain_limit) = (self.key.clone(), self.about.bundle, self.about.plain_limit());
         self.working.push_back(tokio::task::spawn_blocking(move || {
             let hash = blake3::hash(&sealed);
@@ -313,14 +383,16 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
                     plain.map(Opened::Plain).map_err(|what| Error::damaged(&header.name, header.offset, what))
                 }
             };
-            Ok(Worked { part, header, hash, sealed: sealed.len(), opened })
+            let sealed = { sealed }.len();
+            share.resize(opened.as_ref().map_or(0, Opened::bytes));
+            Ok(Worked { part, header, hash, sealed, opened, _share: share })
         }));
         Ok(())
     }
 
     /// Takes what a blocking thread has made, in the order of the file.
     fn take(&mut self, worked: Worked) -> Result<Found> {
-        let Worked { part, header, hash, sealed, opened } = worked;
+        let Worked { part, header, hash, sealed, opened, .. } = worked;
         let damaged = |what: String| Error::damaged(&header.name, header.offset, what);
         let extent = Extent { offset: header.offset, length: sealed as u64 };
         match part {

@@ -70,6 +70,8 @@ pub struct BundleWriter<W> {
     raw: SegmentBuilder,
     zstd: SegmentBuilder,
     sealing: FuturesOrdered<JoinHandle<Result<SealedSegment>>>,
+    /// What is being sealed, or sealed and not yet written, takes so many bytes.
+    sealing_memory: usize,
     jobs: usize,
     segment_target: usize,
     entry_limit: usize,
@@ -169,6 +171,7 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
             raw: SegmentBuilder::default(),
             zstd: SegmentBuilder::default(),
             sealing: FuturesOrdered::new(),
+            sealing_memory: 0,
             jobs: options.jobs.max(1),
             segment_target: options.segment_target,
             entry_limit: options.entry_limit,
@@ -240,9 +243,15 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
             return Ok(());
         }
         let builder = std::mem::take(builder);
-        while self.sealing.len() > self.jobs {
-            self.append_next().await?;
+        let memory = builder.memory();
+        // As much as two of the largest segments: whoever gave the entries may take them for gone once they are sealed.
+        let most = 2 * (self.segment_target + self.entry_limit);
+        while self.sealing.len() > self.jobs || self.sealing_memory + memory > most {
+            if !self.append_next().await? {
+                break;
+            }
         }
+        self.sealing_memory += memory;
         let (key, form, number) = (self.core.key.clone(), self.core.form, self.next_segment);
         self.next_segment += 1;
         self.sealing.push_back(tokio::task::spawn_blocking(move || builder.seal(&key, number, packing, &form)));
@@ -253,6 +262,7 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
     async fn append_next(&mut self) -> Result<bool> {
         let Some(sealed) = self.sealing.next().await else { return Ok(false) };
         let sealed = sealed.map_err(|e| Error::Worker(e.to_string()))??;
+        self.sealing_memory -= sealed.memory;
         let extent = self.core.append_hashed(&sealed.name(), &sealed.sealed, &sealed.hash).await?;
         self.core.totals.segments += 1;
         for line in sealed.lines(extent.offset) {

@@ -95,7 +95,8 @@ fn bundle() -> impl Strategy<Value = Bundle> {
 /// The entries of a thing: itself, or its pieces.
 fn entries(thing: &Thing, folder: usize, limit: usize) -> Vec<Entry> {
     let Thing { path, body, hash, packing, metadata, .. } = thing.clone();
-    if body.len() <= limit {
+    // Only objects come in pieces; a dump's files are cut by whoever writes them.
+    if body.len() <= limit || Key::from_path(&path).is_none() {
         return vec![Entry { path, body, packing, hash: Some(hash), metadata, rotten: false }];
     }
     let (mut pieces, first) = PieceWriter::begin(folder as u64, path, body.len() as u64, packing, metadata);
@@ -114,7 +115,7 @@ async fn write(bundle: &Bundle, identity: &x25519::Identity) -> Result<Bytes, Er
         jobs: bundle.jobs,
         segment_target: bundle.segment_target,
         // The texts that begin and end pieces hold a path: they are no larger than this.
-        entry_limit: bundle.entry_limit.max(4096),
+        entry_limit: bundle.entry_limit.max(5000),
         level: 1,
         temp_dir: std::env::temp_dir(),
         spool_memory: 10_000,

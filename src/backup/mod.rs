@@ -14,6 +14,7 @@ mod outcome;
 mod plan;
 mod source;
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -59,6 +60,11 @@ pub async fn run(
         }
         Err(error) => {
             if let Err(left) = output.abort().await {
+                // An upload that failed closes its end of the pipe: its own error says more than the writer's.
+                if matches!(&error, Error::Format(pacharc_format::Error::Write(source)) if source.kind() == ErrorKind::BrokenPipe)
+                {
+                    return Err(left.into());
+                }
                 monitor.warn(format!("something of the unfinished bundle may be left: {left}"));
             }
             Err(error)

@@ -173,7 +173,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ca_file: None, credentials: None, upload_memory: 48 << 20, create: false, retry: Policy::default() }
+        Self { ca_file: None, credentials: None, upload_memory: 32 << 20, create: false, retry: Policy::default() }
     }
 }
 

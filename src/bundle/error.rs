@@ -62,6 +62,11 @@ impl Explain for Error {
             Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("Free some space, or write to another disk with --output.".into())
             }
+            Self::Write { source, .. } if source.kind() == io::ErrorKind::FileTooLarge => {
+                Some("Raise the limit on the size of files, or write to another disk or to s3:// with --output.".into())
+            }
+            Self::Write { .. } => Some("Check that the folder exists and may be written to.".into()),
+            Self::Open { .. } => Some("Check the path, and that you may read it.".into()),
             Self::NotSeekable => Some("Write the bundle to a file first, and name that file.".into()),
             Self::Bucket(error) => error.advice(),
             _ => None,
@@ -97,6 +102,9 @@ impl Explain for format::Error {
             E::WrongId { .. } => "This is another bundle than the one that --expect-id names.",
             E::Write(source) if source.kind() == io::ErrorKind::StorageFull => {
                 "Free some space, or write to another disk with --output."
+            }
+            E::Write(source) if source.kind() == io::ErrorKind::FileTooLarge => {
+                "Raise the limit on the size of files, or write to another disk or to s3:// with --output."
             }
             E::Spool { .. } => "Name a folder with room for temporary files with --temp-dir.",
             E::Read(source) => return bucket_error(source).and_then(Explain::advice),

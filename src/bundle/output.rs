@@ -16,8 +16,10 @@ use super::Error;
 use crate::bucket::{Bucket, Upload};
 use crate::options::Location;
 
-/// Bytes that are handed to an upload at a time.
-const UPLOAD_PART: usize = 8 << 20;
+/// Bytes that are handed to a file at a time.
+const FILE_BUFFER: usize = 8 << 20;
+/// Bytes that are handed to an upload at a time; it gathers them into parts.
+const UPLOAD_BUFFER: usize = 1 << 20;
 
 /// Where a bundle goes.
 #[derive(Clone)]
@@ -97,7 +99,7 @@ impl Output {
                     .map_err(failed)?;
                 let file = temporary.as_file().try_clone().map_err(failed)?;
                 let mut file = tokio::fs::File::from_std(file);
-                file.set_max_buf_size(UPLOAD_PART);
+                file.set_max_buf_size(FILE_BUFFER);
                 Ok((OutputWriter::File(file), Self(State::File { temporary, path: path.clone() })))
             }
             Place::Object(bucket, key) => {
@@ -107,7 +109,7 @@ impl Output {
                     Ok(_) => return Err(Error::Exists(place.to_string())),
                 }
                 let upload = bucket.upload(key, &Metadata::default(), None).await?;
-                let (near, far) = tokio::io::duplex(UPLOAD_PART);
+                let (near, far) = tokio::io::duplex(UPLOAD_BUFFER);
                 Ok((OutputWriter::Object(near), Self(State::Object { task: tokio::spawn(pump(far, upload)) })))
             }
         }
@@ -161,8 +163,8 @@ impl Output {
 /// Feeds an upload from the pipe until that is closed.
 async fn pump(mut pipe: DuplexStream, mut upload: Box<dyn Upload>) -> Result<Box<dyn Upload>, Error> {
     loop {
-        let mut part = BytesMut::with_capacity(UPLOAD_PART);
-        while part.len() < UPLOAD_PART {
+        let mut part = BytesMut::with_capacity(UPLOAD_BUFFER);
+        while part.len() < UPLOAD_BUFFER {
             match pipe.read_buf(&mut part).await {
                 Ok(0) => break,
                 Ok(_) => {}

@@ -19,6 +19,10 @@ use crate::outcome::Outcome;
 /// How long a process that ends waits for what must still be taken back.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// Threads for what blocks: files, and the work of processors. Each has its own stack and its own share of the allocator, so
+/// that hundreds, as tokio would have, take more memory than the data. The most that wait for each other are a few.
+const BLOCKING_THREADS: usize = 32;
+
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Reports")]
 pub(super) struct ReportArgs {
@@ -91,7 +95,11 @@ impl Report {
         &self,
         job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<O, Failure>,
     ) -> Result<ExitCode, Failure> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(NoRuntime)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()
+            .map_err(NoRuntime)?;
         let started = Event::Started { command: self.command.into(), version: env!("CARGO_PKG_VERSION").into() };
         self.monitor.event(started);
         let outcome = runtime.block_on(async {

@@ -212,6 +212,11 @@ impl Explain for DumpError {
             Self::HolderLost { .. } | Self::Child { .. } => {
                 "See the server's log for why it ended the session; no connection pooler may stand in between."
             }
+            Self::Start { .. } => "Check the programs in the folder that --pg-bin names, or leave it out.",
+            Self::Unlocked { .. } => "Back up again when nobody changes the schema (no upgrade, no pg_repack).",
+            Self::Script { source: ScriptError::Truncated | ScriptError::Read(_), .. } => {
+                "See the server's log for why its session ended, and try another pg_dump with --pg-bin."
+            }
             Self::Script { source: ScriptError::Unknown(_), .. } => {
                 "This pg_dump may be newer than this version of pacharc: use the one of the server's own version."
             }

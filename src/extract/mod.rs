@@ -62,7 +62,10 @@ pub async fn run(
     };
     let work = async {
         if input.is_seekable() {
-            extraction.by_ranges(BundleReader::open(input.ranges().await?, unlock).await?).await
+            let ranges = input.ranges().await?;
+            // A bundle of another format is known by its clear beginning.
+            pacharc_format::inspect(&ranges).await?;
+            extraction.by_ranges(BundleReader::open(ranges, unlock).await?).await
         } else {
             extraction.by_stream(&input, unlock, options).await
         }

@@ -38,8 +38,8 @@ impl crate::outcome::Outcome for Outcome {
     fn product(&self) -> Option<String> {
         let mut facts = Facts::default();
         let About { format, bundle, created, pacharc, .. } = &self.about;
-        facts.add("format", &format.to_string());
-        facts.add("bundle", &bundle.to_string());
+        facts.add("format", format);
+        facts.add("bundle", bundle);
         facts.add("id", self.id.as_deref().unwrap_or("none: the bundle is torn (its end is missing)"));
         facts.add("created", created);
         facts.add("written by", format_args!("pacharc {pacharc}"));

@@ -206,7 +206,7 @@ impl Job<'_> {
         objects: &mut Option<ObjectWriter>,
     ) -> Result<Unpacked, Error> {
         self.monitor.phase(Phase::Unpack);
-        let memory = self.budget().feed;
+        let memory = self.budget().write;
         *objects = target
             .bucket
             .as_ref()

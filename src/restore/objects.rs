@@ -15,6 +15,9 @@ use crate::monitor::{Counter, Monitor};
 /// Objects written at a time.
 const PUTS: usize = 32;
 
+/// What an object takes beside its bytes while it waits: headers, key, task.
+const ENTRY: usize = 2048;
+
 /// Writes objects.
 pub(super) struct ObjectWriter {
     bucket: Arc<dyn Bucket>,
@@ -46,7 +49,7 @@ impl ObjectWriter {
 
     /// Writes the objects among a segment's entries. May return before they are written.
     pub(super) async fn segment(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
-        let bytes = entries.iter().map(|entry| entry.body.len()).sum();
+        let bytes = entries.iter().map(|entry| entry.body.len() + ENTRY).sum();
         while !self.segments.is_empty()
             && self.segments.iter().map(|(bytes, _)| bytes).sum::<usize>() + bytes > self.memory
         {

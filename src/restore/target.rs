@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{Error, Options, Rename};
 use crate::bucket::{self, Bucket, BucketUrl};
+use crate::budget::Budget;
 use crate::database::restore::system_identifier;
 use crate::database::{self, Environment, Server, Tool, Tools};
 
@@ -38,7 +39,9 @@ impl Target {
             {
                 return Err(Error::Prefix(url.clone()));
             }
-            let settings = bucket::Options { ca_file: options.ca_file.clone(), create, ..bucket::Options::default() };
+            let upload_memory = Budget::new(options.limits.max_memory).upload;
+            let ca_file = options.ca_file.clone();
+            let settings = bucket::Options { ca_file, create, upload_memory, ..bucket::Options::default() };
             target.bucket = Some(bucket::open(&parsed, &settings).await?);
         }
         if let Some(postgres) = &options.postgres {

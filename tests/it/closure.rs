@@ -69,10 +69,10 @@ async fn strict_stops_at_the_first_and_leaves_nothing() {
     let live = cluster.live().await;
     desk.backup(&cluster.source(), "sound.pacharc", &["--strict"]).code(0);
     cluster.bucket.delete(&live[0]).await.unwrap();
-    desk.backup(&cluster.source(), "c.pacharc", &["--strict"]).code(4).says(&live[0]).says("missing").says("hint: ");
+    desk.backup(&cluster.source(), "c.pacharc", &["--strict"]).code(4).says(&live[0]).says("missing").advises();
     let other = &live[1];
     cluster.bucket.put(&live[0], cluster.bucket.get(other).await.unwrap().unwrap()).await.unwrap();
-    desk.backup(&cluster.source(), "c.pacharc", &["--strict"]).code(4).says(&live[0]).says("rotten").says("hint: ");
+    desk.backup(&cluster.source(), "c.pacharc", &["--strict"]).code(4).says(&live[0]).says("rotten").advises();
     assert!(!desk.path("c.pacharc").exists());
     assert_eq!(desk.leftovers(), [""; 0]);
 }
@@ -106,7 +106,7 @@ async fn a_bucket_of_another_cluster_is_refused() {
     let options = Options { objects: 20, seed: 99, ..Options::default() };
     let Some(stranger) = Cluster::make(&other, "other_bucket_2", options).await else { return };
     let source = [cluster.databases(), vec!["--bucket".into(), stranger.bucket_url]].concat();
-    desk.backup(&source, "c.pacharc", &[]).code(5).says("does not belong to this database").says("hint: ");
+    desk.backup(&source, "c.pacharc", &[]).code(5).says("does not belong to this database").advises();
     let source = [cluster.databases(), vec!["--bucket".into(), desk.bucket("empty")]].concat();
     std::fs::create_dir(desk.path("empty")).unwrap();
     desk.backup(&source, "c.pacharc", &[]).code(5).says("does not belong to this database");

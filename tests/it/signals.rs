@@ -52,7 +52,9 @@ async fn while_objects_are_copied() {
         server.seen();
         server.plan_for("GET", &cluster.live().await[4], [Fault::Stall(0)]);
         let running = Running::start(&mut desk.command(desk.backup_args(&cluster.source(), "c.pacharc", &[])));
-        wait_until("the object is asked for", || server.seen().iter().any(|request| request.path == held));
+        wait_until("the object is asked for", || {
+            server.seen().iter().any(|request| request.method == "GET" && request.path == held)
+        });
         running.signal(signal);
         running.finish().code(code).says("error: ");
         assert!(!desk.path("c.pacharc").exists());

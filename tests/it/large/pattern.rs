@@ -24,7 +24,7 @@ impl Pattern {
         (0..self.size.div_ceil(BLOCK as u64)).map(move |number| {
             block[..8].copy_from_slice(&number.to_le_bytes());
             let left = self.size - number * BLOCK as u64;
-            block[..left.min(BLOCK as u64) as usize].to_vec()
+            block[..usize::try_from(left).unwrap_or(BLOCK).min(BLOCK)].to_vec()
         })
     }
 

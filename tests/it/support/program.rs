@@ -63,9 +63,10 @@ impl Desk {
         names.filter(|name| name.contains(".partial") || name.starts_with('.')).collect()
     }
 
-    /// The program, about to be run here.
+    /// The program, about to be run here: the one just built, or the one that `PACHARC_TEST_PROGRAM` names.
     pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pacharc"));
+        let program = std::env::var_os("PACHARC_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_pacharc").into());
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if ["PACHARC_", "PG", "AWS_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
                 command.env_remove(name);
@@ -207,6 +208,17 @@ impl Run {
     pub fn says(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "{}: {:?} is not in: {}", self.what, text, self.stderr);
         self
+    }
+
+    /// Behind its error there must be advice. (A hint of another kind may stand before it.)
+    #[track_caller]
+    pub fn advises(self) -> Self {
+        assert!(self.has_advice(), "{}: no hint in: {}", self.what, self.stderr);
+        self
+    }
+
+    pub fn has_advice(&self) -> bool {
+        self.stderr.split_once("pacharc: error: ").is_some_and(|(_, error)| error.contains("\nhint: "))
     }
 
     pub fn text(&self) -> String {

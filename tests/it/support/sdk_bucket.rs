@@ -38,7 +38,7 @@ impl SdkBucket {
     pub async fn put_with(&self, key: &str, bytes: &[u8], content_type: &str, metadata: (&str, &str)) {
         let request = self.client.put_object().bucket(&self.name).key(key).content_type(content_type);
         let request = request.metadata(metadata.0, metadata.1).body(ByteStream::from(bytes.to_vec()));
-        request.send().await.unwrap();
+        request.send().await.unwrap_or_else(|error| panic!("{key:?}: {error:?}"));
     }
 
     /// All objects.

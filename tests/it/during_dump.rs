@@ -1,0 +1,198 @@
+//! What happens to the source while it is backed up: the change waits, or a newer snapshot is taken, or the failure is
+//! clear; a table is never empty that was not.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use pacharc_sample::cluster::Options;
+use pacharc_sample::compare;
+use pacharc_sample::postgres::psql;
+
+use crate::support::cluster::{Cluster, target_server};
+use crate::support::program::{Desk, Run, Running, wait_until, words};
+
+const TABLE: &str = "collections.jobs";
+
+/// A cluster whose dump stands still, by a pg_dump that waits until the file `go` is there: before it begins, or, where it
+/// is `stalled`, when it has its locks and has begun to write.
+struct Bench {
+    desk: Desk,
+    cluster: Cluster,
+    bin: PathBuf,
+    stalled: bool,
+}
+
+impl Bench {
+    async fn make(name: &str, stalled: bool) -> Option<Self> {
+        let desk = Desk::new();
+        let options = Options { objects: 20, jobs: 3000, ..Options::default() };
+        let cluster = Cluster::make(&desk, name, options).await?;
+        target_server()?;
+        let waits = "while [ ! -e go ]; do sleep 0.05; done";
+        let work = match stalled {
+            true => format!("\"$real\" \"$@\" | {{ {waits}; cat; }}"),
+            false => format!("{waits}; exec \"$real\" \"$@\""),
+        };
+        let folder = desk.folder().display();
+        let script = format!(
+            "[ \"$1\" = --version ] && exec \"$real\" --version\ncd '{folder}'; echo $$ >> waiting.txt\n{work}"
+        );
+        let bin = crate::wrong_inputs::tools(&desk, "waiting", &script);
+        Some(Self { desk, cluster, bin, stalled })
+    }
+
+    /// Starts a backup; on return its snapshot is open and its children wait.
+    fn start(&self) -> Running {
+        let more = ["--pg-bin", &self.bin.to_string_lossy(), "--json-file", "events"];
+        let args = self.desk.backup_args(&self.cluster.source(), "c.pacharc", &more);
+        let running = Running::start(&mut self.desk.command(args));
+        wait_until("pg_dump waits", || self.desk.path("waiting.txt").exists());
+        if self.stalled {
+            // The holder's lock and a child's.
+            let held = "SELECT count(DISTINCT pid) > 1 FROM pg_locks WHERE relation = 'collections.jobs'::regclass";
+            wait_until("pg_dump has its lock", || self.sql(held) == "t");
+        }
+        running
+    }
+
+    fn go(&self) {
+        std::fs::write(self.desk.path("go"), "").unwrap();
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        self.cluster.server.psql(&self.cluster.database, sql).unwrap()
+    }
+
+    /// Restores the bundle and counts the rows of a table.
+    fn restored(&self, sql: &str) -> String {
+        let to = target_server().unwrap();
+        let name = format!("{}_restored", self.cluster.database);
+        let rename = format!("{}={name}", self.cluster.database);
+        let target = words(&["--postgres", &to.url("postgres"), "--database", &rename]);
+        self.desk.restore("c.pacharc", &target, &[]).code(0);
+        let counted = to.psql(&name, sql).unwrap();
+        to.psql("postgres", &format!("DROP DATABASE \"{name}\"")).unwrap();
+        counted
+    }
+
+    fn snapshots(&self) -> u64 {
+        let events = std::fs::read_to_string(self.desk.path("events")).unwrap();
+        let outcome: serde_json::Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+        outcome["outcome"]["snapshots"].as_u64().unwrap()
+    }
+}
+
+const CHANGES: [&str; 3] = [
+    "ALTER TABLE collections.jobs ALTER idx_pipeline TYPE varchar(4000)",
+    "TRUNCATE collections.jobs",
+    "DROP TABLE collections.jobs",
+];
+
+/// The number of rows, or that there is no such table.
+const COUNT: &str = "SELECT CASE WHEN to_regclass('collections.jobs') IS NULL THEN 'no table' ELSE
+    (xpath('//c/text()', query_to_xml('SELECT count(*) AS c FROM ' ||
+        coalesce(to_regclass('collections.jobs'), 'pg_class'), false, true, '')))[1]::text END";
+
+/// Makes each of the changes while a dump stands still. Returns the rows before it and after it, those that were restored,
+/// how long the change took, and the number of snapshots.
+fn changed(bench: &Bench, statement: &'static str) -> (String, String, String, Duration, u64) {
+    for left in ["go", "waiting.txt", "c.pacharc"] {
+        std::fs::remove_file(bench.desk.path(left)).ok();
+    }
+    let url = bench.cluster.server.url(&bench.cluster.database);
+    let before = bench.sql(COUNT);
+    let running = bench.start();
+    let changing = std::thread::spawn(move || {
+        let begun = Instant::now();
+        psql(&url, statement).unwrap();
+        begun.elapsed()
+    });
+    std::thread::sleep(Duration::from_millis(400));
+    bench.go();
+    running.finish().code(0);
+    let took = changing.join().unwrap();
+    (before, bench.sql(COUNT), bench.restored(COUNT), took, bench.snapshots())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_empties_or_rewrites_a_table_waits_for_the_dump() {
+    let Some(bench) = Bench::make("ddl", true).await else { return };
+    for statement in CHANGES {
+        let (before, _, restored, took, snapshots) = changed(&bench, statement);
+        assert!(took >= Duration::from_millis(350), "{statement} did not wait");
+        assert_eq!((restored, snapshots), (before, 1), "{statement}");
+    }
+}
+
+/// A change that comes between the holder's lock and a pg_dump's own: either may win, and the bundle is one or the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_between_the_locks_means_a_newer_snapshot() {
+    let Some(bench) = Bench::make("between", false).await else { return };
+    let (before, after, restored, _, snapshots) = changed(&bench, CHANGES[0]);
+    let wanted = if snapshots == 1 { before } else { after };
+    assert_eq!(restored, wanted, "{snapshots} snapshots");
+}
+
+/// The sessions of a backup are ended, by their names.
+fn terminate(bench: &Bench, names: &str) -> Run {
+    let running = bench.start();
+    bench.sql(&format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name LIKE '{names}'"
+    ));
+    bench.go();
+    running.finish()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_holder_means_a_newer_snapshot() {
+    let Some(bench) = Bench::make("holder", false).await else { return };
+    let rows = bench.sql(&format!("SELECT count(*) FROM {TABLE}"));
+    terminate(&bench, "pacharc").code(0).says("attempt 1");
+    assert_eq!(bench.snapshots(), 2);
+    assert_eq!(bench.restored(&format!("SELECT count(*) FROM {TABLE}")), rows);
+    let listed = bench.desk.run(["list", "c.pacharc", "database", "--identity", "key.txt"]).code(0).text();
+    assert!(listed.contains("/attempt-2/"), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timeouts_that_the_server_sets_do_not_count() {
+    let Some(bench) = Bench::make("timeouts", false).await else { return };
+    let name = &bench.cluster.database;
+    for (scope, setting) in [
+        (format!("DATABASE \"{name}\""), "statement_timeout = '100ms'"),
+        (format!("DATABASE \"{name}\""), "idle_in_transaction_session_timeout = '100ms'"),
+        (format!("DATABASE \"{name}\""), "lock_timeout = '50ms'"),
+        (format!("DATABASE \"{name}\""), "idle_session_timeout = '100ms'"),
+        (format!("DATABASE \"{name}\""), "default_transaction_read_only = on"),
+        (format!("DATABASE \"{name}\""), "client_encoding = 'LATIN1'"),
+        (format!("DATABASE \"{name}\""), "DateStyle = 'German'"),
+    ] {
+        bench.cluster.server.psql("postgres", &format!("ALTER {scope} SET {setting}")).unwrap();
+    }
+    // Longer than each of them.
+    let running = bench.start();
+    std::thread::sleep(Duration::from_millis(600));
+    bench.go();
+    running.finish().code(0);
+    assert_eq!(bench.snapshots(), 1);
+    // They are restored with the database.
+    let to = target_server().unwrap();
+    let target = words(&["--postgres", &to.url("postgres"), "--database", name]);
+    bench.desk.restore("c.pacharc", &target, &[]).code(0);
+    let from = bench.cluster.server.url("postgres");
+    let reset = |server: &str| {
+        psql(server, &format!("ALTER DATABASE \"{name}\" RESET statement_timeout")).unwrap();
+        psql(server, &format!("ALTER DATABASE \"{name}\" RESET idle_in_transaction_session_timeout")).unwrap();
+        psql(server, &format!("ALTER DATABASE \"{name}\" RESET lock_timeout")).unwrap();
+        psql(server, &format!("ALTER DATABASE \"{name}\" RESET idle_session_timeout")).unwrap();
+    };
+    let settings = "SELECT unnest(setconfig) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = setdatabase
+                    WHERE datname = ";
+    let settings = format!("{settings}'{name}' ORDER BY 1");
+    assert_eq!(to.psql("postgres", &settings).unwrap(), bench.cluster.server.psql("postgres", &settings).unwrap());
+    reset(&from);
+    reset(&to.url("postgres"));
+    let compared = compare::databases(&from, &to.url("postgres"), name, name).unwrap();
+    assert!(compared.is_equal(), "{compared}");
+}
