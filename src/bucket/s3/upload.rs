@@ -235,7 +235,7 @@ impl Session {
         self.take_back().await
     }
 
-    /// Takes back what was sent. Whoever waits for it holds nothing of this session any more.
+    /// Takes back what was sent. Whoever waits for it holds nothing of this upload any more.
     fn take_back(&mut self) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         self.open = false;
         let Self { s3, key, name, id, .. } = self;
