@@ -157,10 +157,7 @@ impl CatalogLine {
 }
 
 /// Splits a shard into its lines, after checking its head.
-pub(crate) fn lines(
-    plain: &[u8],
-    expected: ShardHead,
-) -> std::result::Result<impl Iterator<Item = &str>, String> {
+pub(crate) fn lines(plain: &[u8], expected: ShardHead) -> std::result::Result<impl Iterator<Item = &str>, String> {
     let text = std::str::from_utf8(plain).map_err(|_| "it is not UTF-8")?;
     let text = text.strip_suffix('\n').ok_or("its last line has no end")?;
     let mut lines = text.split('\n');

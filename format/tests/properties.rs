@@ -92,10 +92,10 @@ fn bundle() -> impl Strategy<Value = Bundle> {
         .prop_map(|(things, segment_target, entry_limit, jobs)| Bundle { things, segment_target, entry_limit, jobs })
 }
 
-/// The entries of a thing: itself, or its pieces.
+/// The entries of a thing: itself, or the pieces of a large object.
 fn entries(thing: &Thing, folder: usize, limit: usize) -> Vec<Entry> {
     let Thing { path, body, hash, packing, metadata, .. } = thing.clone();
-    if body.len() <= limit {
+    if body.len() <= limit || thing.state == State::File {
         return vec![Entry { path, body, packing, hash: Some(hash), metadata, rotten: false }];
     }
     let (mut pieces, first) = PieceWriter::begin(folder as u64, path, body.len() as u64, packing, metadata);
@@ -113,8 +113,8 @@ async fn write(bundle: &Bundle, identity: &x25519::Identity) -> Result<Bytes, Er
         lock: Lock::Recipients(vec![Box::new(identity.to_public())]),
         jobs: bundle.jobs,
         segment_target: bundle.segment_target,
-        // The texts that begin and end pieces hold a path: they are no larger than this.
-        entry_limit: bundle.entry_limit.max(4096),
+        // The largest file, and more than the texts that begin and end pieces, which hold a path.
+        entry_limit: bundle.entry_limit.max(5000),
         level: 1,
         temp_dir: std::env::temp_dir(),
         spool_memory: 10_000,
