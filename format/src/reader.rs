@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::about::{ABOUT_LIMIT, About};
 use crate::catalog::{block_name, slot_hash};
-use crate::container::parse_header;
+use crate::container::{BLOCK, parse_header};
 use crate::entry::{Entry, Packing};
 use crate::error::{Error, Result};
 use crate::index::{CatalogLine, IndexLine, Place, ShardHead, ShardKind, lines};
@@ -97,6 +97,11 @@ async fn trailer(source: &dyn RangeReader) -> Result<Trailer> {
     let trailer = Trailer::from_bytes(block, offset)?;
     if zeros.iter().any(|&b| b != 0) {
         return Err(Error::damaged("the closing zeros", offset + TRAILER as u64, "they are not zero"));
+    }
+    // Its own header alone lies between it and what it names last; else it is the TRAILER of another file.
+    let last = if trailer.signature.length > 0 { trailer.signature } else { trailer.sums };
+    if (last.offset + last.length).next_multiple_of(BLOCK) + BLOCK != offset {
+        return Err(Error::damaged("TRAILER", offset, "it does not describe this file"));
     }
     Ok(trailer)
 }

@@ -135,6 +135,10 @@ async fn every_truncation_is_told() {
         let opened = BundleReader::open(Memory(cut), &unlock(&identity)).await.err().unwrap();
         assert!(opened.is_damage(), "{length}: {opened:?}");
     }
+    let (other, _) = write(odd_entries(), options(lock(&identity), 1, 1 << 20)).await;
+    let appended = [&bundle[..], &other].concat();
+    let opened = BundleReader::open(Memory(appended.into()), &unlock(&identity)).await.err().unwrap();
+    assert!(opened.is_damage(), "{opened:?}");
     let longer = [&bundle[..], &[0; 512]].concat();
     assert!(stream(&longer, None).await.is_err());
     assert!(BundleReader::open(Memory(longer.into()), &unlock(&identity)).await.is_err());
