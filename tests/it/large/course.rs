@@ -125,8 +125,9 @@ impl Course {
         self.run(step, &Desk::restore_args(bundle, target, &[]));
     }
 
-    /// Tells the figures, and takes everything away.
-    pub fn finish(self) {
+    /// Tells the figures, and takes everything away; `servers` first, since they live in the folder.
+    pub fn finish<T>(self, servers: T) {
+        drop(servers);
         eprintln!("{}\n{}", self.desk.folder().display(), self.figures);
         fs::remove_dir_all(self.desk.folder()).unwrap();
     }

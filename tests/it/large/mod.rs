@@ -55,14 +55,14 @@ async fn a_hundred_thousand_objects() {
     // A server does not outlive the test: what goes through it is one step.
     if !course.is_done("backup from S3") {
         course.undo("restore to S3");
-        let Some(s3) = server().await else { return course.finish() };
+        let Some(s3) = server().await else { return course.finish((from, to)) };
         let bucket = SdkBucket::make(&s3, "many").await;
         course.restore("restore to S3", "c.pacharc", &words(&["--bucket", &bucket.url]));
         let source = words(&["--postgres", &from.url("postgres"), "--bucket", &bucket.url]);
         course.backup("backup from S3", &source, "from-s3.pacharc");
         assert_equal(&directory, &(Arc::new(bucket) as Arc<dyn Bucket>)).await;
     }
-    course.finish();
+    course.finish((from, to));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,7 +93,7 @@ async fn an_object_of_6_gib() {
 
     if !course.is_done("backup from S3") {
         course.undo("restore to S3");
-        let Some(s3) = server().await else { return course.finish() };
+        let Some(s3) = server().await else { return course.finish(()) };
         let bucket = SdkBucket::make(&s3, "large").await;
         course.restore("restore to S3", "c.pacharc", &words(&["--bucket", &bucket.url]));
         let got = bucket.client.get_object().bucket(&bucket.name).key("a/huge").send().await.unwrap();
@@ -104,7 +104,7 @@ async fn an_object_of_6_gib() {
         course.backup("backup from S3", &words(&["--bucket", &bucket.url]), "from-s3.pacharc");
         course.run("verify from S3", &words(&["verify", "from-s3.pacharc", "--identity", "key.txt"]));
     }
-    course.finish();
+    course.finish(());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,7 +134,7 @@ async fn a_table_of_5_gib() {
         assert!(compared.is_equal() && compared.compared > 30, "{compared}");
         course.done("compare", "");
     }
-    course.finish();
+    course.finish((from, to));
 }
 
 /// An S3 server that lists many keys fast, or the one that is there.
