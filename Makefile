@@ -17,7 +17,7 @@ test: setup lint ## setup, lint, and every test but the long ones
 	$(CARGO) test --workspace --locked --no-fail-fast
 
 test-long: setup ## the large runs: hours, gigabytes
-	$(CARGO) test --release --workspace --locked -- --ignored --test-threads=1
+	$(CARGO) test --release --workspace --locked -- --ignored --test-threads=1 --skip generate --skip bucket_environment::child
 
 demo: setup ## a backup and a restore before your eyes
 	@$(CARGO) build --release --locked --quiet --bin pacharc
