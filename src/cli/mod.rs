@@ -7,13 +7,17 @@ mod config;
 mod exit;
 mod extract;
 mod generate;
+mod guardian;
 mod inspect;
 mod keygen;
 mod list;
 mod plan;
 mod report;
 mod restore;
+mod resume;
+mod status;
 mod stdout;
+mod suspend;
 mod usage;
 mod values;
 mod verify;
@@ -50,6 +54,11 @@ enum Command {
     Inspect(inspect::Inspect),
     Keygen(keygen::Keygen),
     Plan(plan::Plan),
+    Suspend(suspend::Suspend),
+    Resume(resume::Resume),
+    Status(status::Status),
+    #[command(hide = true)]
+    Guardian(guardian::Guardian),
     Completions(generate::Completions),
     Man(generate::Man),
     #[command(hide = true)]
@@ -103,6 +112,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Inspect(job) => job.start(of_command),
         Command::Plan(plan::Plan { what: plan::What::Backup(job) }) => plan::PlanBackup(job).start(of_command),
         Command::Plan(plan::Plan { what: plan::What::Restore(job) }) => plan::PlanRestore(job).start(of_command),
+        Command::Suspend(job) => job.start(of_command),
+        Command::Resume(job) => job.start(of_command),
+        Command::Status(job) => job.start(of_command),
+        Command::Guardian(job) => job.start(of_command),
         Command::Keygen(keygen) => finish(keygen.run()),
         Command::Completions(completions) => finish(completions.run()),
         Command::Man(man) => finish(man.run()),

@@ -5,6 +5,7 @@
 
 mod client;
 mod error;
+pub mod suspend;
 
 pub use client::Cluster;
 pub use error::Error;
