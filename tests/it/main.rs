@@ -25,6 +25,8 @@ mod secrets;
 mod signals;
 mod stock_tools;
 mod support;
+mod suspend;
+mod suspend_killed;
 mod tampered;
 mod wrong_bundles;
 mod wrong_inputs;

@@ -1,0 +1,1 @@
+//! Whoever is killed, cut off or gone: the cluster comes back.
