@@ -320,7 +320,7 @@ async fn objects_that_were_deleted_or_replaced_do_not_hinder_a_resume() {
     lab.api::<Deployment>().delete("pachw", &delete).await.unwrap();
     lab.api::<ReplicationController>().delete("default-edges-v1", &delete).await.unwrap();
     until("it is gone", async || lab.api::<Deployment>().get_opt("pachd").await.unwrap().is_none()).await;
-    run(&lab, "resume", &[]).await.code(1).says("neither a Deployment pachd nor pach-enterprise");
+    run(&lab, "resume", &[]).await.code(8).says("there is no Deployment pachd to bring back").advises();
     deployment(&lab, "pachd", 1, json!({})).await;
     run(&lab, "resume", &[]).await.code(0).says("there is no Deployment pachw to bring back");
     settled(&lab, "pachd", 2).await;

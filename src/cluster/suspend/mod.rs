@@ -141,7 +141,8 @@ async fn begin(
     monitor: Arc<dyn Monitor>,
 ) -> Result<Suspension, Error> {
     monitor.step(Step::TakeLease);
-    let holder = format!("{}/{run}", options.owner);
+    // Not the run's own number: a hold that is continued by two at once must have one holder.
+    let holder = format!("{}/{}", options.owner, Uuid::new_v4());
     let tenure = Tenure::begin(cluster, &holder, options.lease_duration, false).await?;
     Ok(Suspension::new(suspension::Parts {
         cluster: cluster.clone(),

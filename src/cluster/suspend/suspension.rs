@@ -31,7 +31,7 @@ pub(super) struct Parts {
     pub(super) cluster: Cluster,
     pub(super) options: Arc<Options>,
     pub(super) monitor: Arc<dyn Monitor>,
-    /// The holder of the Lease: `user@host/run`.
+    /// The holder of the Lease: `user@host/` and a number of this process's own.
     pub(super) holder: String,
     pub(super) tenure: Tenure,
     pub(super) guardian: Option<guardian::Sentry>,
