@@ -232,7 +232,8 @@ async fn gitops_is_refused_with_how_to_pause_it() {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
     install(&lab, 1, json!({})).await;
-    let mark = json!({ "metadata": { "annotations": { "argocd.argoproj.io/tracking-id": "pach:apps/Deployment:x/pachd" } } });
+    let mark =
+        json!({ "metadata": { "annotations": { "argocd.argoproj.io/tracking-id": "pach:apps/Deployment:x/pachd" } } });
     lab.api::<Deployment>().patch("pachd", &PatchParams::default(), &Patch::Merge(mark)).await.unwrap();
     let refused = run(&lab, "suspend", &[]).await.code(5).says("Argo CD (application pach) would undo it");
     assert!(refused.stderr.contains("argocd app set pach --sync-policy none"), "{}", refused.stderr);

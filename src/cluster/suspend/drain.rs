@@ -22,6 +22,9 @@ const SUITE: &str = "suite=pachyderm";
 /// How often the controllers are asked, while pods are watched, whether anybody scaled them up again.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Before an API server is asked again that did not answer.
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
+
 /// Pods that are named in events and errors; more of them are counted.
 const NAMED: usize = 10;
 
@@ -114,8 +117,12 @@ impl Waiting<'_> {
                 continue;
             }
             self.tell();
-            if self.is_empty().await? {
-                return Ok(());
+            match self.is_empty().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // As long as the Lease is held, it is tried again.
+                Err(Error::Cluster(error)) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(error),
             }
         }
     }

@@ -176,26 +176,30 @@ impl Records<'_> {
         let made = self.0.call(format!("making ConfigMap {NAME}"), map.create(&params, &data)).await;
         match made {
             Ok(map) => Ok(Found { record: record.clone(), map: Some(map) }),
-            Err(error) if error.is_conflict() => Err(Error::RecordChanged),
+            Err(error) if error.is_conflict() => self.as_wanted(record).await,
             Err(error) => Err(error.into()),
         }
     }
 
+    /// The record, if it is just this one: then it was our own request that came through, and its answer that did not.
+    async fn as_wanted(&self, record: &Record) -> Result<Found, Error> {
+        self.read().await?.filter(|found| found.record == *record && found.map.is_some()).ok_or(Error::RecordChanged)
+    }
+
     /// Changes the state of the record, if nobody changed it meanwhile.
-    pub(super) async fn set_state(&self, found: &mut Found, state: State) -> Result<(), Error> {
-        found.record.state = state;
-        let Some(before) = &found.map else { return Ok(()) };
-        let mut map = self.map(&found.record);
+    pub(super) async fn set_state(&self, found: &Found, state: State) -> Result<Found, Error> {
+        let record = Record { state, ..found.record.clone() };
+        let Some(before) = &found.map else { return Ok(Found { record, map: None }) };
+        let mut map = self.map(&record);
         map.metadata.resource_version.clone_from(&before.metadata.resource_version);
         map.metadata.uid.clone_from(&before.metadata.uid);
         let maps = self.0.api::<ConfigMap>();
         let what = format!("changing ConfigMap {NAME}");
         match self.0.call(what, maps.replace(NAME, &PostParams::default(), &map)).await {
-            Ok(map) => found.map = Some(map),
-            Err(error) if error.is_conflict() || error.is_not_found() => return Err(Error::RecordChanged),
-            Err(error) => return Err(error.into()),
+            Ok(map) => Ok(Found { record, map: Some(map) }),
+            Err(error) if error.is_conflict() || error.is_not_found() => self.as_wanted(&record).await,
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     /// Removes the ConfigMap that was found; one that was made since stays.

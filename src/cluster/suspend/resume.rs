@@ -8,6 +8,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use uuid::Uuid;
 
 use super::clock::boottime;
+use super::drain::PAUSE;
 use super::lease::{self, Store};
 use super::record::{Found, Kind, Record, Records, State};
 use super::tenure::Tenure;
@@ -15,9 +16,6 @@ use super::workloads::{DEPLOYMENTS, Workload, Workloads};
 use super::{Error, Options};
 use crate::cluster::{self, Cluster};
 use crate::monitor::{Event, Monitor, Phase, Step};
-
-/// Before a request is made again that found nobody.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// What a resume came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,8 +82,9 @@ impl<'a> Return<'a> {
     /// Brings back what was recorded, and removes the record when it is ready. `by` holds the Lease.
     pub(super) async fn bring_back(&self, mut found: Found, by: &str) -> Result<(), Error> {
         self.monitor.step(Step::Fence);
-        if let Err(error) = Records(self.cluster).set_state(&mut found, State::Resuming).await {
-            tracing::info!("the record does not say that it is being resumed: {error}");
+        match Records(self.cluster).set_state(&found, State::Resuming).await {
+            Ok(changed) => found = changed,
+            Err(error) => tracing::info!("the record does not say that it is being resumed: {error}"),
         }
         for name in found.record.deployments.keys() {
             // Nobody who has no right to it must be kept from scaling up.
@@ -131,8 +130,21 @@ impl<'a> Return<'a> {
             self.again(|| self.raise(main.name(), count)).await?;
         }
         self.await_ready(&record).await?;
+        self.sweep(options).await;
         self.monitor.step(Step::Resumed);
         Ok(Resumed { record: None })
+    }
+
+    /// Removes the Lease of somebody who was killed when everything else was done.
+    async fn sweep(&self, options: &Options) {
+        let store = Store::new(self.cluster, lease::RUN);
+        if store.read().await.is_ok_and(|lease| lease.is_some()) {
+            let holder = format!("{}/resume-{}", options.owner, Uuid::new_v4());
+            match Tenure::begin(self.cluster, &holder, options.lease_duration, false).await {
+                Ok(tenure) => tenure.release().await,
+                Err(error) => tracing::info!("the Lease is left: {error}"),
+            }
+        }
     }
 
     async fn fence(&self, name: &str, by: &str) -> Result<(), Error> {

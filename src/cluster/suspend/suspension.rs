@@ -9,7 +9,7 @@ use super::drain::{self, Who};
 use super::record::{Found, Record, Records, State};
 use super::resume::Return;
 use super::tenure::{Lost, Tenure};
-use super::workloads::{Kind, Workload, Workloads};
+use super::workloads::{DEPLOYMENTS, Kind, Workload, Workloads};
 use super::{Error, Options, guardian};
 use crate::cluster::Cluster;
 use crate::farewell::{self, Debt};
@@ -162,48 +162,44 @@ impl Parts {
         }
         self.guardian = guardian::start(&self.cluster, &self.options, self.record.run, &self.monitor).await?;
         self.monitor.step(Step::Record);
-        let mut found = self.write_down().await?;
+        // From here on there is something to bring back.
+        self.debt = Some(farewell::owe(self.options.command.clone()));
+        let found = self.steady(|| self.write_down()).await?;
+        self.record = found.record.clone();
         self.monitor.step(Step::Annotate);
-        for deployment in Workloads(&self.cluster).deployments().await? {
-            self.records().annotate(deployment.name(), &self.record).await?;
-        }
-        let workloads = Workloads(&self.cluster);
+        self.steady(|| self.annotate()).await?;
         self.monitor.step(Step::ScalePachd);
-        for deployment in workloads.deployments().await?.iter().filter(|deployment| deployment.name() != "pachw") {
-            self.lower(deployment.name()).await?;
+        for name in DEPLOYMENTS.into_iter().filter(|name| *name != "pachw") {
+            self.steady(|| self.lower(name)).await?;
         }
         self.monitor.step(Step::DrainPachd);
         let begun = super::clock::boottime();
         let limit = self.options.drain_timeout;
         drain::gone(&self.cluster, Who::Pachd, limit, &self.tenure, &*self.monitor).await?;
         self.monitor.step(Step::ScalePachw);
-        self.lower("pachw").await?;
+        self.steady(|| self.lower("pachw")).await?;
         self.monitor.step(Step::ScaleWorkers);
-        self.lower_workers().await?;
+        self.steady(|| self.lower_workers()).await?;
         self.monitor.step(Step::DrainAll);
         let limit = limit.saturating_sub(super::clock::boottime().saturating_sub(begun));
         drain::gone(&self.cluster, Who::All, limit, &self.tenure, &*self.monitor).await?;
-        self.records().set_state(&mut found, State::Suspended).await?;
-        self.record = found.record;
+        let records = self.records();
+        self.record = self.steady(|| records.set_state(&found, State::Suspended)).await?.record;
         self.look_around().await?;
         self.monitor.step(Step::Suspended);
         Ok(())
     }
 
     /// Makes the record; or finds that of an own hold that goes on.
-    async fn write_down(&mut self) -> Result<Found, Error> {
-        let found = self.records().read().await?;
-        // From here on there is something to bring back.
-        self.debt = Some(farewell::owe(self.options.command.clone()));
-        if let Some(mut found) = found {
+    async fn write_down(&self) -> Result<Found, Error> {
+        if let Some(mut found) = self.records().read().await? {
             if found.record.run != self.record.run {
                 return Err(Error::RecordChanged);
             }
             found.record.deadline = self.deadline();
-            self.records().set_state(&mut found, State::Suspending).await?;
-            self.record = found.record.clone();
-            return Ok(found);
+            return self.records().set_state(&found, State::Suspending).await;
         }
+        let mut record = self.record.clone();
         let workloads = Workloads(&self.cluster);
         let deployments = workloads.deployments().await?;
         let main = super::resume::main(&deployments).map(Workload::name);
@@ -212,13 +208,38 @@ impl Parts {
                 0 if main == Some(deployment.name()) => self.options.resume_replicas.unwrap_or_default(),
                 count => count,
             };
-            self.record.deployments.insert(deployment.name().to_owned(), count);
+            record.deployments.insert(deployment.name().to_owned(), count);
         }
         for worker in workloads.workers().await? {
-            self.record.workers.insert(worker.name().to_owned(), worker.replicas);
+            record.workers.insert(worker.name().to_owned(), worker.replicas);
         }
-        self.record.deadline = self.deadline();
-        self.records().create(&self.record).await
+        record.deadline = self.deadline();
+        self.records().create(&record).await
+    }
+
+    async fn annotate(&self) -> Result<(), Error> {
+        for deployment in Workloads(&self.cluster).deployments().await? {
+            self.records().annotate(deployment.name(), &self.record).await?;
+        }
+        Ok(())
+    }
+
+    /// Does it again while the API server cannot be reached, as long as the Lease is not lost.
+    async fn steady<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        loop {
+            match work().await {
+                Err(Error::Cluster(error)) if error.is_retryable() => {}
+                done => return done,
+            }
+            tokio::select! {
+                biased;
+                lost = self.tenure.lost() => return Err(Error::Lost(lost)),
+                () = tokio::time::sleep(drain::PAUSE) => {}
+            }
+        }
     }
 
     /// When the hold is over, for people to read.
@@ -229,8 +250,9 @@ impl Parts {
 
     async fn look_around(&mut self) -> Result<(), Error> {
         let workloads = Workloads(&self.cluster);
-        self.left = workloads.deployments().await?;
-        self.left.extend(workloads.workers().await?);
+        let mut left = self.steady(|| async { Ok(workloads.deployments().await?) }).await?;
+        left.extend(self.steady(|| async { Ok(workloads.workers().await?) }).await?);
+        self.left = left;
         self.check().await.map_err(Error::Lost)
     }
 
@@ -289,14 +311,21 @@ impl Parts {
 
     pub(super) async fn check(&self) -> Result<(), Lost> {
         self.tenure.demand().await?;
-        let unseen = |error: crate::cluster::Error| Lost::now(crate::failure::chain(&error));
+        self.steady(|| self.see()).await.map_err(|error| match error {
+            Error::Lost(lost) => lost,
+            error => Lost::now(crate::failure::chain(&error)),
+        })
+    }
+
+    /// Whether everything is as it was left, and nothing runs.
+    async fn see(&self) -> Result<(), Error> {
         let workloads = Workloads(&self.cluster);
-        let mut now = workloads.deployments().await.map_err(unseen)?;
-        now.extend(workloads.workers().await.map_err(unseen)?);
-        compare(&self.left, &now)?;
-        let pods = drain::running(&self.cluster, Who::All).await.map_err(unseen)?;
+        let mut now = workloads.deployments().await?;
+        now.extend(workloads.workers().await?);
+        compare(&self.left, &now).map_err(Error::Lost)?;
+        let pods = drain::running(&self.cluster, Who::All).await?;
         if !pods.is_empty() {
-            return Err(Lost::now(format!("there are pods again: {}", drain::pods(&pods))));
+            return Err(Error::Lost(Lost::now(format!("there are pods again: {}", drain::pods(&pods)))));
         }
         Ok(())
     }
@@ -310,8 +339,10 @@ impl Parts {
         self.monitor.phase(Phase::Resume);
         let run = self.record.run;
         let returning = Return::new(&self.cluster, &self.options, &*self.monitor);
-        if self.tenure.is_lost() {
-            match Tenure::begin(&self.cluster, &self.holder, self.options.lease_duration, false).await {
+        // The Lease may be lost, and we not know it yet.
+        if self.tenure.demand().await.is_err() {
+            let lease = || Tenure::begin(&self.cluster, &self.holder, self.options.lease_duration, false);
+            match returning.again(lease).await {
                 Ok(tenure) => self.tenure = tenure,
                 // The guardian, or somebody with --force, is bringing it back already.
                 Err(Error::Busy { holder }) => {
@@ -350,8 +381,8 @@ impl Parts {
                 return Err(Error::RecordChanged);
             }
             found.record.kind = super::record::Kind::Hold;
-            self.records().set_state(&mut found, State::Suspended).await?;
-            self.record = found.record;
+            let records = self.records();
+            self.record = self.steady(|| records.set_state(&found, State::Suspended)).await?.record;
         }
         Ok(())
     }

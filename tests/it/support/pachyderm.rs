@@ -36,7 +36,8 @@ pub async fn deployment(lab: &Lab, name: &str, replicas: i32, annotations: Value
 
 pub async fn worker(lab: &Lab, name: &str, replicas: i32) {
     let labels = json!({ "suite": "pachyderm", "app": "pipeline", "component": "worker", "pipelineName": name });
-    let containers = json!([{ "name": "user", "image": "edges" }, { "name": "storage", "image": "pachyderm/pachd:2.11.6" }]);
+    let containers =
+        json!([{ "name": "user", "image": "edges" }, { "name": "storage", "image": "pachyderm/pachd:2.11.6" }]);
     let pod = json!({ "metadata": { "labels": labels }, "spec": { "containers": containers } });
     let spec = json!({ "replicas": replicas, "selector": labels, "template": pod });
     lab.apply::<ReplicationController>(json!({ "metadata": { "name": name, "labels": labels }, "spec": spec })).await;
