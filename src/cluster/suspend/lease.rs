@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 
 use super::Error;
-use super::clock::Stillness;
+use super::clock::{Stillness, boottime};
 use crate::cluster::{self, Cluster};
 
 /// Whose holder alone may scale.
@@ -114,10 +114,11 @@ impl Store {
     }
 
     /// Makes `me` the holder: at once where the Lease is free or is taken by `force`, else when its holder was seen not
-    /// to renew it for the Lease's duration.
-    pub(super) async fn acquire(&self, me: &str, duration: Duration, force: bool) -> Result<Lease, Error> {
+    /// to renew it for the Lease's duration. Also when the request was sent that did it: the Lease counts from then.
+    pub(super) async fn acquire(&self, me: &str, duration: Duration, force: bool) -> Result<(Lease, Duration), Error> {
         let mut seen = Stillness::default();
         loop {
+            let sent = boottime();
             let attempt = match self.read().await? {
                 None => self.create(me, duration, BTreeMap::new()).await,
                 Some(lease) => {
@@ -135,7 +136,7 @@ impl Store {
                 }
             };
             match attempt {
-                Ok(lease) => return Ok(lease),
+                Ok(lease) => return Ok((lease, sent)),
                 // Somebody was quicker: who, the next look tells.
                 Err(error) if error.is_conflict() || error.is_not_found() => {}
                 Err(error) => return Err(error.into()),

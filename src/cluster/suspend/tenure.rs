@@ -68,8 +68,7 @@ impl Tenure {
     /// Becomes the holder, as [`Store::acquire`] does, and goes on renewing.
     pub(super) async fn begin(cluster: &Cluster, holder: &str, duration: Duration, force: bool) -> Result<Self, Error> {
         let store = Store::new(cluster, lease::RUN);
-        let renewed = boottime();
-        let lease = store.acquire(holder, duration, force).await?;
+        let (lease, renewed) = store.acquire(holder, duration, force).await?;
         Ok(Self::of(store, lease, holder, duration, renewed))
     }
 

@@ -53,6 +53,19 @@ pub async fn settled(lab: &Lab, name: &str, replicas: i32) {
     .await;
 }
 
+/// Waits until nothing of pacharc is left.
+pub async fn cleaned(lab: &Lab) {
+    let begun = std::time::Instant::now();
+    loop {
+        let left = left(lab).await;
+        if left.is_empty() {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{left:?} is left");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Waits until something is so.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let begun = std::time::Instant::now();
@@ -95,12 +108,20 @@ pub async fn delete_record(lab: &Lab) {
     lab.api::<ConfigMap>().delete("pacharc-suspended", &DeleteParams::default()).await.unwrap();
 }
 
-/// Whether nothing of pacharc is left: no record, no annotation, no Lease.
-pub async fn is_clean(lab: &Lab) -> bool {
+/// What is left of pacharc: record, annotations, Lease.
+pub async fn left(lab: &Lab) -> Vec<String> {
     let deployments = lab.api::<Deployment>().list(&ListParams::default()).await.unwrap().items;
-    let annotated = deployments
-        .iter()
-        .flat_map(|deployment| deployment.metadata.annotations.iter().flatten())
-        .any(|(key, _)| key.starts_with("pacharc/"));
-    !annotated && record(lab).await.is_none() && lease(lab, "pacharc").await.is_none()
+    let annotations = deployments.into_iter().flat_map(|deployment| deployment.metadata.annotations).flatten();
+    let mut left: Vec<String> = annotations.map(|(key, _)| key).filter(|key| key.starts_with("pacharc/")).collect();
+    left.extend(record(lab).await.map(|record| record.to_string()));
+    for name in ["pacharc", "pacharc-guardian"] {
+        let lease = lease(lab, name).await;
+        left.extend(lease.and_then(|lease| lease.spec?.holder_identity).map(|holder| format!("{name}: {holder}")));
+    }
+    left
+}
+
+/// Whether nothing of pacharc is left.
+pub async fn is_clean(lab: &Lab) -> bool {
+    left(lab).await.is_empty()
 }
