@@ -63,10 +63,7 @@ pub const CODES: [(Class, &str); 10] = [
     (Class::Usage, "wrong usage: command line, environment or configuration file"),
     (Class::Damaged, "the bundle, or the copy, is damaged"),
     (Class::Incomplete, "incomplete: the source lacked live objects, or the bundle is not closed"),
-    (
-        Class::Refused,
-        "refused: target not empty or the source itself, output exists, format not known, lease held by another, GitOps",
-    ),
+    (Class::Refused, "refused: target not empty or the source itself, output exists, unknown format, cluster in use"),
     (Class::Credentials, "key, signature, credentials or permission"),
     (Class::Unreachable, "database, bucket or cluster not reached; a tool is missing, too old, or died"),
     (Class::Suspended, "the cluster is suspended, or did not become ready again"),

@@ -32,9 +32,17 @@ async fn run(lab: &Lab, command: &str, more: &[&str]) -> Run {
     tokio::task::spawn_blocking(move || Desk::new().run(args)).await.unwrap()
 }
 
+/// The outcome of a run with `--json`, each field of which is documented.
 fn outcome(run: &Run) -> Value {
     let last = run.text().lines().last().map(str::to_owned).unwrap();
-    serde_json::from_str::<Value>(&last).unwrap()["outcome"].take()
+    let mut finished: Value = serde_json::from_str(&last).unwrap();
+    let page = include_str!("../../docs/json.md");
+    let command = finished["command"].as_str().unwrap();
+    let section = page.split(&format!("\n### {command}\n")).nth(1).unwrap().split("\n##").next().unwrap();
+    for field in finished["outcome"].as_object().unwrap().keys() {
+        assert!(section.contains(&format!("`{field}`")), "docs/json.md: {command} lacks {field}");
+    }
+    finished["outcome"].take()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,6 +77,8 @@ async fn down_and_up_again_with_the_recorded_counts() {
     assert!(status.text().contains("0 of 0 ready, 3 recorded"), "{}", status.text());
     assert!(!status.stderr.contains("problem:"), "{}", status.stderr);
     assert_eq!(status.stderr.trim_end().lines().last().unwrap(), command);
+    let told = outcome(&run(&lab, "status", &["--json"]).await.code(8));
+    assert_eq!((&told["state"], &told["resume"]), (&json!("suspended"), &json!(command)));
 
     // Suspended again by the same user: as it was.
     run(&lab, "suspend", &[]).await.code(0);

@@ -411,7 +411,7 @@ async fn a_run_that_slept_while_others_resumed_scales_nothing_down() {
     install(&lab, 2, json!({})).await;
     for step in ["record", "annotate", "scale_pachd", "drain_pachd", "scale_pachw", "scale_workers", "drain_all"] {
         let (args, desk) = (args(&lab, "suspend", &["--for=1h"]), Desk::new());
-        let mut told = Told::start(&mut desk.command(args));
+        let told = Told::start(&mut desk.command(args));
         let id = told.child.id().to_string();
         let told = tokio::task::spawn_blocking(move || {
             assert!(told.steps.iter().any(|told| told == step), "{step}");
