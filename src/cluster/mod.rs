@@ -5,6 +5,8 @@
 
 mod client;
 mod error;
+pub mod helm;
+mod readable;
 
 pub use client::Cluster;
 pub use error::Error;
