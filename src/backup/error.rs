@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use pacharc_format::{self as format, Key};
 
+use crate::cluster::state;
 use crate::failure::{Class, Explain};
 use crate::interrupt::Interrupted;
 use crate::{bucket, bundle, database};
@@ -24,6 +25,9 @@ pub enum Error {
     /// Writing the bundle.
     #[error(transparent)]
     Format(#[from] format::Error),
+    /// The cluster's state.
+    #[error(transparent)]
+    State(#[from] state::Error),
     /// A signal.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -91,6 +95,7 @@ impl Explain for Error {
             Self::Bucket(error) => error.class(),
             Self::Bundle(error) => error.class(),
             Self::Format(error) => error.class(),
+            Self::State(error) => error.class(),
             Self::Interrupted(error) => error.class(),
             Self::Attempts { source, .. } => source.class(),
             Self::Nothing | Self::NoOutput => Class::Usage,
@@ -106,6 +111,7 @@ impl Explain for Error {
             Self::Bucket(error) => error.advice(),
             Self::Bundle(error) => error.advice(),
             Self::Format(error) => error.advice(),
+            Self::State(error) => error.advice(),
             Self::Interrupted(error) => error.advice(),
             Self::Attempts { source, .. } => source.advice(),
             Self::Nothing => Some("Name a server with --postgres, a bucket with --bucket, or both.".into()),

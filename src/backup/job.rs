@@ -76,6 +76,7 @@ impl Job<'_> {
             });
             copied.await??;
         }
+        let cluster = self.capture(&mut bundle).await?;
         self.monitor.phase(Phase::Finish);
         let version = self.source.postgres().map_or(0, |postgres| postgres.version_num);
         for database in &dumped.databases {
@@ -87,9 +88,26 @@ impl Job<'_> {
         }
         let (mut catalog, entries) = bundle.finish_entries().await?;
         let objects = catalog::write(&mut catalog, entries, dumped.live.as_mut()).await?;
-        let manifest = self.manifest(dumped, objects, selection);
+        let manifest = self.manifest(dumped, objects, selection, cluster);
         let (_, written, manifest) = catalog.finish(manifest).await?;
         Ok((written, manifest))
+    }
+
+    /// Adds the cluster's state: after the snapshot, so that a secret that a pipeline in it names is there already.
+    async fn capture<W: AsyncWrite + Unpin + Send>(
+        &self,
+        bundle: &mut BundleWriter<W>,
+    ) -> Result<Option<manifest::Cluster>, Error> {
+        let Some((cluster, survey)) = &self.source.cluster else { return Ok(None) };
+        self.monitor.phase(Phase::Cluster);
+        let captured =
+            self.feed(bundle, |feed| Box::pin(async move { survey.capture(cluster, &feed).await })).await??;
+        if captured.by_name {
+            let what =
+                "Secrets and ConfigMaps were read by name alone; those that no rule of the account names are lacking";
+            self.monitor.warn(what.to_owned());
+        }
+        Ok(Some(captured))
     }
 
     /// Opens snapshots until one is closed, and dumps that one.
@@ -269,7 +287,13 @@ impl Job<'_> {
         }
     }
 
-    fn manifest(&self, dumped: Dumped, objects: manifest::Objects, selection: Selection) -> Manifest {
+    fn manifest(
+        &self,
+        dumped: Dumped,
+        objects: manifest::Objects,
+        selection: Selection,
+        cluster: Option<manifest::Cluster>,
+    ) -> Manifest {
         let encode = |prefix: Vec<u8>| pacharc_format::Key::new(prefix).to_string();
         let objects = self.source.bucket.as_ref().map(|_| manifest::Objects {
             live_only: selection.live_only,
@@ -285,6 +309,7 @@ impl Job<'_> {
                 pachyderm: self.source.release(),
                 snapshot_opened: dumped.opened.map(|opened| opened.to_string()),
                 snapshots: dumped.snapshots,
+                cluster,
             },
             databases: dumped.databases,
             attempt: dumped.snapshots,

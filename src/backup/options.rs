@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::options::{Limits, Postgres, Template};
+use crate::options::{Cluster, Limits, Postgres, Template};
 
 /// Everything but the keys. At least one of `postgres` and `bucket` is given.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub struct Options {
     pub databases: Vec<String>,
     /// The bucket's URL; `None`: no objects.
     pub bucket: Option<String>,
+    /// The namespace whose state goes in; `None`: nothing of Kubernetes.
+    pub cluster: Option<Cluster>,
     /// Certificates of authorities to trust besides the system's, in PEM.
     pub ca_file: Option<PathBuf>,
     /// Where the bundle goes. `None` in a dry run alone.

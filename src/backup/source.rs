@@ -9,6 +9,7 @@ use pacharc_format::{ChunkKey, Key};
 
 use super::{Error, Options};
 use crate::bucket::{self, Bucket};
+use crate::cluster::{Cluster, permissions, state};
 use crate::database::{self, DatabaseSurvey, Environment, Server, Tools};
 use crate::options::Location;
 
@@ -27,6 +28,8 @@ pub struct Source {
     pub databases: Vec<DatabaseSurvey>,
     /// The bucket, where objects are backed up.
     pub bucket: Option<Arc<dyn Bucket>>,
+    /// The namespace and what is known of it, where its state is backed up.
+    pub cluster: Option<(Cluster, state::Survey)>,
     /// The live set as it is now; `None` where no database is Pachyderm's.
     pub live: Option<Count>,
 }
@@ -40,7 +43,10 @@ impl Source {
         if options.postgres.is_none() && options.bucket.is_none() {
             return Err(Error::Nothing);
         }
-        let mut source = Self { server: None, databases: Vec::new(), bucket: None, live: None };
+        let mut source = Self { server: None, databases: Vec::new(), bucket: None, cluster: None, live: None };
+        if let Some(named) = &options.cluster {
+            source.cluster = Some(survey(named, options.ca_file.as_deref()).await?);
+        }
         if let Some(url) = &options.bucket {
             let url = url.parse().map_err(Error::Bucket)?;
             let settings = bucket::Options { ca_file: options.ca_file.clone(), ..bucket::Options::default() };
@@ -160,4 +166,12 @@ impl Source {
         }
         Err(Error::NoRoom { folder: folder.to_owned(), free, needed })
     }
+}
+
+/// Looks at a namespace, and whether the account may read what the bundle shall have of it.
+async fn survey(named: &crate::options::Cluster, ca_file: Option<&Path>) -> Result<(Cluster, state::Survey), Error> {
+    let cluster = Cluster::connect(named, ca_file).await.map_err(state::Error::from)?;
+    permissions::require(&cluster, state::RIGHTS).await.map_err(state::Error::from)?;
+    let survey = state::Survey::take(&cluster).await?;
+    Ok((cluster, survey))
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
-use super::arguments::{LockArgs, MachineArgs, NetworkArgs, ServerArgs};
+use super::arguments::{ClusterArgs, LockArgs, MachineArgs, NetworkArgs, ServerArgs};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
 use super::{usage, values};
@@ -53,6 +53,8 @@ pub(super) struct Backup {
     #[arg(long, value_name = "NAME", value_parser = values::name, help_heading = "Databases and bucket")]
     database: Vec<String>,
     #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
     lock: LockArgs,
     /// How the source is treated meanwhile
     #[arg(long, value_name = "HOW", default_value = "online", help_heading = "What goes in")]
@@ -98,6 +100,7 @@ impl Backup {
             postgres,
             databases: self.database.clone(),
             bucket: self.server.bucket.clone(),
+            cluster: self.cluster.cluster(),
             ca_file: self.network.ca_file.clone(),
             output: self.output.clone(),
             quiesce: match self.quiesce {

@@ -6,7 +6,10 @@
 mod client;
 mod error;
 pub mod helm;
+pub mod permissions;
 mod readable;
+pub mod state;
+pub(crate) mod yaml;
 
 pub use client::Cluster;
 pub use error::Error;

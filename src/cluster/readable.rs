@@ -61,20 +61,7 @@ async fn named<K>(cluster: &Cluster, api: &Api<K>) -> Result<Option<Vec<ObjectMe
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let spec = SelfSubjectRulesReviewSpec { namespace: Some(cluster.namespace().to_owned()) };
-    let review = SelfSubjectRulesReview { spec, ..SelfSubjectRulesReview::default() };
-    let reviews: Api<SelfSubjectRulesReview> = Api::all(cluster.client().clone());
-    let params = PostParams::default();
-    let review = cluster.call("asking which names may be read", reviews.create(&params, &review)).await?;
-    let rules = review.status.unwrap_or_default().resource_rules;
-    let has = |list: &Option<Vec<String>>, item: &str| list.iter().flatten().any(|one| one == item || one == "*");
-    let (group, plural) = (K::group(&()), K::plural(&()));
-    let names: BTreeSet<String> = rules
-        .into_iter()
-        .filter(|rule| rule.verbs.iter().any(|verb| verb == "get" || verb == "*"))
-        .filter(|rule| has(&rule.api_groups, &group) && has(&rule.resources, &plural))
-        .flat_map(|rule| rule.resource_names.unwrap_or_default())
-        .collect();
+    let names = names(cluster, &K::group(&()), &K::plural(&())).await?;
     if names.is_empty() {
         return Ok(None);
     }
@@ -87,4 +74,21 @@ where
         }
     }
     Ok(Some(found))
+}
+
+/// The names of objects that this account may get because a rule names them.
+pub(super) async fn names(cluster: &Cluster, group: &str, plural: &str) -> Result<BTreeSet<String>, Error> {
+    let spec = SelfSubjectRulesReviewSpec { namespace: Some(cluster.namespace().to_owned()) };
+    let review = SelfSubjectRulesReview { spec, ..SelfSubjectRulesReview::default() };
+    let reviews: Api<SelfSubjectRulesReview> = Api::all(cluster.client().clone());
+    let params = PostParams::default();
+    let review = cluster.call("asking which names may be read", reviews.create(&params, &review)).await?;
+    let has = |list: &[String], item: &str| list.iter().any(|one| one == item || one == "*");
+    let rules = review.status.unwrap_or_default().resource_rules.into_iter();
+    let rules = rules.filter(|rule| {
+        has(&rule.verbs, "get")
+            && has(rule.api_groups.as_deref().unwrap_or_default(), group)
+            && has(rule.resources.as_deref().unwrap_or_default(), plural)
+    });
+    Ok(rules.flat_map(|rule| rule.resource_names.unwrap_or_default()).collect())
 }

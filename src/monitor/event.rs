@@ -22,6 +22,8 @@ pub enum Phase {
     Delta,
     /// Dumps the databases. Schema changes of the source wait meanwhile.
     Dump,
+    /// Reads what Kubernetes alone knows of the cluster, or writes the files for its successor.
+    Cluster,
     /// Writes liveness, catalog, manifest and sums, and makes the bundle durable.
     Finish,
     /// Checks the bundle's bytes against its sums.
@@ -49,6 +51,7 @@ impl Phase {
             Self::Snapshot => "opening a snapshot",
             Self::Delta => "copying new objects",
             Self::Dump => "dumping databases",
+            Self::Cluster => "reading the cluster's state",
             Self::Finish => "finishing",
             Self::Sums => "checking sums",
             Self::Contents => "checking contents",
@@ -243,6 +246,7 @@ mod tests {
             Phase::Snapshot,
             Phase::Delta,
             Phase::Dump,
+            Phase::Cluster,
             Phase::Finish,
             Phase::Sums,
             Phase::Contents,

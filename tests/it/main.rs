@@ -9,6 +9,7 @@ mod bucket_environment;
 mod bucket_faults;
 mod cli;
 mod closure;
+mod cluster_state;
 mod database_dump;
 mod database_restore;
 mod discover;
