@@ -284,6 +284,7 @@ impl Job<'_> {
             pachyderm: self.source.release(),
             databases: databases.collect(),
             estimated_bytes: Some(self.source.estimate()),
+            namespace: self.source.cluster.as_ref().map(|(cluster, _)| cluster.namespace().to_owned()),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod helm;
 pub mod permissions;
 mod readable;
 pub mod state;
+pub mod values;
 pub(crate) mod yaml;
 
 pub use client::Cluster;

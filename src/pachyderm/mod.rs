@@ -1,5 +1,7 @@
 //! What only Pachyderm knows: here, which release a schema belongs to.
 
+pub mod pipelines;
+
 /// `max(id)` of `public.migrations`, and the release family it is the last of (Pachyderm, the `Apply(` chains of
 /// `src/internal/clusterstate` at each 2.x tag).
 const FAMILIES: &[(i64, &str)] = &[
@@ -23,4 +25,10 @@ pub fn release_family(max_id: i64) -> String {
         Some((_, family)) => (*family).to_owned(),
         None => format!("unknown (migration {max_id})"),
     }
+}
+
+/// Whether it is known which release a database with this last migration belongs to.
+#[must_use]
+pub fn is_known(max_id: i64) -> bool {
+    FAMILIES.iter().any(|(id, _)| *id == max_id)
 }
