@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -42,8 +42,11 @@ pub fn write(successor: &Successor, steps: &str, folder: &Path, with_clear: bool
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(|source| Error::Write { path: parent.to_owned(), source })?;
-    // Of mode 0700, and gone again if something goes wrong.
-    let partial = tempfile::Builder::new().prefix(&format!(".{name}.")).tempdir_in(parent);
+    // Gone again if something goes wrong.
+    let partial = tempfile::Builder::new()
+        .prefix(&format!(".{name}."))
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir_in(parent);
     let partial = partial.map_err(|source| Error::Write { path: parent.to_owned(), source })?;
     let mut files = FolderWriter { folder: partial.path().to_owned(), written: Vec::new() };
     files.yaml("values.yaml", VALUES_HEAD, &successor.values)?;

@@ -40,7 +40,7 @@ fn captured(defaults: Value, values: Value) -> Captured {
         secret("pachyderm-auth", true, &[("root-token", "oldRoot"), ("pachd-oauth-client-secret", "oldOauth")]),
         secret("pachyderm-console-secret", true, &[("OAUTH_CLIENT_SECRET", "oldConsole")]),
         secret("pachyderm-identity", true, &[("upstream-idps", "- id: mock\n")]),
-        secret("pachyderm-deployment-id-secret", true, &[("CLUSTER_DEPLOYMENT_ID", "oldId")]),
+        secret("pachyderm-deployment-id-secret", true, &[("CLUSTER_DEPLOYMENT_ID", "theId")]),
         secret("by-user", false, &[("k", "userSecret")]),
     ];
     Captured { release: Some(release), secrets: secrets.into(), ..Captured::default() }
@@ -136,7 +136,7 @@ fn values_of_the_new_place_with_the_old_secrets() {
 #[test]
 fn the_deployment_keeps_its_id() {
     let successor = Successor::new(&captured(modern(), json!({})), &target(), &[]);
-    assert_eq!(successor.values["pachd"]["clusterDeploymentID"], "oldId");
+    assert_eq!(successor.values["pachd"]["clusterDeploymentID"], "theId");
     // The pods had a role, and no key: so it stays.
     assert_eq!(successor.values["pachd"]["storage"]["amazon"].get("id"), None);
 }
