@@ -9,6 +9,7 @@ mod bucket_environment;
 mod bucket_faults;
 mod cli;
 mod closure;
+mod collected;
 mod database_dump;
 mod database_restore;
 mod docs;
