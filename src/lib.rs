@@ -23,3 +23,4 @@ pub mod pachyderm;
 pub mod restore;
 pub mod secret;
 pub mod verify;
+mod visible;

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::Level;
 use crate::failure::Class;
+use crate::visible::one_line;
 
 /// One word on a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -96,7 +97,7 @@ impl crate::outcome::Outcome for Outcome {
                 let mut text = format!("damaged: {input}, {} found at level {level}:", things(self.damages));
                 for Finding { path, offset, problem } in &self.findings {
                     let place = offset.map(|offset| format!(" (at byte {offset})")).unwrap_or_default();
-                    text.push_str(&format!("\n  {path}{place}: {problem}"));
+                    text.push_str(&format!("\n  {}", one_line(&format!("{path}{place}: {problem}"))));
                 }
                 if self.damages > self.findings.len() as u64 {
                     text.push_str("\n  …");

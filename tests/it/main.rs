@@ -14,6 +14,7 @@ mod database_dump;
 mod database_restore;
 mod docs;
 mod during_dump;
+mod hostile_names;
 mod large;
 mod live_writer;
 mod odd_keys;
