@@ -86,7 +86,7 @@ impl Job for PlanRestore {
     fn run(self, matches: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
         let options = self.0.options(matches)?;
         let unlock = self.0.unlock_names().read()?;
-        report.run(async |interrupt, _| Ok(crate::restore::plan(&options, &unlock, interrupt).await?))
+        report.run(async |interrupt, monitor| Ok(crate::restore::plan(&options, &unlock, interrupt, monitor).await?))
     }
 }
 

@@ -88,7 +88,7 @@ impl Job<'_> {
         if self.options.postgres.is_none() && self.options.bucket.is_none() {
             return Err(Error::Nothing);
         }
-        let mut target = Target::open(self.options, true).await?;
+        let mut target = Target::open(self.options).await?;
         let known = self.know(unlock, interrupt).await?;
         let mut stream = BundleStream::open(self.input.stream().await?, self.read_options()).await?;
         match &known {
@@ -97,10 +97,10 @@ impl Job<'_> {
         }
         let head = self.head(&mut stream).await?;
         let selection = target::selection(self.options, &head)?;
-        if target.bucket.is_some() && head.bucket.is_none() {
+        if self.options.bucket.is_some() && head.bucket.is_none() {
             return Err(Error::NoObjects);
         }
-        target.check_source(&head, &selection).await?;
+        target.check_source(&head, &selection, self.monitor.as_ref()).await?;
         if known.is_none() {
             self.check_names(&target, &selection).await?;
         }

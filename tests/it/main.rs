@@ -26,5 +26,6 @@ mod signals;
 mod stock_tools;
 mod support;
 mod tampered;
+mod which_source;
 mod wrong_bundles;
 mod wrong_inputs;
