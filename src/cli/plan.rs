@@ -37,7 +37,7 @@ pub(super) struct Plan {
     #[command(subcommand)]
     what: Option<What>,
     #[command(flatten)]
-    backup: backup::Backup,
+    backup: Box<backup::Backup>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,7 +50,7 @@ impl Plan {
     /// All of it, up to the exit code.
     pub(super) fn start(self, matches: &ArgMatches) -> ExitCode {
         match self.what {
-            None => PlanBackup(self.backup).start(matches),
+            None => PlanBackup(*self.backup).start(matches),
             Some(What::Backup(backup)) => PlanBackup(backup).start(matches),
             Some(What::Restore(restore)) => PlanRestore(restore).start(matches),
         }

@@ -87,7 +87,6 @@ async fn sources() {
     desk.run(desk.backup_args(&as_reader(&cluster.database), "reader.pacharc", &[])).code(0);
     cluster.server.psql(&cluster.database, "REVOKE SELECT ON storage.filesets FROM reader").unwrap();
 
-    let new = words(&["--bucket", &desk.bucket("new/bucket")]);
     let nowhere = format!("postgres://postgres@127.0.0.1:{}/postgres", free_port());
     let url = cluster.server.url("postgres");
     let cases = [

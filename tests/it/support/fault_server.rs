@@ -59,9 +59,15 @@ struct State {
     faults: HashMap<&'static str, VecDeque<Fault>>,
     /// By method and key; they come before the others.
     faults_of_keys: HashMap<(&'static str, String), VecDeque<Fault>>,
-    gates: HashMap<(&'static str, String), (oneshot::Sender<()>, oneshot::Receiver<()>)>,
+    gates: HashMap<(&'static str, String), Waiting>,
     listing: Listing,
     seen: Vec<Request>,
+}
+
+/// The server's side of a [`Gate`].
+struct Waiting {
+    reached: oneshot::Sender<()>,
+    opened: oneshot::Receiver<()>,
 }
 
 /// Where a request waits, before anything is looked up for it.
@@ -128,8 +134,8 @@ impl FaultServer {
 
     /// The next request of this method for this key waits until the gate is opened.
     pub fn gate(&self, method: &'static str, key: &str) -> Gate {
-        let ((arrive, reached), (open, opened)) = (oneshot::channel(), oneshot::channel());
-        self.state.lock().unwrap().gates.insert((method, key.to_owned()), (arrive, opened));
+        let ((reach, reached), (open, opened)) = (oneshot::channel(), oneshot::channel());
+        self.state.lock().unwrap().gates.insert((method, key.to_owned()), Waiting { reached: reach, opened });
         Gate { what: format!("{method} {key}"), reached, open }
     }
 
@@ -239,7 +245,7 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
     loop {
         let request = read_request(&mut stream).await?;
         let gate = state.lock().unwrap().gate(&request);
-        if let Some((reached, opened)) = gate {
+        if let Some(Waiting { reached, opened }) = gate {
             reached.send(()).ok();
             opened.await.ok();
         }
@@ -338,7 +344,7 @@ fn etag(body: &[u8]) -> String {
 }
 
 impl State {
-    fn gate(&mut self, request: &Request) -> Option<(oneshot::Sender<()>, oneshot::Receiver<()>)> {
+    fn gate(&mut self, request: &Request) -> Option<Waiting> {
         let of = |(method, name): &(&'static str, String)| *method == request.method && name == key(request);
         let gate = self.gates.keys().find(|gate| of(gate)).cloned()?;
         self.gates.remove(&gate)
