@@ -7,6 +7,7 @@ pub mod bucket;
 pub mod budget;
 pub mod bundle;
 pub mod cli;
+pub mod cluster;
 pub mod database;
 pub mod extract;
 pub mod failure;

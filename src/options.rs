@@ -21,6 +21,17 @@ pub struct Postgres {
     pub pg_bin: Option<PathBuf>,
 }
 
+/// A namespace in Kubernetes, and the way to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// The namespace.
+    pub namespace: String,
+    /// The kubeconfig's context; its current one where `None`.
+    pub context: Option<String>,
+    /// The kubeconfig; found as kubectl finds it where `None`.
+    pub kubeconfig: Option<PathBuf>,
+}
+
 /// What a run may take of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -63,7 +63,7 @@ for package in "${optional[@]}"; do
 	fi
 done
 
-for script in postgres-versions s3-servers; do
+for script in postgres-versions s3-servers kubelab; do
 	[ -f "$here/setup/$script.sh" ] || continue
 	bash "$here/setup/$script.sh" || echo "setup: SKIPPED $script: failed; see above" >&2
 done

@@ -7,7 +7,7 @@ use clap::{ArgMatches, Args};
 
 use super::{usage, values};
 use crate::keys::{LockNames, UnlockNames};
-use crate::options::{Expectations, Limits, Postgres};
+use crate::options::{Cluster, Expectations, Limits, Postgres};
 use crate::secret::Secret;
 
 /// Default of `--max-memory`.
@@ -50,6 +50,28 @@ impl ServerArgs {
             from_command_line: matches.value_source("postgres") == Some(ValueSource::CommandLine),
             pg_bin: self.pg_bin.clone(),
         }))
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Kubernetes")]
+pub(super) struct ClusterArgs {
+    /// The namespace that Pachyderm runs in
+    #[arg(long, short, value_name = "NAMESPACE", value_parser = values::name)]
+    namespace: Option<String>,
+    /// The kubeconfig's context; the current one where not given
+    #[arg(long, value_name = "NAME", requires = "namespace")]
+    context: Option<String>,
+    /// Where the cluster is described; $KUBECONFIG, ~/.kube/config or the pod's own account where not given
+    #[arg(long, value_name = "FILE", requires = "namespace")]
+    kubeconfig: Option<PathBuf>,
+}
+
+impl ClusterArgs {
+    /// The cluster, if one is named.
+    pub(super) fn cluster(&self) -> Option<Cluster> {
+        let namespace = self.namespace.clone()?;
+        Some(Cluster { namespace, context: self.context.clone(), kubeconfig: self.kubeconfig.clone() })
     }
 }
 

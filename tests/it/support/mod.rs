@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod fault_server;
+pub mod kubelab;
 pub mod minio;
 pub mod moto;
 pub mod postgres;

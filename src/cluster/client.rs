@@ -1,0 +1,133 @@
+//! A connection to the API server, bound to one namespace.
+
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config, Resource};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject as _};
+
+use super::Error;
+use crate::options;
+
+/// A request that is not answered by then has failed. Watches and forwards have their own limits.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// One namespace of one cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    namespace: String,
+    server: String,
+}
+
+impl Cluster {
+    /// Connects as kubectl would: `--kubeconfig`, `$KUBECONFIG`, `~/.kube/config`, or a pod's own ServiceAccount; and asks
+    /// whether the namespace is there. `ca_file` is trusted besides what the kubeconfig names.
+    ///
+    /// # Errors
+    /// A kubeconfig that cannot be read or lacks the context, a server that does not answer, a namespace that is not there.
+    pub async fn connect(options: &options::Cluster, ca_file: Option<&Path>) -> Result<Self, Error> {
+        let mut config = config(options).await?;
+        if let Some(file) = ca_file {
+            trust(&mut config, file)?;
+        }
+        let server = config.cluster_url.to_string();
+        let client = Client::try_from(config).map_err(Error::client)?;
+        let cluster = Self { client, namespace: options.namespace.clone(), server };
+        cluster.check_namespace().await?;
+        Ok(cluster)
+    }
+
+    /// Where it is reached, e.g. `https://10.0.0.1:6443/`.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The client, for what is in no namespace or in another one.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The objects of a kind, in the namespace.
+    #[must_use]
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Makes one request; `what` says what for, e.g. `reading Deployment pachd`.
+    ///
+    /// # Errors
+    /// The server's, or that it did not answer within 30 s.
+    pub async fn call<T>(
+        &self,
+        what: impl fmt::Display,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(ANSWER, request).await {
+            Ok(answer) => answer.map_err(|source| Error::api(what.to_string(), source)),
+            Err(_) => Err(Error::Silent { what: what.to_string(), after: ANSWER }),
+        }
+    }
+
+    async fn check_namespace(&self) -> Result<(), Error> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        match self.call("looking for the namespace", api.get_opt(&self.namespace)).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Error::NoNamespace { namespace: self.namespace.clone(), server: self.server.clone() }),
+            // A Role, which is all that pacharc asks for, does not let it see namespaces.
+            Err(error) if error.is_forbidden() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "namespace {} at {}", self.namespace, self.server)
+    }
+}
+
+async fn config(options: &options::Cluster) -> Result<Config, Error> {
+    let wanted = KubeConfigOptions { context: options.context.clone(), ..KubeConfigOptions::default() };
+    if let Some(file) = &options.kubeconfig {
+        let kubeconfig = Kubeconfig::read_from(file).map_err(Error::kubeconfig)?;
+        return Config::from_custom_kubeconfig(kubeconfig, &wanted).await.map_err(Error::kubeconfig);
+    }
+    if options.context.is_some() {
+        return Config::from_kubeconfig(&wanted).await.map_err(Error::kubeconfig);
+    }
+    Config::infer().await.map_err(|source| Error::Config { source: Box::new(source) })
+}
+
+/// Adds the certificates of a PEM file to those that the kubeconfig names, or else to the system's.
+fn trust(config: &mut Config, file: &Path) -> Result<(), Error> {
+    let failed = |source: pem::Error| Error::CaFile { file: file.to_owned(), source };
+    let added: Vec<CertificateDer<'_>> =
+        CertificateDer::pem_file_iter(file).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?;
+    let known = config.root_cert.take();
+    let system = || rustls_native_certs::load_native_certs().certs.into_iter().map(|der| der.to_vec()).collect();
+    let mut roots: Vec<Vec<u8>> = known.unwrap_or_else(system);
+    roots.extend(added.iter().map(|der| der.to_vec()));
+    config.root_cert = Some(roots);
+    // The file of a pod's own account would be read instead.
+    config.root_cert_file = None;
+    Ok(())
+}

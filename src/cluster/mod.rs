@@ -1,0 +1,10 @@
+//! Kubernetes: what a namespace says about its Pachyderm, how it is brought to a halt and back, and what of it goes into a
+//! bundle. pacharc speaks to the API server alone, never to pachd.
+//!
+//! Facts on Pachyderm's objects have their source in its Helm chart (`etc/helm/pachyderm`), named where they are used.
+
+mod client;
+mod error;
+
+pub use client::Cluster;
+pub use error::Error;
