@@ -24,3 +24,9 @@ pub fn release_family(max_id: i64) -> String {
         None => format!("unknown (migration {max_id})"),
     }
 }
+
+/// Whether a release ends with this migration.
+#[must_use]
+pub fn is_known(max_id: i64) -> bool {
+    FAMILIES.iter().any(|(id, _)| *id == max_id)
+}

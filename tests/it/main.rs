@@ -8,6 +8,7 @@ mod bucket_directory;
 mod bucket_environment;
 mod bucket_faults;
 mod cli;
+mod closed;
 mod closure;
 mod collected;
 mod database_dump;
