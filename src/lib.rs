@@ -24,3 +24,4 @@ pub mod pachyderm;
 pub mod restore;
 pub mod secret;
 pub mod verify;
+mod visible;

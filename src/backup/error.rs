@@ -126,7 +126,8 @@ impl Explain for Error {
                 Some("Without --strict the backup goes on, names every such object, and ends with exit code 4.".into())
             }
             Self::CannotClose(_) => Some(
-                "Switch chunk garbage collection off (pachd.storageChunkGCPeriod: -1), or try when less is deleted."
+                "Switch chunk garbage collection off (pachd.storageChunkGCPeriod: -1), try when less is deleted, or \
+                 scale pachd to zero meanwhile (what `--quiesce suspend` will do, which this version lacks)."
                     .into(),
             ),
             Self::Worker(_) => None,

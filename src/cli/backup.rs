@@ -24,7 +24,7 @@ const EXAMPLES: &str = "
   Through a pipe, checked on the way:
     pacharc backup --config cluster.toml -o - | tee cluster.pacharc | pacharc verify -
   What it would do:
-    pacharc plan backup --config cluster.toml";
+    pacharc plan --config cluster.toml";
 
 const CLASSES: &[Class] = &[
     Class::Other,

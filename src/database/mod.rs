@@ -46,5 +46,6 @@ pub use script::ScriptError;
 pub use session::{SESSION_SETTINGS, Session};
 pub use settings::DumpSettings;
 pub use snapshot::Snapshot;
+pub(crate) use statement::copy as copy_statement;
 pub use survey::{DatabaseSurvey, inspect};
 pub use tools::{Tool, Tools};

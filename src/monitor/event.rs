@@ -118,6 +118,20 @@ pub enum Event {
         /// What is wrong with it.
         problem: String,
     },
+    /// Something that was wrong at the source, before the backup.
+    SourceDamage {
+        /// What: an object's path in the bundle, a chunk, a file set, a migration.
+        subject: String,
+        /// What is wrong with it.
+        problem: String,
+        /// The commits that it hurts; the first twenty.
+        hurts: Vec<String>,
+        /// How many it hurts.
+        hurts_count: u64,
+        /// Where the bundle has the same bytes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        healed_by: Option<String>,
+    },
     /// A snapshot or a transfer failed, and is tried again.
     AttemptFailed {
         /// Which one, from 1.
@@ -188,6 +202,13 @@ mod tests {
             Event::RottenObject { key: key(), size: 1 },
             Event::ArchivedObject { key: key() },
             Event::Damage { path: text(), problem: text() },
+            Event::SourceDamage {
+                subject: text(),
+                problem: text(),
+                hurts: Vec::new(),
+                hurts_count: 0,
+                healed_by: Some(text()),
+            },
             Event::AttemptFailed { attempt: 1, attempts: 5, reason: text() },
             Event::Entry {
                 path: text(),
@@ -211,10 +232,11 @@ mod tests {
                 Event::RottenObject { .. } => 6,
                 Event::ArchivedObject { .. } => 7,
                 Event::Damage { .. } => 8,
-                Event::AttemptFailed { .. } => 9,
-                Event::Entry { .. } => 10,
-                Event::Finished { .. } => 11,
-                Event::Error { .. } => 12,
+                Event::SourceDamage { .. } => 9,
+                Event::AttemptFailed { .. } => 10,
+                Event::Entry { .. } => 11,
+                Event::Finished { .. } => 12,
+                Event::Error { .. } => 13,
             };
             assert_eq!(at, place);
         }

@@ -27,7 +27,7 @@ pub fn release_family(max_id: i64) -> String {
     }
 }
 
-/// Whether it is known which release a database with this last migration belongs to.
+/// Whether a release ends with this migration.
 #[must_use]
 pub fn is_known(max_id: i64) -> bool {
     FAMILIES.iter().any(|(id, _)| *id == max_id)

@@ -48,12 +48,7 @@ pub async fn run(
 ) -> Result<Outcome, Error> {
     let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
     let job = Job { options, input: &input, monitor: &monitor };
-    let mut objects = None;
-    let outcome = interrupt.guard(job.run(unlock, interrupt, &mut objects)).await;
-    if let Some(objects) = objects {
-        objects.abort().await;
-    }
-    outcome
+    interrupt.guard(job.run(unlock, interrupt)).await
 }
 
 /// One restore.
@@ -77,18 +72,12 @@ struct Unpacked {
 }
 
 impl Job<'_> {
-    /// What is being written stays in `objects` after an error or a signal: it must be taken back.
-    async fn run(
-        &self,
-        unlock: &Unlock,
-        interrupt: &Interrupt,
-        objects: &mut Option<ObjectWriter>,
-    ) -> Result<Outcome, Error> {
+    async fn run(&self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Outcome, Error> {
         self.monitor.phase(Phase::Check);
         if self.options.postgres.is_none() && self.options.bucket.is_none() {
             return Err(Error::Nothing);
         }
-        let mut target = Target::open(self.options, true).await?;
+        let mut target = Target::open(self.options).await?;
         let known = self.know(unlock, interrupt).await?;
         let mut stream = BundleStream::open(self.input.stream().await?, self.read_options()).await?;
         match &known {
@@ -97,10 +86,10 @@ impl Job<'_> {
         }
         let head = self.head(&mut stream).await?;
         let selection = target::selection(self.options, &head)?;
-        if target.bucket.is_some() && head.bucket.is_none() {
+        if self.options.bucket.is_some() && head.bucket.is_none() {
             return Err(Error::NoObjects);
         }
-        target.check_source(&head, &selection).await?;
+        target.check_source(&head, &selection, self.monitor.as_ref()).await?;
         if known.is_none() {
             self.check_names(&target, &selection).await?;
         }
@@ -115,7 +104,7 @@ impl Job<'_> {
                 databases.create().await?;
             }
             target.mark_bucket(head.bundle).await?;
-            let unpacked = self.unpack(&mut stream, &target, databases.as_mut(), objects).await?;
+            let unpacked = self.unpack(&mut stream, &target, databases.as_mut()).await?;
             self.prove(unpacked, &target, databases.as_mut()).await
         };
         match (proved.await, &mut databases) {
@@ -203,11 +192,10 @@ impl Job<'_> {
         stream: &mut BundleStream<'_, R>,
         target: &Target,
         mut databases: Option<&mut DatabaseWriter<'_>>,
-        objects: &mut Option<ObjectWriter>,
     ) -> Result<Unpacked, Error> {
         self.monitor.phase(Phase::Unpack);
         let memory = self.budget().write;
-        *objects = target
+        let mut objects = target
             .bucket
             .as_ref()
             .map(|bucket| ObjectWriter::new(Arc::clone(bucket), memory, target.resumed, Arc::clone(self.monitor)));
@@ -219,7 +207,7 @@ impl Job<'_> {
                     let entries: Vec<Entry> = entries.into_iter().map(|(entry, _)| entry).collect();
                     let (dumps, others): (Vec<_>, Vec<_>) =
                         entries.into_iter().partition(|entry| entry.path.starts_with("database/"));
-                    if let Some(objects) = objects.as_mut() {
+                    if let Some(objects) = &mut objects {
                         objects.segment(others).await?;
                     }
                     if let Some(databases) = &mut databases {
@@ -239,7 +227,7 @@ impl Job<'_> {
                 Found::Head(_) | Found::Passed => {}
             }
         }
-        if let Some(objects) = objects.take() {
+        if let Some(objects) = objects {
             objects.finish().await?;
         }
         match (manifest, id) {

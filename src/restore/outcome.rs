@@ -4,6 +4,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::failure::Class;
+use crate::visible::one_line;
 
 /// A restore that was done and proved.
 #[derive(Clone, Debug, Serialize)]
@@ -55,7 +56,8 @@ impl crate::outcome::Outcome for Outcome {
         let mut lines: Vec<String> = Vec::new();
         for RestoredDatabase { name, tables, rows } in &self.databases {
             lines.push(format!(
-                "database {name}: {rows} rows in {tables} tables, counts and fingerprints as in the bundle"
+                "database {}: {rows} rows in {tables} tables, counts and fingerprints as in the bundle",
+                one_line(name)
             ));
         }
         if let Some(RestoredObjects { bucket, count, bytes, missing, rotten }) = &self.objects {

@@ -43,9 +43,9 @@ const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9a
 #[test]
 fn help_is_what_it_was() {
     let folder = folder();
-    for args in [&["--help"][..], &["help", "backup"], &["help", "verify"], &["help", "restore"], &["keygen", "--help"]]
-    {
-        let output = pacharc(folder.path()).args(args).output().unwrap();
+    for args in ["--help", "help backup", "help verify", "help restore", "help plan", "keygen --help"] {
+        let args: Vec<&str> = args.split(' ').collect();
+        let output = pacharc(folder.path()).args(&args).output().unwrap();
         assert!(output.status.success(), "{args:?}");
         insta::assert_snapshot!(args.join("_").replace("--", ""), stdout(&output));
     }
@@ -355,7 +355,8 @@ fn outcomes_are_documented() {
     let recipient = format!("--recipient={}", told.strip_prefix("Public key: ").unwrap().trim());
 
     let page = std::fs::read_to_string(docs("json.md")).unwrap();
-    let runs: [&[&str]; 9] = [
+    let runs: [&[&str]; 10] = [
+        &["plan", &source],
         &["plan", "backup", &source],
         &["backup", &source, &recipient, "-o=b.pacharc"],
         &["verify", "b.pacharc"],
@@ -372,7 +373,12 @@ fn outcomes_are_documented() {
         let text = stdout(&output);
         let finished: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert_eq!(finished["event"], "finished", "{args:?}");
-        let command = if args[0] == "plan" { args[..2].join(" ") } else { args[0].to_owned() };
+        let command = match args[..2] {
+            ["plan", "restore"] => "plan restore",
+            ["plan", _] => "plan backup",
+            [command, ..] => command,
+            [] => unreachable!(),
+        };
         let section = page.split(&format!("\n### {command}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
         let section = section.split("\n### ").next().unwrap();
         let fields = finished["outcome"].as_object().unwrap();
