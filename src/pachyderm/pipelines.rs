@@ -6,6 +6,10 @@
 
 use std::collections::BTreeSet;
 
+use futures::TryStreamExt as _;
+
+use crate::database::{Error, Session};
+
 /// How deep inputs may be nested: crosses of unions of joins. Pachyderm has no limit; nobody has ten.
 const DEPTH: u32 = 32;
 
@@ -28,6 +32,24 @@ pub struct Pipeline {
     pub is_spout: bool,
     /// The Secrets that its pods need.
     pub secrets: BTreeSet<String>,
+}
+
+/// Gives every version of every pipeline of a database to `take`, one at a time; what cannot be read is passed over.
+///
+/// # Errors
+/// The server's.
+pub async fn read(session: &Session, mut take: impl FnMut(Pipeline)) -> Result<(), Error> {
+    let failed = || Error::query("cannot read collections.pipelines");
+    let none: [&str; 0] = [];
+    let rows = session.query_raw("SELECT proto FROM collections.pipelines", none).await.map_err(failed())?;
+    let mut rows = std::pin::pin!(rows);
+    while let Some(row) = rows.try_next().await.map_err(failed())? {
+        let proto: Option<&[u8]> = row.try_get(0).map_err(failed())?;
+        if let Some(pipeline) = proto.and_then(Pipeline::from_proto) {
+            take(pipeline);
+        }
+    }
+    Ok(())
 }
 
 impl Pipeline {

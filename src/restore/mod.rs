@@ -11,6 +11,7 @@ pub mod options;
 mod outcome;
 mod plan;
 mod proof;
+mod release;
 mod target;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use error::Error;
 pub use options::{Options, Rename};
 pub use outcome::{Outcome, RestoredDatabase, RestoredObjects};
 pub use plan::{Plan, PlannedDatabase, plan};
+pub use release::RestoredRelease;
 
 use crate::budget::Budget;
 use crate::bundle::Input;
@@ -33,6 +35,7 @@ use crate::verify::{self, Level};
 use databases::DatabaseWriter;
 use objects::ObjectWriter;
 use proof::Expected;
+use release::{LoadedDatabases, Release};
 pub(crate) use target::MARK;
 use target::Target;
 
@@ -78,7 +81,8 @@ impl Job<'_> {
             return Err(Error::Nothing);
         }
         let mut target = Target::open(self.options).await?;
-        let known = self.know(unlock, interrupt).await?;
+        let mut release = Release::open(self.options).await?;
+        let known = self.know(unlock, interrupt, release.as_mut()).await?;
         let mut stream = BundleStream::open(self.input.stream().await?, self.read_options()).await?;
         match &known {
             Some(known) => stream.unlock_with(known.key.clone()),
@@ -88,6 +92,11 @@ impl Job<'_> {
         let selection = target::selection(self.options, &head)?;
         if self.options.bucket.is_some() && head.bucket.is_none() {
             return Err(Error::NoObjects);
+        }
+        if let Some(release) = &release {
+            let source = known.as_ref().and_then(|known| known.manifest.source.cluster.as_ref());
+            release.check(&head, source)?;
+            release.check_secrets().await?;
         }
         target.check_source(&head, &selection, self.monitor.as_ref()).await?;
         if known.is_none() {
@@ -104,8 +113,16 @@ impl Job<'_> {
                 databases.create().await?;
             }
             target.mark_bucket(head.bundle).await?;
-            let unpacked = self.unpack(&mut stream, &target, databases.as_mut()).await?;
-            self.prove(unpacked, &target, databases.as_mut()).await
+            let unpacked = self.unpack(&mut stream, &target, databases.as_mut(), release.as_mut()).await?;
+            let source = unpacked.manifest.source.clone();
+            let mut outcome = self.prove(unpacked, &target, databases.as_mut()).await?;
+            if let Some(release) = &release {
+                let now = |name: &str| databases.as_ref().and_then(|databases| databases.name_now(name));
+                let loaded = LoadedDatabases::new(&head, &selection, now);
+                let server = server.as_ref().map(|(server, _)| server);
+                outcome.release = release.finish(&source, server, &loaded, self.monitor.as_ref()).await?;
+            }
+            Ok(outcome)
         };
         match (proved.await, &mut databases) {
             (Ok(outcome), databases) => {
@@ -125,7 +142,12 @@ impl Job<'_> {
     }
 
     /// Everything is proved before it is used, where the bundle can be read twice.
-    async fn know(&self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Option<Known>, Error> {
+    async fn know(
+        &self,
+        unlock: &Unlock,
+        interrupt: &Interrupt,
+        release: Option<&mut Release<'_>>,
+    ) -> Result<Option<Known>, Error> {
         if !self.input.is_seekable() {
             return Ok(None);
         }
@@ -144,7 +166,12 @@ impl Job<'_> {
         };
         let checked = verify::run(&options, None, interrupt, Arc::clone(self.monitor)).await?;
         match checked.class() {
-            None => Ok(Some(Known { key: reader.key(), manifest })),
+            None => {
+                if let Some(release) = release {
+                    release.read(&reader).await?;
+                }
+                Ok(Some(Known { key: reader.key(), manifest }))
+            }
             Some(_) => {
                 let first = checked.findings.first().map(|finding| format!("{}: {}", finding.path, finding.problem));
                 Err(Error::Damaged(first.unwrap_or_default()))
@@ -192,6 +219,7 @@ impl Job<'_> {
         stream: &mut BundleStream<'_, R>,
         target: &Target,
         mut databases: Option<&mut DatabaseWriter<'_>>,
+        mut release: Option<&mut Release<'_>>,
     ) -> Result<Unpacked, Error> {
         self.monitor.phase(Phase::Unpack);
         let memory = self.budget().write;
@@ -207,6 +235,9 @@ impl Job<'_> {
                     let entries: Vec<Entry> = entries.into_iter().map(|(entry, _)| entry).collect();
                     let (dumps, others): (Vec<_>, Vec<_>) =
                         entries.into_iter().partition(|entry| entry.path.starts_with("database/"));
+                    if let Some(release) = &mut release {
+                        others.iter().try_for_each(|entry| release.entry(entry))?;
+                    }
                     if let Some(objects) = &mut objects {
                         objects.segment(others).await?;
                     }
@@ -264,7 +295,7 @@ impl Job<'_> {
             let Expected { count, bytes, missing, rotten, .. } = expected;
             objects = Some(RestoredObjects { bucket: bucket.url().to_owned(), count, bytes, missing, rotten });
         }
-        Ok(Outcome { bundle: manifest.about.bundle, id, databases: restored, objects })
+        Ok(Outcome { bundle: manifest.about.bundle, id, databases: restored, objects, release: None })
     }
 
     fn budget(&self) -> Budget {

@@ -7,6 +7,7 @@ use pacharc_format::manifest::{Count, Database, Manifest};
 use pacharc_format::{BundleReader, BundleStream, Found, Unlock};
 use serde::Serialize;
 
+use super::release::Release;
 use super::target::{self, Target};
 use super::{Error, Job, Options, Rename};
 use crate::bundle::Input;
@@ -87,6 +88,11 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input, monitor: &Arc<d
     let selection = target::selection(options, &head)?;
     if options.bucket.is_some() && head.bucket.is_none() {
         return Err(Error::NoObjects);
+    }
+    if let Some(mut release) = Release::open(options).await? {
+        release.read(&reader).await?;
+        release.check(&head, manifest.source.cluster.as_ref())?;
+        release.check_secrets().await?;
     }
     target.check_source(&head, &selection, monitor.as_ref()).await?;
     target.check_bucket(head.bundle).await?;

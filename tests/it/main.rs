@@ -24,6 +24,7 @@ mod odd_keys;
 mod pipes;
 mod postgres_connection;
 mod restore_again;
+mod restore_namespace;
 mod round_trip;
 mod secrets;
 mod signals;

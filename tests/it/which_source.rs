@@ -63,6 +63,7 @@ async fn a_bucket_of_a_kind_that_is_not_known_is_no_obstacle() {
         pachyderm: None,
         databases: Vec::new(),
         estimated_bytes: None,
+        namespace: None,
     };
     let options = WriterOptions {
         bundle,

@@ -70,6 +70,9 @@ impl Target {
             Some(BucketUrl::S3(s3)) => write_s3(values, s3, &chart),
             Some(BucketUrl::Directory { .. }) => {
                 set(values, "pachd.storage.backend", "LOCAL".into());
+                for other in ["amazon", "google", "microsoft", "minio", "storageURL"] {
+                    remove(values, &format!("pachd.storage.{other}"));
+                }
                 // A folder here is not one of the nodes'.
                 set(values, "pachd.storage.local.hostPath", PLACEHOLDER.into());
             }

@@ -65,7 +65,7 @@ stringData:
 apiVersion: v1
 kind: Secret
 metadata: {name: pachyderm-identity}
-stringData: {upstream-idps: {{ toYaml .Values.oidc.upstreamIDPs | quote }}}
+stringData: {upstream-idps: {{ toYaml (.Values.oidc.upstreamIDPs | default (list (dict "id" "test" "type" "mockPassword"))) | quote }}}
 {{- end }}
 ---
 {{- if not .Values.console.config.oauthClientSecretSecretName }}
