@@ -77,7 +77,7 @@ fn wrong_usage_is_exit_2_and_says_what_is_wrong() {
         (vec!["backup", "-o", "{when}"], "unknown field {when}"),
         (vec!["backup", "-o", "{namespace}"], "{namespace} is known for sources in Kubernetes only"),
         (vec!["verify"], "<BUNDLE>"),
-        (vec!["verify", "x", "--level", "closed"], "invalid value 'closed'"),
+        (vec!["verify", "x", "--level", "deep"], "invalid value 'deep'"),
         (vec!["verify", "x", "--expect-id", "12"], "an id has 64 hex digits"),
         (vec!["verify", "x", "--not-older-than", "long"], "write an age such as 7d"),
         (vec!["restore", "x"], "neither --postgres nor --bucket"),
