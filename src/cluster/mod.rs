@@ -4,6 +4,7 @@
 //! Facts on Pachyderm's objects have their source in its Helm chart (`etc/helm/pachyderm`), named where they are used.
 
 mod client;
+pub mod discover;
 mod error;
 
 pub use client::Cluster;
