@@ -6,6 +6,9 @@
 mod client;
 pub mod discover;
 mod error;
+pub mod forward;
+mod forward_error;
 
 pub use client::Cluster;
 pub use error::Error;
+pub use forward_error::Error as ForwardError;
