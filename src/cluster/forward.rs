@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::api::ListParams;
+use kube::api::{ListParams, Portforwarder};
 use kube::{Api, ResourceExt as _};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -133,7 +133,8 @@ impl Forward {
     pub async fn open(cluster: &Cluster, service: ServiceName, port: u16) -> Result<Self, Error> {
         let found = find(cluster, &service).await?.ok_or_else(|| Error::NoService { service: service.clone() })?;
         let route = Route::new(cluster, &service, found, port)?;
-        route.pod().await?;
+        // A right that is missing is better told now than by a connection that breaks.
+        route.connect().await?.1.abort();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::Listen)?;
         let address = listener.local_addr().map_err(Error::Listen)?;
         let task = tokio::spawn(serve(listener, Arc::new(route)));
@@ -210,11 +211,17 @@ impl Route {
         Ok((pod.name_any(), port.ok_or_else(no_port)?))
     }
 
-    /// Carries one connection until either end closes it.
-    async fn carry(&self, mut connection: TcpStream) -> Result<(), Error> {
+    /// Opens a way to a pod: its name, the way, the port there.
+    async fn connect(&self) -> Result<(String, Portforwarder, u16), Error> {
         let (pod, port) = self.pod().await?;
         let what = format!("opening a port-forward to pod {pod}");
-        let mut forwarder = self.cluster.call(what, self.pods.portforward(&pod, &[port])).await?;
+        let forwarder = self.cluster.call(what, self.pods.portforward(&pod, &[port])).await?;
+        Ok((pod, forwarder, port))
+    }
+
+    /// Carries one connection until either end closes it.
+    async fn carry(&self, mut connection: TcpStream) -> Result<(), Error> {
+        let (pod, mut forwarder, port) = self.connect().await?;
         let broken = |reason: String| Error::Broken { service: self.service.clone(), pod: pod.clone(), reason };
         let error = forwarder.take_error(port).ok_or_else(|| broken("no channel for errors".to_owned()))?;
         let mut stream = forwarder.take_stream(port).ok_or_else(|| broken("no channel for data".to_owned()))?;

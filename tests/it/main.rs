@@ -16,6 +16,7 @@ mod docs;
 mod during_dump;
 mod large;
 mod live_writer;
+mod namespace_backup;
 mod odd_keys;
 mod pipes;
 mod postgres_connection;

@@ -132,7 +132,7 @@ impl Lab {
         let made = accounts.create_token_request(account, &params, &request).await.unwrap();
         let token = made.status.unwrap().token;
         let mut config: serde_json::Value =
-            serde_json::to_value(Kubeconfig::read_from(&self.kubeconfig).unwrap()).unwrap();
+            serde_json::to_value(Kubeconfig::read_from(self.kubeconfig()).unwrap()).unwrap();
         for user in config["users"].as_array_mut().unwrap() {
             user["user"] = serde_json::json!({ "token": token });
         }
