@@ -23,6 +23,8 @@ use crate::monitor::{Counter, Event, Monitor, Phase};
 const SNAPSHOTS: u32 = 5;
 /// Objects read at a time: enough to hide a store's latency; memory is bounded by the feed.
 const FETCHES: usize = 32;
+/// The same through the API server, which others need, too; each holds its own buffers besides.
+const FORWARDED_FETCHES: usize = 8;
 
 /// One backup.
 pub(super) struct Job<'a> {
@@ -60,7 +62,7 @@ impl Job<'_> {
         {
             let copied = self.feed(&mut bundle, |feed| {
                 let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&folders), false);
-                Box::pin(copy::bucket(bucket.as_ref(), fetcher, &selection, FETCHES, &suspects, &self.monitor))
+                Box::pin(copy::bucket(bucket.as_ref(), fetcher, &selection, self.fetches(), &suspects, &self.monitor))
             });
             copied.await??;
         }
@@ -72,7 +74,7 @@ impl Job<'_> {
             let live = dumped.live.as_mut().unwrap_or(&mut none);
             let copied = self.feed(&mut bundle, |feed| {
                 let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&folders), true);
-                Box::pin(copy::rotten_orphans(fetcher, &suspects, stored, live, FETCHES, &self.monitor))
+                Box::pin(copy::rotten_orphans(fetcher, &suspects, stored, live, self.fetches(), &self.monitor))
             });
             copied.await??;
         }
@@ -184,7 +186,7 @@ impl Job<'_> {
                 fetcher: Fetcher::new(Arc::clone(bucket), feed, Arc::clone(folders), true),
                 server,
                 database: &database.name,
-                jobs: FETCHES,
+                jobs: self.fetches(),
                 strict: self.options.strict,
             };
             let (live, monitor) = (&mut live, &self.monitor);
@@ -243,6 +245,10 @@ impl Job<'_> {
         if self.source.server.is_some() {
             self.monitor.total(Counter::DatabaseBytes, self.source.dump_bytes());
         }
+    }
+
+    fn fetches(&self) -> usize {
+        if self.source.is_forwarded() { FORWARDED_FETCHES } else { FETCHES }
     }
 
     fn budget(&self) -> Budget {

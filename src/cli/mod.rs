@@ -4,6 +4,7 @@
 mod arguments;
 mod backup;
 mod config;
+mod discover;
 mod exit;
 mod extract;
 mod generate;
@@ -50,6 +51,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Keygen(keygen::Keygen),
     Plan(plan::Plan),
+    Discover(discover::Discover),
     Completions(generate::Completions),
     Man(generate::Man),
     #[command(hide = true)]
@@ -101,6 +103,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List(job) => job.start(of_command),
         Command::Extract(job) => job.start(of_command),
         Command::Inspect(job) => job.start(of_command),
+        Command::Discover(job) => job.start(of_command),
         Command::Plan(plan) => plan.start(of_command),
         Command::Keygen(keygen) => finish(keygen.run()),
         Command::Completions(completions) => finish(completions.run()),

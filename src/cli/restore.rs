@@ -126,7 +126,7 @@ impl ReleaseArgs {
 impl Restore {
     /// What the arguments mean.
     pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, usage::Error> {
-        let postgres = self.server.postgres(matches)?;
+        let postgres = self.server.postgres(matches, None)?;
         if postgres.is_none() {
             for (what, given) in [("--database", !self.database.is_empty()), ("--owner", self.owner.is_some())] {
                 if given {

@@ -4,7 +4,10 @@
 //! Facts on Pachyderm's objects have their source in its Helm chart (`etc/helm/pachyderm`), named where they are used.
 
 mod client;
+pub mod discover;
 mod error;
+pub mod forward;
+mod forward_error;
 pub mod helm;
 pub mod permissions;
 mod readable;
@@ -14,3 +17,4 @@ pub(crate) mod yaml;
 
 pub use client::Cluster;
 pub use error::Error;
+pub use forward_error::Error as ForwardError;

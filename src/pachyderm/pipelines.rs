@@ -231,8 +231,9 @@ mod tests {
     /// Field numbers above 15 take two bytes.
     fn high(number: u8, content: &[u8]) -> Vec<u8> {
         let tag = u16::from(number) << 3 | 2;
+        let [low, high] = [tag & 0x7f | 0x80, tag >> 7].map(|part| u8::try_from(part).unwrap());
         let length = u8::try_from(content.len()).unwrap();
-        [&[(tag & 0x7f | 0x80) as u8, (tag >> 7) as u8, length], content].concat()
+        [&[low, high, length], content].concat()
     }
 
     #[test]

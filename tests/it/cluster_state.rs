@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{ConfigMap, ReplicationController, Secret};
 use serde_json::{Value, json};
 
-use crate::support::chart;
+use crate::discover::chart;
 use crate::support::cluster::Cluster;
 use crate::support::kubelab::{Kubelab, Lab};
 use crate::support::program::{Desk, words};
@@ -23,9 +23,8 @@ global: {postgresql: {postgresqlPassword: plantedPassword}}
 /// A namespace as an operator would have it: Helm's release, upgraded once, and what people made beside it.
 pub async fn namespace(kubelab: &Kubelab, desk: &Desk) -> Lab {
     let lab = kubelab.namespace().await;
-    chart::write(&desk.path("chart"));
     std::fs::write(desk.path("source-values.yaml"), VALUES).unwrap();
-    let (chart, values) = (desk.path("chart"), desk.path("source-values.yaml"));
+    let (chart, values) = (chart(), desk.path("source-values.yaml"));
     let (chart, values) = (chart.to_str().unwrap(), values.to_str().unwrap());
     lab.helm(["install", "pach", chart, "-f", values]);
     lab.helm(["upgrade", "pach", chart, "-f", values, "--set", "pachd.replicas=3"]);

@@ -20,6 +20,7 @@ mod during_dump;
 mod hostile_names;
 mod large;
 mod live_writer;
+mod namespace_backup;
 mod odd_keys;
 mod pipes;
 mod postgres_connection;

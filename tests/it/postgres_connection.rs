@@ -7,60 +7,18 @@ use std::process::Command;
 use pacharc::database::{Environment, Error, SESSION_SETTINGS, Server, Session, Tools};
 use pacharc::failure::{Class, Explain};
 use pacharc_sample::postgres::TempServer;
-use tempfile::TempDir;
 
+use crate::support::authority::Authority;
 use crate::support::postgres::{self, Use as _, run};
 
-/// A certificate authority, and what it signed.
-struct Authority {
-    folder: TempDir,
-}
-
 impl Authority {
-    fn new() -> Self {
-        let authority = Self { folder: tempfile::tempdir().unwrap() };
-        for name in ["ca", "other-ca"] {
-            authority.openssl(&format!(
-                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} \
-                 -keyout {name}.key -out {name}.crt"
-            ));
-        }
-        authority.sign("server", "/CN=ignored", "subjectAltName=DNS:localhost");
-        authority.sign("common-name", "/CN=localhost", "basicConstraints=CA:FALSE");
-        authority.sign("client", "/CN=certified", "basicConstraints=CA:FALSE");
-        authority
-    }
-
-    fn openssl(&self, arguments: &str) {
-        run(Command::new("openssl").args(arguments.split_whitespace()).current_dir(self.folder.path()));
-    }
-
-    fn sign(&self, name: &str, subject: &str, extension: &str) {
-        self.openssl(&format!(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj {subject} -keyout {name}.key -out {name}.csr"
-        ));
-        std::fs::write(self.folder.path().join("extensions"), extension).unwrap();
-        self.openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -days 2 -extfile extensions -out {name}.crt"
-        ));
-        self.set_mode(&format!("{name}.key"), 0o600);
-    }
-
-    fn set_mode(&self, name: &str, mode: u32) {
-        std::fs::set_permissions(self.folder.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
     /// A server that takes TLS alone on TCP, and shows the certificate `name`.
     fn server(&self, name: &str) -> Option<TempServer> {
         let hba = "hostssl all certified all cert\nhostssl all all all scram-sha-256";
         let settings = [("ssl", "on"), ("ssl_ca_file", "ca.crt"), ("password_encryption", "scram-sha-256")];
         let (crt, key) = (format!("{name}.crt"), format!("{name}.key"));
         let files = [("ca.crt", "ca.crt"), (&crt, "server.crt"), (&key, "server.key")];
-        let files = files.map(|(from, to)| (to.to_owned(), std::fs::read(self.folder.path().join(from)).unwrap()));
+        let files = files.map(|(from, to)| (to.to_owned(), std::fs::read(self.path(from)).unwrap()));
         let server = postgres::start_with(hba, &settings, files.to_vec())?;
         server.sql("postgres", "CREATE ROLE walt LOGIN PASSWORD 'pass:word'; CREATE ROLE certified LOGIN");
         Some(server)

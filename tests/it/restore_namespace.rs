@@ -10,6 +10,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 
 use crate::cluster_state::namespace;
+use crate::discover::chart;
 use crate::support::cluster::{Cluster, target};
 use crate::support::kubelab::{Kubelab, Lab};
 use crate::support::program::{Desk, Run, words};
@@ -96,7 +97,7 @@ async fn helm_installs_what_was_written_and_nothing_is_made_anew() {
     let password =
         json!({ "metadata": { "name": "pachyderm-database" }, "stringData": { "postgresql-password": "new" } });
     to.apply::<Secret>(password).await;
-    let (chart, file) = (desk.path("chart"), desk.path("release/values.yaml"));
+    let (chart, file) = (chart(), desk.path("release/values.yaml"));
     let (chart, file) = (chart.to_str().unwrap(), file.to_str().unwrap());
     to.helm(["install", "pach", chart, "-f", file]);
     assert_eq!(yaml(&to.helm(["get", "values", "pach", "-o", "yaml"]).stdout), values);
