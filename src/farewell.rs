@@ -2,7 +2,7 @@
 //! back) is started here, and waited for before the process ends: else an interrupted run would leave it undone.
 
 use std::future::Future;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -23,11 +23,48 @@ pub(crate) async fn finish(patience: Duration) -> bool {
     tokio::time::timeout(patience, WORK.wait()).await.is_ok()
 }
 
+/// The commands that do what is owed, oldest first.
+static DEBTS: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
+
+/// Something that must not be left undone: a cluster that must run again. A process that ends with a debt says so.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Debt(u64);
+
+/// Owes what `command` would do.
+pub(crate) fn owe(command: String) -> Debt {
+    let mut debts = DEBTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let number = debts.last().map_or(0, |(last, _)| last + 1);
+    debts.push((number, command));
+    Debt(number)
+}
+
+impl Debt {
+    /// It is done.
+    pub(crate) fn settle(self) {
+        DEBTS.lock().unwrap_or_else(PoisonError::into_inner).retain(|(number, _)| *number != self.0);
+    }
+}
+
+/// The command that does what is still owed.
+pub(crate) fn owed() -> Option<String> {
+    DEBTS.lock().unwrap_or_else(PoisonError::into_inner).first().map(|(_, command)| command.clone())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn what_is_not_settled_is_owed() {
+        let (first, second) = (owe("one".to_owned()), owe("two".to_owned()));
+        first.settle();
+        assert_eq!(owed().as_deref(), Some("two"));
+        second.settle();
+        assert_eq!(owed(), None);
+    }
 
     #[tokio::test]
     async fn work_is_waited_for_but_not_for_ever() {

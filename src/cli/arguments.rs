@@ -1,11 +1,16 @@
 //! Groups of flags that several commands share, and what they mean.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args};
+use clap::{ArgMatches, Args, ValueEnum};
 
 use super::{usage, values};
+use crate::cluster::suspend::{
+    self,
+    guardian::{self, Guard},
+};
 use crate::keys::{LockNames, UnlockNames};
 use crate::options::{Cluster, Expectations, Limits, Postgres};
 use crate::secret::Secret;
@@ -79,6 +84,136 @@ impl ClusterArgs {
         let namespace = self.namespace.clone()?;
         Some(Cluster { namespace, context: self.context.clone(), kubeconfig: self.kubeconfig.clone() })
     }
+
+    /// The cluster, which must be named.
+    pub(super) fn required(&self) -> Result<Cluster, usage::Error> {
+        self.cluster().ok_or(usage::Error::Missing {
+            what: "--namespace",
+            advice: "Name the namespace that Pachyderm runs in: --namespace NAME.",
+        })
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Suspending")]
+pub(super) struct SuspendArgs {
+    /// How long pods may take to end; then the cluster is resumed
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::duration)]
+    drain_timeout: Duration,
+    /// Suspend although Argo CD, Flux or KEDA may scale up again
+    #[arg(long)]
+    ignore_gitops: bool,
+    /// Who resumes the cluster if this run no longer can; job where an image is given, else process
+    #[arg(long, value_name = "GUARDIAN")]
+    guardian: Option<GuardianArg>,
+    /// The image of the guardian's Job, with pacharc in its path
+    #[arg(long, value_name = "IMAGE")]
+    guardian_image: Option<String>,
+    /// An annotation of the guardian's pod, such as sidecar.istio.io/inject=false (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = values::pair, requires = "guardian_image")]
+    guardian_annotation: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum GuardianArg {
+    /// A Job in the cluster: it survives the loss of this machine
+    Job,
+    /// A process on this machine
+    Process,
+    /// Nobody
+    None,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Suspending")]
+pub(super) struct ResumeArgs {
+    /// How long pachd may take to become ready
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = values::duration)]
+    ready_timeout: Duration,
+    /// How many replicas of pachd to bring back where it is at 0 and nobody recorded how many it had
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
+    pub(super) resume_replicas: Option<i32>,
+    /// How long a Lease that is not renewed lives
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::lease_duration, hide = true)]
+    lease_duration: Duration,
+}
+
+impl SuspendArgs {
+    /// Whether a guardian is spoken of.
+    pub(super) fn names_guardian(&self) -> bool {
+        self.guardian.is_some() || self.guardian_image.is_some()
+    }
+
+    /// Who guards.
+    pub(super) fn guard(&self) -> Result<Guard, usage::Error> {
+        let job = |image: &String| {
+            let annotations = self.guardian_annotation.iter().cloned().collect();
+            Guard::Job(guardian::Job { image: image.clone(), annotations })
+        };
+        match (self.guardian, &self.guardian_image) {
+            (Some(GuardianArg::Job), None) => {
+                Err(usage::Error::Needs { what: "--guardian job", needed: "--guardian-image" })
+            }
+            (None | Some(GuardianArg::Job), Some(image)) => Ok(job(image)),
+            (None | Some(GuardianArg::Process), None) => Ok(Guard::Process),
+            (Some(GuardianArg::Process | GuardianArg::None), Some(_)) => {
+                Err(usage::Error::Needs { what: "--guardian-image", needed: "--guardian job" })
+            }
+            (Some(GuardianArg::None), None) => Ok(Guard::None),
+        }
+    }
+
+    /// All that a suspend needs to know.
+    pub(super) fn options(&self, resume: &ResumeArgs, cluster: &Cluster, network: &NetworkArgs) -> suspend::Options {
+        suspend::Options {
+            drain_timeout: self.drain_timeout,
+            ignore_gitops: self.ignore_gitops,
+            ..resume.options(cluster, network)
+        }
+    }
+}
+
+impl ResumeArgs {
+    /// All that a resume needs to know.
+    pub(super) fn options(&self, cluster: &Cluster, network: &NetworkArgs) -> suspend::Options {
+        suspend::Options {
+            owner: suspend::owner(),
+            kind: suspend::Kind::Hold,
+            hold: None,
+            drain_timeout: suspend::DRAIN_TIMEOUT,
+            ready_timeout: self.ready_timeout,
+            resume_replicas: self.resume_replicas,
+            ignore_gitops: false,
+            guardian: Guard::None,
+            way: guardian::Way {
+                context: cluster.context.clone(),
+                kubeconfig: cluster.kubeconfig.clone(),
+                ca_file: network.ca_file.clone(),
+            },
+            lease_duration: self.lease_duration,
+            command: resume_command(cluster, network),
+        }
+    }
+}
+
+/// What the user types to resume a cluster, from this machine.
+pub(super) fn resume_command(cluster: &Cluster, network: &NetworkArgs) -> String {
+    let mut words =
+        vec!["pacharc".to_owned(), "resume".to_owned(), "--namespace".to_owned(), cluster.namespace.clone()];
+    words.extend(cluster.context.iter().flat_map(|context| ["--context".to_owned(), context.clone()]));
+    for (flag, file) in [("--kubeconfig", &cluster.kubeconfig), ("--ca-file", &network.ca_file)] {
+        words.extend(file.iter().flat_map(|file| [flag.to_owned(), file.display().to_string()]));
+    }
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=%+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 #[derive(Args, Debug)]
@@ -173,7 +308,25 @@ impl MachineArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Machine and network")]
 pub(super) struct NetworkArgs {
-    /// Authorities to trust besides the system's, in PEM: for PostgreSQL and bucket alike
+    /// Authorities to trust besides the system's, in PEM: for PostgreSQL, bucket and Kubernetes alike
     #[arg(long, value_name = "FILE")]
     pub(super) ca_file: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_resumes_is_one_for_the_shell() {
+        let cluster = Cluster {
+            namespace: "pachyderm".into(),
+            context: Some("it's mine".into()),
+            kubeconfig: Some("/home/a/.kube/config".into()),
+        };
+        let command = resume_command(&cluster, &NetworkArgs { ca_file: None });
+        let expected =
+            r"pacharc resume --namespace pachyderm --context 'it'\''s mine' --kubeconfig /home/a/.kube/config";
+        assert_eq!(command, expected);
+    }
 }

@@ -8,13 +8,17 @@ mod discover;
 mod exit;
 mod extract;
 mod generate;
+mod guardian;
 mod inspect;
 mod keygen;
 mod list;
 mod plan;
 mod report;
 mod restore;
+mod resume;
+mod status;
 mod stdout;
+mod suspend;
 mod usage;
 mod values;
 mod verify;
@@ -52,6 +56,11 @@ enum Command {
     Keygen(keygen::Keygen),
     Plan(plan::Plan),
     Discover(discover::Discover),
+    Suspend(suspend::Suspend),
+    Resume(resume::Resume),
+    Status(status::Status),
+    #[command(hide = true)]
+    Guardian(guardian::Guardian),
     Completions(generate::Completions),
     Man(generate::Man),
     #[command(hide = true)]
@@ -105,6 +114,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Inspect(job) => job.start(of_command),
         Command::Discover(job) => job.start(of_command),
         Command::Plan(plan) => plan.start(of_command),
+        Command::Suspend(job) => job.start(of_command),
+        Command::Resume(job) => job.start(of_command),
+        Command::Status(job) => job.start(of_command),
+        Command::Guardian(job) => job.start(of_command),
         Command::Keygen(keygen) => finish(keygen.run()),
         Command::Completions(completions) => finish(completions.run()),
         Command::Man(man) => finish(man.run()),

@@ -12,6 +12,7 @@ use clap::Args;
 use super::exit::{Failure, exit_code};
 use super::{stdout, usage};
 use crate::failure::{Class, Explain};
+use crate::farewell;
 use crate::interrupt::Interrupt;
 use crate::monitor::{All, Event, Json, Monitor, Style, Terminal};
 use crate::outcome::Outcome;
@@ -19,6 +20,10 @@ use crate::visible::visible;
 
 /// How long a process that ends waits for what must still be taken back.
 const FAREWELL: Duration = Duration::from_secs(10);
+
+/// How long it waits for a cluster that must run again: less than the 120 s that a pod of ours is given to end. A second
+/// signal ends it at once.
+const RETURN: Duration = Duration::from_secs(100);
 
 /// Threads for what blocks: files, and the work of processors. Each has its own stack and its own share of the allocator, so
 /// that hundreds, as tokio would have, take more memory than the data. The most that wait for each other are a few.
@@ -106,10 +111,20 @@ impl Report {
         let outcome = runtime.block_on(async {
             let interrupt = Interrupt::listen().map_err(NoRuntime)?;
             let outcome = job(&interrupt, Arc::clone(&self.monitor) as Arc<dyn Monitor>).await;
-            if !crate::farewell::finish(FAREWELL).await {
+            let is_owed = farewell::owed().is_some();
+            if !farewell::finish(if is_owed { RETURN } else { FAREWELL }).await && !is_owed {
                 self.monitor.warn("parts of unfinished uploads may be left in the bucket: it did not answer".into());
             }
-            outcome
+            match (outcome, farewell::owed()) {
+                (Err(failure), Some(_)) if failure.class() == Class::Suspended => Err(failure),
+                (outcome, Some(command)) => {
+                    if let Err(failure) = outcome {
+                        self.monitor.warn(failure.message());
+                    }
+                    Err(LeftSuspended { command }.into())
+                }
+                (outcome, None) => outcome,
+            }
         });
         // A thread that still waits for standard input must not keep the process.
         runtime.shutdown_timeout(Duration::from_millis(100));
@@ -177,6 +192,22 @@ fn log_to_stderr(verbose: u8) {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(verbose > 1);
     // Only a test that runs two commands in one process has a logger already.
     let _ = log.try_init();
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the cluster is not yet back as it was")]
+struct LeftSuspended {
+    command: String,
+}
+
+impl Explain for LeftSuspended {
+    fn class(&self) -> Class {
+        Class::Suspended
+    }
+
+    fn advice(&self) -> Option<String> {
+        Some(format!("Bring it back, from any machine:\n{}", self.command))
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

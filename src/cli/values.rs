@@ -1,6 +1,7 @@
 //! Values as users write them: sizes, databases, ages, ids.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
@@ -24,6 +25,28 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     };
     let factor = factor.ok_or_else(|| format!("unknown unit `{unit}`; there are K, M, G and T"))?;
     number.checked_mul(factor).ok_or_else(|| "too large".to_owned())
+}
+
+/// For how long: `90s`, `5m`, `2h`, `1d`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let problem = || "write a number with a unit, such as 90s, 5m or 2h".to_owned();
+    let span: Span = text.parse().map_err(|_| problem())?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| problem())?;
+    Duration::try_from(duration).ok().filter(|duration| !duration.is_zero()).ok_or_else(problem)
+}
+
+/// For `--lease-duration`: Leases count whole seconds.
+pub(super) fn lease_duration(text: &str) -> Result<Duration, String> {
+    let whole = |duration: &Duration| duration.subsec_nanos() == 0;
+    duration(text).ok().filter(whole).ok_or_else(|| "write whole seconds, such as 60s".to_owned())
+}
+
+/// `KEY=VALUE`.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
 }
 
 /// Less does not hold the segments that are sealed at a time.
@@ -139,6 +162,20 @@ mod tests {
         for text in ["", "soon", "-1d", "7"] {
             assert!(not_older_than(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn durations() {
+        let cases = [("90s", 90), ("5m", 300), ("2h", 7200), ("1d", 86_400), ("1h30m", 5400)];
+        for (text, seconds) in cases {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "5", "0s", "-1m", "soon"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(lease_duration("1500ms").is_err());
+        assert_eq!(pair("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert!(pair("a").is_err() && pair("=b").is_err());
     }
 
     #[test]

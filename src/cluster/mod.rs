@@ -12,6 +12,7 @@ pub mod helm;
 pub mod permissions;
 mod readable;
 pub mod state;
+pub mod suspend;
 pub mod values;
 pub(crate) mod yaml;
 

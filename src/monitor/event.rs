@@ -4,7 +4,7 @@ use pacharc_format::Key;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Progress;
+use super::{Progress, Step};
 
 /// What a job is busy with. Not every job has every phase; a phase may come again (a newer snapshot).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -38,6 +38,12 @@ pub enum Phase {
     Prove,
     /// Reads entries out of the bundle.
     Read,
+    /// Scales a cluster to zero, and waits until its pods are gone.
+    Suspend,
+    /// Scales a cluster up again, and waits until it is ready.
+    Resume,
+    /// Guards a suspended cluster.
+    Guard,
 }
 
 impl Phase {
@@ -59,6 +65,9 @@ impl Phase {
             Self::Indexes => "building indexes",
             Self::Prove => "proving",
             Self::Read => "reading",
+            Self::Suspend => "suspending",
+            Self::Resume => "resuming",
+            Self::Guard => "guarding",
         }
     }
 }
@@ -141,6 +150,29 @@ pub enum Event {
         /// Why it failed.
         reason: String,
     },
+    /// A step on a cluster's way down or up is about to be taken.
+    Step {
+        /// Which.
+        step: Step,
+    },
+    /// Something in the cluster was scaled.
+    Scaled {
+        /// `Deployment` or `ReplicationController`.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// How many replicas were wanted before.
+        from: i32,
+        /// And now.
+        to: i32,
+    },
+    /// Pods that are still waited for, each time they change.
+    Waiting {
+        /// How many.
+        count: usize,
+        /// Names of the first ten.
+        pods: Vec<String>,
+    },
     /// An entry of the bundle, as `pacharc list` finds it.
     Entry {
         /// Its path in the tree.
@@ -210,6 +242,9 @@ mod tests {
                 healed_by: Some(text()),
             },
             Event::AttemptFailed { attempt: 1, attempts: 5, reason: text() },
+            Event::Step { step: Step::Record },
+            Event::Scaled { kind: text(), name: text(), from: 1, to: 0 },
+            Event::Waiting { count: 1, pods: vec![text()] },
             Event::Entry {
                 path: text(),
                 size: 1,
@@ -234,9 +269,12 @@ mod tests {
                 Event::Damage { .. } => 8,
                 Event::SourceDamage { .. } => 9,
                 Event::AttemptFailed { .. } => 10,
-                Event::Entry { .. } => 11,
-                Event::Finished { .. } => 12,
-                Event::Error { .. } => 13,
+                Event::Step { .. } => 11,
+                Event::Scaled { .. } => 12,
+                Event::Waiting { .. } => 13,
+                Event::Entry { .. } => 14,
+                Event::Finished { .. } => 15,
+                Event::Error { .. } => 16,
             };
             assert_eq!(at, place);
         }
@@ -258,9 +296,9 @@ mod tests {
     }
 
     #[test]
-    fn every_phase_and_counter_is_documented() {
+    fn every_phase_step_and_counter_is_documented() {
         let page = include_str!("../../docs/json.md");
-        let last = Phase::Read as usize;
+        let last = Phase::Guard as usize;
         let phases = [
             Phase::Check,
             Phase::List,
@@ -276,6 +314,9 @@ mod tests {
             Phase::Indexes,
             Phase::Prove,
             Phase::Read,
+            Phase::Suspend,
+            Phase::Resume,
+            Phase::Guard,
         ];
         assert_eq!(phases.len(), last + 1);
         let touched = super::super::Amount { done: 1, total: Some(1) };
@@ -294,7 +335,8 @@ mod tests {
         };
         let Value::Object(fields) = serde_json::to_value(progress).unwrap() else { panic!("no object") };
         let phases = phases.map(|phase| serde_json::to_value(phase).unwrap().as_str().unwrap().to_owned());
-        for name in phases.into_iter().chain(fields.keys().cloned()) {
+        let steps = Step::ALL.map(|step| serde_json::to_value(step).unwrap().as_str().unwrap().to_owned());
+        for name in phases.into_iter().chain(steps).chain(fields.keys().cloned()) {
             assert!(page.contains(&format!("`{name}`")), "docs/json.md lacks {name}");
         }
     }

@@ -7,6 +7,7 @@ mod event;
 mod json;
 mod meter;
 mod recorder;
+mod step;
 mod terminal;
 mod ticker;
 
@@ -14,6 +15,7 @@ pub use event::{Event, Phase};
 pub use json::Json;
 pub use meter::{Amount, Counter, Meter, Progress};
 pub use recorder::Recorder;
+pub use step::Step;
 pub use terminal::{Style, Terminal};
 
 /// Follows one job. Cheap enough to be called for each object, and from any thread.
@@ -29,6 +31,11 @@ pub trait Monitor: Send + Sync {
 
     /// Something happened that the user should know, or that a program may wait for.
     fn event(&self, event: Event);
+
+    /// A step on a cluster's way down or up is about to be taken.
+    fn step(&self, step: Step) {
+        self.event(Event::Step { step });
+    }
 
     /// A warning: the job goes on.
     fn warn(&self, message: String) {

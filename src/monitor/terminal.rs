@@ -121,6 +121,12 @@ impl Monitor for Terminal {
             Event::AttemptFailed { attempt, attempts, reason } if !quiet => {
                 self.line(&format!("attempt {attempt} of {attempts} failed, trying again: {reason}"));
             }
+            Event::Step { step } if !quiet => self.line(step.label()),
+            Event::Scaled { kind, name, from, to } if !quiet => self.line(&format!("{kind} {name}: {from} to {to}")),
+            Event::Waiting { count, pods } if !quiet => {
+                let more = if count > pods.len() { ", …" } else { "" };
+                self.line(&format!("still {count} pods: {}{more}", pods.join(", ")));
+            }
             Event::Finished { .. } | Event::Error { .. } => self.finish(),
             _ => {}
         }
@@ -136,6 +142,10 @@ fn line() -> ProgressStyle {
 fn describe(progress: &Progress) -> String {
     let mut parts = Vec::with_capacity(6);
     parts.extend(progress.phase.map(|phase| phase.label().to_owned()));
+    if matches!(progress.phase, Some(Phase::Suspend | Phase::Resume | Phase::Guard)) {
+        // Nothing is copied: the lines above tell the steps.
+        return parts.join("  ");
+    }
     let work = progress.work(true);
     match work.total {
         Some(total) if total > 0 => {

@@ -31,6 +31,8 @@ mod secrets;
 mod signals;
 mod stock_tools;
 mod support;
+mod suspend;
+mod suspend_killed;
 mod tampered;
 mod which_source;
 mod wrong_bundles;

@@ -46,6 +46,8 @@ impl Kubelab {
             .arg("-kubeconfig")
             .arg(folder.path().join("kubeconfig"))
             .args(["-exit-on-stdin-eof", "-allow-exec"])
+            // Pods that run for real find the program under test.
+            .env("PATH", path())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
@@ -89,6 +91,13 @@ impl Kubelab {
         }
         Lab { client, name, kubeconfig: self.kubeconfig() }
     }
+}
+
+/// The search path, with the program under test in front.
+fn path() -> std::ffi::OsString {
+    let own = Path::new(env!("CARGO_BIN_EXE_pacharc")).parent().unwrap().to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(std::iter::once(own).chain(std::env::split_paths(&path))).unwrap()
 }
 
 impl Drop for Kubelab {

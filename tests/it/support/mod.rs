@@ -6,6 +6,7 @@ pub mod fault_server;
 pub mod kubelab;
 pub mod minio;
 pub mod moto;
+pub mod pachyderm;
 pub mod postgres;
 pub mod program;
 pub mod s3_server;

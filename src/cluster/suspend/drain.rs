@@ -1,0 +1,246 @@
+//! Waiting for pods: until those that write are gone, by a watch.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use serde::Serialize;
+
+use super::Error;
+use super::tenure::{Lost, Tenure};
+use super::workloads::{DEPLOYMENTS, Workload, Workloads};
+use crate::cluster::{self, Cluster};
+use crate::monitor::{Event, Monitor};
+
+/// All of Pachyderm's pods have this label.
+const SUITE: &str = "suite=pachyderm";
+
+/// How often the controllers are asked, while pods are watched, whether anybody scaled them up again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Before an API server is asked again that did not answer.
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
+
+/// Pods that are named in events and errors; more of them are counted.
+const NAMED: usize = 10;
+
+/// Who is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// pachd, and pach-enterprise.
+    Pachd,
+    /// Everything that writes.
+    All,
+}
+
+/// Names of pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pods {
+    /// How many there are.
+    pub count: usize,
+    /// The first ten.
+    pub names: Vec<String>,
+}
+
+impl fmt::Display for Pods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.names.join(", "))?;
+        match self.count - self.names.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// The pods of `who` in the namespace that run, or may run, now: asked of the server's consistent state.
+pub(super) async fn running(cluster: &Cluster, who: Who) -> Result<Vec<String>, cluster::Error> {
+    let params = ListParams::default().labels(SUITE);
+    let pods = cluster.call("listing pods", cluster.api::<Pod>().list(&params)).await?;
+    Ok(pods.items.iter().filter(|pod| writes(pod, who)).map(name).collect())
+}
+
+/// Waits until none of `who` runs, and their controllers count none. `limit` is for the wait as a whole.
+pub(super) async fn gone(
+    cluster: &Cluster,
+    who: Who,
+    limit: Duration,
+    tenure: &Tenure,
+    monitor: &dyn Monitor,
+) -> Result<(), Error> {
+    let mut waiting = Waiting { cluster, who, monitor, pods: BTreeMap::new(), told: Vec::new(), listed: false };
+    tokio::select! {
+        biased;
+        lost = tenure.lost() => return Err(Error::Lost(lost)),
+        done = tokio::time::timeout(limit, waiting.wait()) => match done {
+            Ok(done) => return done,
+            Err(_) => {}
+        },
+    }
+    let names: Vec<String> = waiting.pods.into_values().collect();
+    Err(Error::Stuck { pods: pods(&names), after: limit })
+}
+
+pub(super) fn pods(names: &[String]) -> Pods {
+    Pods { count: names.len(), names: names.iter().take(NAMED).cloned().collect() }
+}
+
+struct Waiting<'a> {
+    cluster: &'a Cluster,
+    who: Who,
+    monitor: &'a dyn Monitor,
+    /// By uid.
+    pods: BTreeMap<String, String>,
+    told: Vec<String>,
+    listed: bool,
+}
+
+impl Waiting<'_> {
+    async fn wait(&mut self) -> Result<(), Error> {
+        let api = self.cluster.api::<Pod>();
+        let mut watch = watcher(api, watcher::Config::default().labels(SUITE)).default_backoff().boxed();
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                event = watch.try_next() => match event {
+                    Ok(Some(event)) => self.take(event),
+                    // The watch begins again by itself, unless it is not allowed at all.
+                    Err(error) => refused(error)?,
+                    Ok(None) => {}
+                },
+                _ = look.tick() => {}
+            }
+            if !self.listed {
+                continue;
+            }
+            self.tell();
+            match self.is_empty().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // As long as the Lease is held, it is tried again.
+                Err(Error::Cluster(error)) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn take(&mut self, event: watcher::Event<Pod>) {
+        match event {
+            watcher::Event::Init => self.pods.clear(),
+            watcher::Event::InitDone => self.listed = true,
+            watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) if writes(&pod, self.who) => {
+                self.pods.insert(uid(&pod), name(&pod));
+            }
+            watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) | watcher::Event::Delete(pod) => {
+                self.pods.remove(&uid(&pod));
+            }
+        }
+    }
+
+    fn tell(&mut self) {
+        let names: Vec<String> = self.pods.values().cloned().collect();
+        if names != self.told && !names.is_empty() {
+            let Pods { count, names } = pods(&names);
+            self.monitor.event(Event::Waiting { count, pods: names });
+        }
+        self.told = names;
+    }
+
+    /// Whether nothing is left; an error where somebody scaled up what must be down.
+    async fn is_empty(&self) -> Result<bool, Error> {
+        let workloads = Workloads(self.cluster);
+        let mut down: Vec<Workload> = workloads.deployments().await?;
+        match self.who {
+            Who::Pachd => down.retain(|deployment| deployment.name() != DEPLOYMENTS[2]),
+            Who::All => down.extend(workloads.workers().await?),
+        }
+        if let Some(up) = down.iter().find(|workload| workload.replicas > 0) {
+            return Err(Error::Lost(Lost::now(format!("somebody scaled {} to {}", up.title(), up.replicas))));
+        }
+        // The watch may lag behind: the list is consistent.
+        Ok(self.pods.is_empty()
+            && down.iter().all(Workload::is_empty)
+            && running(self.cluster, self.who).await?.is_empty())
+    }
+}
+
+fn refused(error: watcher::Error) -> Result<(), Error> {
+    let source = match error {
+        watcher::Error::InitialListFailed(source)
+        | watcher::Error::WatchStartFailed(source)
+        | watcher::Error::WatchFailed(source) => source,
+        watcher::Error::WatchError(status) => kube::Error::Api(status),
+        watcher::Error::NoResourceVersion => return Ok(()),
+    };
+    let error = cluster::Error::api("watching pods".to_owned(), source);
+    if error.is_forbidden() { Err(error.into()) } else { Ok(()) }
+}
+
+/// Whether the pod is one of those that write, and may still do so.
+fn writes(pod: &Pod, who: Who) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    if matches!(phase, Some("Succeeded" | "Failed")) {
+        // Its containers have all ended; evicted pods stay so for long.
+        return false;
+    }
+    let label = |key: &str| pod.metadata.labels.as_ref()?.get(key).map(String::as_str);
+    let app = label("app").unwrap_or_default();
+    // Jobs of the chart (configuration, preflight, restoring a snapshot) write, too, and end by themselves.
+    let is_job = || pod.metadata.owner_references.iter().flatten().any(|owner| owner.kind == "Job");
+    match who {
+        Who::Pachd => app == "pachd" || app == "pach-enterprise",
+        Who::All => DEPLOYMENTS.contains(&app) || label("component") == Some("worker") || is_job(),
+    }
+}
+
+fn name(pod: &Pod) -> String {
+    pod.metadata.name.clone().unwrap_or_default()
+}
+
+fn uid(pod: &Pod) -> String {
+    pod.metadata.uid.clone().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(labels: &[(&str, &str)], phase: &str, owner: &str) -> Pod {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {
+                "labels": labels.iter().copied().collect::<BTreeMap<_, _>>(),
+                "ownerReferences": [{ "apiVersion": "v1", "kind": owner, "name": "o", "uid": "u" }],
+            },
+            "status": { "phase": phase },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn who_writes() {
+        let cases = [
+            (pod(&[("app", "pachd")], "Running", "ReplicaSet"), true, true),
+            (pod(&[("app", "pachd")], "Pending", "ReplicaSet"), true, true),
+            (pod(&[("app", "pachd")], "Failed", "ReplicaSet"), false, false),
+            (pod(&[("app", "pachw")], "Running", "ReplicaSet"), false, true),
+            (pod(&[("app", "pipeline"), ("component", "worker")], "Running", "ReplicationController"), false, true),
+            (pod(&[("app", "pachyderm-config")], "Running", "Job"), false, true),
+            (pod(&[("app", "pachyderm-config")], "Succeeded", "Job"), false, false),
+            (pod(&[("app", "etcd")], "Running", "StatefulSet"), false, false),
+            (pod(&[("app", "console")], "Running", "ReplicaSet"), false, false),
+        ];
+        for (pod, pachd, all) in cases {
+            assert_eq!((writes(&pod, Who::Pachd), writes(&pod, Who::All)), (pachd, all), "{pod:?}");
+        }
+    }
+
+    #[test]
+    fn many_pods_are_counted() {
+        let names: Vec<String> = (0..12).map(|n| format!("p{n}")).collect();
+        assert_eq!(pods(&names[..2]).to_string(), "p0, p1");
+        assert!(pods(&names).to_string().ends_with("p9 and 2 more"));
+    }
+}

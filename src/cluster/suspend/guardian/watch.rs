@@ -1,0 +1,242 @@
+//! What a guardian does: it watches, and brings the cluster back when the Lease is renewed no more, or its time comes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::super::clock::{Stillness, boottime};
+use super::super::lease::{self, Store};
+use super::super::record::{Found, Kind, Records, State};
+use super::super::resume::Return;
+use super::super::tenure::Tenure;
+use super::super::workloads::Workloads;
+use super::super::{Error, Options};
+use super::{LEFT, RUN, is_of, left, process};
+use crate::cluster::Cluster;
+use crate::monitor::{Monitor, Phase, Step};
+
+/// What it guards.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// The run.
+    pub run: Uuid,
+    /// `job` or `process`.
+    pub kind: String,
+}
+
+/// How a guardian ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// The cluster was brought back by others, or is a hold that needs no guardian.
+    NotNeeded,
+    /// Another guardian took its place.
+    Replaced,
+    /// It brought the cluster back.
+    Resumed,
+}
+
+/// Guards a run to its end. `options.hold` is how long a hold may last.
+///
+/// # Errors
+/// It may not do what it would have to; or what it brought back does not become ready.
+pub async fn watch(cluster: &Cluster, watch: &Watch, options: &Options, monitor: &dyn Monitor) -> Result<End, Error> {
+    process::leave_session();
+    monitor.phase(Phase::Guard);
+    let mut guardian = Guardian::prove(cluster, watch, options, monitor).await?;
+    let end = guardian.run().await;
+    if let Err(error) = guardian.own.release(&guardian.me).await {
+        tracing::info!("the guardian's Lease is left: {error}");
+    }
+    end
+}
+
+struct Guardian<'a> {
+    cluster: &'a Cluster,
+    options: &'a Options,
+    monitor: &'a dyn Monitor,
+    run: Uuid,
+    /// Its name as a holder.
+    me: String,
+    /// The Lease by which it shows that it lives.
+    own: Store,
+    lease: Lease,
+    /// The Lease that it watches.
+    watched: Store,
+    seen: Stillness,
+    /// When the hold is over, on this machine's clock.
+    deadline: Option<Duration>,
+}
+
+/// What the watched Lease says.
+enum Sign {
+    /// Somebody lives who brings the cluster back, or it is held.
+    Wait,
+    /// Nobody has the Lease, or has renewed it, or the time is over.
+    Act(Option<Lease>),
+    /// There is nothing to guard any more.
+    Done,
+}
+
+impl<'a> Guardian<'a> {
+    /// Tries everything that it may have to do, without doing it, and tells by its Lease that it could.
+    async fn prove(
+        cluster: &'a Cluster,
+        watch: &Watch,
+        options: &'a Options,
+        monitor: &'a dyn Monitor,
+    ) -> Result<Self, Error> {
+        let me = format!("{} guardian of {}/{}", watch.kind, watch.run, Uuid::new_v4());
+        let (own, watched) = (Store::new(cluster, lease::GUARDIAN), Store::new(cluster, lease::RUN));
+        let workloads = Workloads(cluster);
+        watched.read().await?;
+        Records(cluster).read().await?;
+        for deployment in workloads.deployments().await? {
+            match workloads.scale(&deployment, deployment.replicas, true).await {
+                // Somebody else changed it just now, so scaling was allowed.
+                Err(error) if !error.is_conflict() => return Err(error.into()),
+                _ => {}
+            }
+            Records(cluster).try_patch(deployment.name()).await?;
+        }
+        let mut annotations: BTreeMap<String, String> =
+            [(RUN.to_owned(), watch.run.to_string()), (super::KIND.to_owned(), watch.kind.clone())].into();
+        let mut hold = options.hold;
+        let lease = loop {
+            let before = own.read().await?;
+            // A guardian that follows another one of the same run goes on with what is left of the hold.
+            if let Some(before) = before.as_ref().filter(|before| is_of(before, watch.run)) {
+                hold = left(before).or(hold);
+            }
+            annotations.extend(hold.map(|hold| (LEFT.to_owned(), hold.as_secs().to_string())));
+            let taken = match before {
+                None => own.create(&me, options.lease_duration, annotations.clone()).await,
+                Some(mut before) => {
+                    before.metadata.annotations = Some(annotations.clone());
+                    own.take(&before, &me, options.lease_duration).await
+                }
+            };
+            match taken {
+                Ok(lease) => break lease,
+                Err(error) if error.is_conflict() || error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let deadline = hold.map(|hold| boottime() + hold);
+        let seen = Stillness::default();
+        Ok(Self { cluster, options, monitor, run: watch.run, me, own, lease, watched, seen, deadline })
+    }
+
+    async fn run(&mut self) -> Result<End, Error> {
+        let mut renewed = boottime();
+        loop {
+            tokio::time::sleep(lease::glance(self.options.lease_duration)).await;
+            if boottime().saturating_sub(renewed) >= lease::interval(self.options.lease_duration) {
+                renewed = boottime();
+                if !self.show_life().await {
+                    return Ok(End::Replaced);
+                }
+            }
+            let sign = match self.look().await {
+                Ok(sign) => sign,
+                Err(error) => {
+                    // Nothing that was not seen counts as unchanged for longer than it was.
+                    tracing::debug!("{}", crate::failure::chain(&error));
+                    continue;
+                }
+            };
+            match sign {
+                Sign::Wait => {}
+                Sign::Done => return Ok(End::NotNeeded),
+                Sign::Act(stale) => match self.act(stale).await? {
+                    Some(end) => return Ok(end),
+                    None => self.seen = Stillness::default(),
+                },
+            }
+        }
+    }
+
+    /// Renews its own Lease. Whether it still is the guardian.
+    async fn show_life(&mut self) -> bool {
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_sub(boottime()).as_secs().to_string();
+            self.lease.metadata.annotations.get_or_insert_default().insert(LEFT.to_owned(), left);
+        }
+        match self.own.renew(&self.lease).await {
+            Ok(lease) => self.lease = lease,
+            Err(error) if error.is_conflict() => match self.own.read().await {
+                // A renewal whose answer did not arrive.
+                Ok(Some(lease)) if lease::holder(&lease) == Some(&self.me) => self.lease = lease,
+                Ok(Some(_)) => return false,
+                _ => {}
+            },
+            // Whoever removed it believes that the run is over; the record tells.
+            Err(error) => tracing::debug!("{}", crate::failure::chain(&error)),
+        }
+        true
+    }
+
+    async fn look(&mut self) -> Result<Sign, Error> {
+        let is_over = self.deadline.is_some_and(|deadline| boottime() >= deadline);
+        let Some(lease) = self.watched.read().await? else {
+            return Ok(match self.record().await? {
+                None => Sign::Done,
+                Some(found) if found.record.kind == Kind::Hold && found.record.state == State::Suspended => {
+                    match self.deadline {
+                        None => Sign::Done,
+                        Some(_) if is_over => Sign::Act(None),
+                        Some(_) => Sign::Wait,
+                    }
+                }
+                Some(_) => Sign::Act(None),
+            });
+        };
+        let still = self.seen.observe(lease::version(&lease));
+        Ok(if is_over || still >= lease::duration_of(&lease) { Sign::Act(Some(lease)) } else { Sign::Wait })
+    }
+
+    /// The record of the run, if there is one.
+    async fn record(&self) -> Result<Option<Found>, Error> {
+        let found = Records(self.cluster).read().await?;
+        Ok(found.filter(|found| found.record.run == self.run))
+    }
+
+    /// Takes the Lease over, and only then brings the cluster back. `None`: somebody else has the Lease.
+    async fn act(&mut self, stale: Option<Lease>) -> Result<Option<End>, Error> {
+        self.monitor.step(Step::TakeLease);
+        let duration = self.options.lease_duration;
+        let tenure = match Tenure::take_over(self.cluster, stale.as_ref(), &self.me, duration).await {
+            Ok(tenure) => tenure,
+            // It was renewed, or the server is gone: back to watching.
+            Err(error) => {
+                tracing::info!("{}", crate::failure::chain(&error));
+                return Ok(None);
+            }
+        };
+        self.monitor.phase(Phase::Resume);
+        let returning = Return::new(self.cluster, self.options, self.monitor);
+        let end = loop {
+            let done = match self.record().await {
+                Ok(None) => break Ok(Some(End::NotNeeded)),
+                Ok(Some(found)) => returning.bring_back(found, &self.me).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => break Ok(Some(End::Resumed)),
+                // Scaled up is all that it can do about these.
+                Err(error @ (Error::NotReady { .. } | Error::Missing { .. })) => break Err(error),
+                Err(_) if tenure.is_lost() => break Ok(None),
+                Err(error) => {
+                    tracing::warn!("{}", crate::failure::chain(&error));
+                    tokio::time::sleep(lease::interval(duration)).await;
+                }
+            }
+        };
+        self.monitor.step(Step::ReleaseLease);
+        tenure.release().await;
+        end
+    }
+}

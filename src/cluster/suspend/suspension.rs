@@ -1,0 +1,456 @@
+//! A suspended cluster in the hands of a run: proved on demand, given back whatever happens.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use super::drain::{self, Who};
+use super::record::{Found, Record, Records, State};
+use super::resume::Return;
+use super::tenure::{Lost, Tenure};
+use super::workloads::{DEPLOYMENTS, Kind, Workload, Workloads};
+use super::{Error, Options, guardian};
+use crate::cluster::Cluster;
+use crate::farewell::{self, Debt};
+use crate::monitor::{Event, Monitor, Phase, Step};
+
+/// Scale requests that lose against another writer are made again with what is there now; so often.
+const ATTEMPTS: u32 = 20;
+
+/// Workers that are scaled between two renewals of the Lease.
+const BATCH: usize = 16;
+
+/// A suspended cluster. Dropped, it is resumed: the process waits for that before it ends.
+pub struct Suspension {
+    parts: Option<Parts>,
+}
+
+/// What a suspension consists of.
+pub(super) struct Parts {
+    pub(super) cluster: Cluster,
+    pub(super) options: Arc<Options>,
+    pub(super) monitor: Arc<dyn Monitor>,
+    /// The holder of the Lease: `user@host/` and a number of this process's own.
+    pub(super) holder: String,
+    pub(super) tenure: Tenure,
+    pub(super) guardian: Option<guardian::Sentry>,
+    pub(super) record: Record,
+    /// Somebody else's hold, which is left as it is.
+    pub(super) adopted: bool,
+    /// Everything that is scaled, as it was left.
+    pub(super) left: Vec<Workload>,
+    pub(super) debt: Option<Debt>,
+}
+
+impl Suspension {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self { parts: Some(parts) }
+    }
+
+    /// What was there before.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        self.parts.as_ref().map(|parts| &parts.record)
+    }
+
+    /// Proves that the cluster is quiesced: a renewal of the Lease succeeds now, replicas and generations are as they
+    /// were left, and no pod runs that writes. What was read before the call was read of a cluster at rest.
+    ///
+    /// # Errors
+    /// What is not so. It never becomes so again: the run goes on as if the cluster had not been suspended.
+    pub async fn check(&self) -> Result<(), Lost> {
+        match &self.parts {
+            Some(parts) => parts.check().await,
+            None => Err(Lost::now("the cluster was resumed")),
+        }
+    }
+
+    /// Waits until the Lease is lost.
+    pub async fn lost(&self) -> Lost {
+        match &self.parts {
+            Some(parts) => parts.tenure.lost().await,
+            None => Lost::now("the cluster was resumed"),
+        }
+    }
+
+    /// Brings the cluster back, and waits until it is ready. A hold that was adopted stays.
+    ///
+    /// # Errors
+    /// The cluster is not back: the error names the command that brings it back.
+    pub async fn resume(mut self) -> Result<(), Error> {
+        match self.parts.take() {
+            Some(parts) => parts.resume().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves the cluster suspended, as a hold, until somebody resumes it or the guardian's time comes.
+    ///
+    /// # Errors
+    /// Where it is not suspended any more. It is given back then.
+    pub async fn hold(mut self) -> Result<Record, Error> {
+        let Some(parts) = self.parts.as_mut() else { return Err(Error::Lost(Lost::now("the cluster was resumed"))) };
+        match parts.keep().await {
+            Ok(()) => {}
+            Err(error) => return Err(self.undo(error).await),
+        }
+        let Some(mut parts) = self.parts.take() else { return Err(Error::RecordChanged) };
+        if let Some(debt) = parts.debt.take() {
+            debt.settle();
+        }
+        parts.monitor.step(Step::ReleaseLease);
+        parts.tenure.release().await;
+        Ok(parts.record)
+    }
+
+    /// Takes everything down.
+    pub(super) async fn descend(&mut self) -> Result<(), Error> {
+        match self.parts.as_mut() {
+            Some(parts) => parts.descend().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note of what is down already, and proves that it is.
+    pub(super) async fn look_around(&mut self) -> Result<(), Error> {
+        match self.parts.as_mut() {
+            Some(parts) => parts.look_around().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Brings the cluster back because of an error, which is returned, unless that fails, too.
+    pub(super) async fn undo(mut self, because: Error) -> Error {
+        let Some(parts) = self.parts.take() else { return because };
+        let (command, monitor) = (parts.options.command.clone(), Arc::clone(&parts.monitor));
+        match parts.resume().await {
+            Ok(()) => because,
+            Err(error) => {
+                monitor.warn(because.to_string());
+                match error {
+                    error @ Error::NotReady { .. } => error,
+                    error => Error::NotResumed { source: Box::new(error), command },
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Suspension {
+    fn drop(&mut self) {
+        if let Some(parts) = self.parts.take() {
+            let monitor = Arc::clone(&parts.monitor);
+            farewell::start(async move {
+                if let Err(error) = parts.resume().await {
+                    monitor.warn(crate::failure::chain(&error));
+                }
+            });
+        }
+    }
+}
+
+impl Parts {
+    fn records(&self) -> Records<'_> {
+        Records(&self.cluster)
+    }
+
+    /// The order is what matters: pachd scales pachw and the workers up again as long as it runs.
+    async fn descend(&mut self) -> Result<(), Error> {
+        if self.options.guardian != guardian::Guard::None {
+            self.monitor.step(Step::StartGuardian);
+        }
+        self.guardian = guardian::start(&self.cluster, &self.options, self.record.run, &self.monitor).await?;
+        self.monitor.step(Step::Record);
+        // From here on there is something to bring back.
+        self.debt = Some(farewell::owe(self.options.command.clone()));
+        let found = self.steady(|| self.write_down()).await?;
+        self.record = found.record.clone();
+        self.monitor.step(Step::Annotate);
+        self.steady(|| self.annotate()).await?;
+        self.monitor.step(Step::ScalePachd);
+        for name in DEPLOYMENTS.into_iter().filter(|name| *name != "pachw") {
+            self.steady(|| self.lower(name)).await?;
+        }
+        self.monitor.step(Step::DrainPachd);
+        let begun = super::clock::boottime();
+        let limit = self.options.drain_timeout;
+        drain::gone(&self.cluster, Who::Pachd, limit, &self.tenure, &*self.monitor).await?;
+        self.monitor.step(Step::ScalePachw);
+        self.steady(|| self.lower("pachw")).await?;
+        self.monitor.step(Step::ScaleWorkers);
+        self.steady(|| self.lower_workers()).await?;
+        self.monitor.step(Step::DrainAll);
+        let limit = limit.saturating_sub(super::clock::boottime().saturating_sub(begun));
+        drain::gone(&self.cluster, Who::All, limit, &self.tenure, &*self.monitor).await?;
+        let records = self.records();
+        self.record = self.steady(|| records.set_state(&found, State::Suspended)).await?.record;
+        self.look_around().await?;
+        self.monitor.step(Step::Suspended);
+        Ok(())
+    }
+
+    /// Makes the record; or finds that of an own hold that goes on.
+    async fn write_down(&self) -> Result<Found, Error> {
+        if let Some(mut found) = self.records().read().await? {
+            if found.record.run != self.record.run {
+                return Err(Error::RecordChanged);
+            }
+            found.record.deadline = self.deadline();
+            return self.records().set_state(&found, State::Suspending).await;
+        }
+        let mut record = self.record.clone();
+        let workloads = Workloads(&self.cluster);
+        let deployments = workloads.deployments().await?;
+        let main = super::resume::main(&deployments).map(Workload::name);
+        for deployment in &deployments {
+            let count = match deployment.replicas {
+                0 if main == Some(deployment.name()) => self.options.resume_replicas.unwrap_or_default(),
+                count => count,
+            };
+            record.deployments.insert(deployment.name().to_owned(), count);
+        }
+        for worker in workloads.workers().await? {
+            record.workers.insert(worker.name().to_owned(), worker.replicas);
+        }
+        record.deadline = self.deadline();
+        self.records().create(&record).await
+    }
+
+    async fn annotate(&self) -> Result<(), Error> {
+        for deployment in Workloads(&self.cluster).deployments().await? {
+            self.records().annotate(deployment.name(), &self.record).await?;
+        }
+        Ok(())
+    }
+
+    /// Does it again while the API server cannot be reached, as long as the Lease is not lost.
+    async fn steady<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        loop {
+            match work().await {
+                Err(Error::Cluster(error)) if error.is_retryable() => {}
+                done => return done,
+            }
+            tokio::select! {
+                biased;
+                lost = self.tenure.lost() => return Err(Error::Lost(lost)),
+                () = tokio::time::sleep(drain::PAUSE) => {}
+            }
+        }
+    }
+
+    /// When the hold is over, for people to read.
+    fn deadline(&self) -> Option<Timestamp> {
+        let hold = SignedDuration::try_from(self.options.hold?).ok()?;
+        Timestamp::now().checked_add(hold).ok()
+    }
+
+    async fn look_around(&mut self) -> Result<(), Error> {
+        let workloads = Workloads(&self.cluster);
+        let mut left = self.steady(|| async { Ok(workloads.deployments().await?) }).await?;
+        left.extend(self.steady(|| async { Ok(workloads.workers().await?) }).await?);
+        self.left = left;
+        self.check().await.map_err(Error::Lost)
+    }
+
+    /// Scales a Deployment to 0. The Lease is renewed between reading and scaling: whoever takes it over afterwards
+    /// changes the Deployment before he looks at its replicas, and so makes this request fail, however late it comes.
+    async fn lower(&self, name: &str) -> Result<(), Error> {
+        let workloads = Workloads(&self.cluster);
+        for _ in 0..ATTEMPTS {
+            let Some(deployment) = workloads.deployment(name).await?.filter(|found| found.replicas > 0) else {
+                return Ok(());
+            };
+            self.tenure.demand().await.map_err(Error::Lost)?;
+            match workloads.scale(&deployment, 0, false).await {
+                Ok(()) => {
+                    self.tell(&deployment);
+                    return Ok(());
+                }
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Error::Lost(Lost::now(format!("somebody keeps changing Deployment {name}"))))
+    }
+
+    async fn lower_workers(&self) -> Result<(), Error> {
+        let workloads = Workloads(&self.cluster);
+        for _ in 0..ATTEMPTS {
+            let up: Vec<Workload> =
+                workloads.workers().await?.into_iter().filter(|worker| worker.replicas > 0).collect();
+            if up.is_empty() {
+                return Ok(());
+            }
+            for batch in up.chunks(BATCH) {
+                self.tenure.demand().await.map_err(Error::Lost)?;
+                for worker in batch {
+                    match workloads.scale(worker, 0, false).await {
+                        Ok(()) => self.tell(worker),
+                        // The next list tells what is there now.
+                        Err(error) if error.is_conflict() || error.is_not_found() => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        Err(Error::Lost(Lost::now("somebody keeps changing the workers' ReplicationControllers")))
+    }
+
+    fn tell(&self, workload: &Workload) {
+        let kind = match workload.kind {
+            Kind::Deployment => "Deployment",
+            Kind::Worker => "ReplicationController",
+        };
+        let (kind, name, from) = (kind.to_owned(), workload.name().to_owned(), workload.replicas);
+        self.monitor.event(Event::Scaled { kind, name, from, to: 0 });
+    }
+
+    pub(super) async fn check(&self) -> Result<(), Lost> {
+        self.tenure.demand().await?;
+        self.steady(|| self.see()).await.map_err(|error| match error {
+            Error::Lost(lost) => lost,
+            error => Lost::now(crate::failure::chain(&error)),
+        })
+    }
+
+    /// Whether everything is as it was left, and nothing runs.
+    async fn see(&self) -> Result<(), Error> {
+        let workloads = Workloads(&self.cluster);
+        let mut now = workloads.deployments().await?;
+        now.extend(workloads.workers().await?);
+        compare(&self.left, &now).map_err(Error::Lost)?;
+        let pods = drain::running(&self.cluster, Who::All).await?;
+        if !pods.is_empty() {
+            return Err(Error::Lost(Lost::now(format!("there are pods again: {}", drain::pods(&pods)))));
+        }
+        Ok(())
+    }
+
+    async fn resume(mut self) -> Result<(), Error> {
+        drop(self.guardian.take());
+        if self.adopted {
+            self.tenure.release().await;
+            return Ok(());
+        }
+        self.monitor.phase(Phase::Resume);
+        let run = self.record.run;
+        let returning = Return::new(&self.cluster, &self.options, &*self.monitor);
+        // The Lease may be lost, and we not know it yet.
+        if self.tenure.demand().await.is_err() {
+            let lease = || Tenure::begin(&self.cluster, &self.holder, self.options.lease_duration, false);
+            match returning.again(lease).await {
+                Ok(tenure) => self.tenure = tenure,
+                // The guardian, or somebody with --force, is bringing it back already.
+                Err(Error::Busy { holder }) => {
+                    self.monitor.warn(format!("{holder} resumes the cluster"));
+                    returning.returned(run, &self.record).await?;
+                    return self.settle().await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match returning.find(run, &self.record, self.debt.is_some()).await? {
+            Some(found) => returning.bring_back(found, &self.holder).await?,
+            None => tracing::info!("there is nothing to resume"),
+        }
+        returning.dismiss_guardian(run).await;
+        self.settle().await
+    }
+
+    async fn settle(self) -> Result<(), Error> {
+        self.monitor.step(Step::ReleaseLease);
+        self.tenure.release().await;
+        if let Some(debt) = self.debt {
+            debt.settle();
+            self.monitor.step(Step::Resumed);
+        }
+        Ok(())
+    }
+
+    /// Makes a hold of it: one last proof, and the record says so.
+    async fn keep(&mut self) -> Result<(), Error> {
+        self.check().await.map_err(Error::Lost)?;
+        drop(self.guardian.take());
+        if self.record.kind == super::record::Kind::Run {
+            let Some(mut found) = self.records().read().await? else { return Err(Error::RecordChanged) };
+            if found.record.run != self.record.run {
+                return Err(Error::RecordChanged);
+            }
+            found.record.kind = super::record::Kind::Hold;
+            let records = self.records();
+            self.record = self.steady(|| records.set_state(&found, State::Suspended)).await?.record;
+        }
+        Ok(())
+    }
+}
+
+impl Return<'_> {
+    /// The record of `run`. Where somebody deleted it in every place, what the run itself remembers, if it scaled.
+    async fn find(&self, run: Uuid, remembered: &Record, scaled: bool) -> Result<Option<Found>, Error> {
+        let found = self.again(|| self.read()).await?;
+        Ok(match found {
+            Some(found) => Some(found).filter(|found| found.record.run == run),
+            None if scaled => Some(Found::remembered(remembered.clone())),
+            None => None,
+        })
+    }
+
+    /// Waits until somebody else has brought `run` back.
+    async fn returned(&self, run: Uuid, record: &Record) -> Result<(), Error> {
+        self.vanished(run).await?;
+        self.await_ready(record).await
+    }
+}
+
+/// Whether everything is as it was left.
+fn compare(left: &[Workload], now: &[Workload]) -> Result<(), Lost> {
+    for before in left {
+        let same = now.iter().find(|after| after.meta.uid == before.meta.uid);
+        let Some(after) = same else {
+            return Err(Lost::now(format!("somebody deleted or replaced {}", before.title())));
+        };
+        if after.replicas != 0 {
+            return Err(Lost::now(format!("somebody scaled {} to {}", after.title(), after.replicas)));
+        }
+        if after.generation() != before.generation() {
+            return Err(Lost::now(format!("somebody changed {}", after.title())));
+        }
+    }
+    match now.iter().find(|after| left.iter().all(|before| before.meta.uid != after.meta.uid)) {
+        Some(new) => Err(Lost::now(format!("somebody made {}", new.title()))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::apps::v1::Deployment;
+
+    fn workload(uid: &str, replicas: i32, generation: i64) -> Workload {
+        let made: Deployment = serde_json::from_value(serde_json::json!({
+            "metadata": { "name": "pachd", "uid": uid, "generation": generation },
+            "spec": { "replicas": replicas, "selector": {}, "template": {} },
+        }))
+        .unwrap();
+        Workload::from(made)
+    }
+
+    #[test]
+    fn any_change_is_a_loss() {
+        let left = [workload("a", 0, 3)];
+        let because = |now: &[Workload]| compare(&left, now).map_err(|lost| lost.because);
+        assert_eq!(because(&left), Ok(()));
+        assert_eq!(because(&[workload("a", 1, 3)]), Err("somebody scaled Deployment pachd to 1".into()));
+        // Scaled up and down again in between.
+        assert_eq!(because(&[workload("a", 0, 5)]), Err("somebody changed Deployment pachd".into()));
+        assert_eq!(because(&[]), Err("somebody deleted or replaced Deployment pachd".into()));
+        assert_eq!(because(&[workload("b", 0, 3)]), Err("somebody deleted or replaced Deployment pachd".into()));
+        let two = [workload("a", 0, 3), workload("b", 0, 1)];
+        assert_eq!(because(&two), Err("somebody made Deployment pachd".into()));
+    }
+}

@@ -1,0 +1,400 @@
+//! Whoever is killed, cut off or gone: the cluster comes back.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::support::kubelab::{Kubelab, Lab};
+use super::support::pachyderm::{cleaned, install, is_clean, record, replicas, settled, until};
+use super::support::program::{Desk, Run, Running, words};
+
+/// Of all Leases here, in seconds.
+const LEASE: u64 = 3;
+
+fn args(lab: &Lab, command: &str, more: &[&str]) -> Vec<String> {
+    let mut args = vec![command.to_owned()];
+    args.extend(lab.flags());
+    args.extend([format!("--lease-duration={LEASE}s"), "--json".to_owned()]);
+    args.extend(words(more));
+    args
+}
+
+async fn run(lab: &Lab, command: &str, more: &[&str]) -> Run {
+    let args = args(lab, command, more);
+    tokio::task::spawn_blocking(move || Desk::new().run(args)).await.unwrap()
+}
+
+async fn status(lab: &Lab) -> Run {
+    let args: Vec<String> = ["status".to_owned()].into_iter().chain(lab.flags()).collect();
+    tokio::task::spawn_blocking(move || Desk::new().run(args)).await.unwrap()
+}
+
+/// A process whose events are read.
+struct Told {
+    child: Child,
+    steps: std::sync::mpsc::Receiver<String>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Told {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let (sender, steps) = std::sync::mpsc::channel();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let event: Value = serde_json::from_str(&line).unwrap();
+                if event["event"] == "step" && sender.send(event["step"].as_str().unwrap().to_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, steps }
+    }
+
+    /// Waits until a step is announced, and kills the process there. Whether it came to that step.
+    fn kill_at(mut self, step: &str) -> bool {
+        let came = self.steps.iter().any(|told| told == step);
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        came
+    }
+
+    /// All steps to the end.
+    fn steps(self) -> Vec<String> {
+        self.steps.iter().collect()
+    }
+}
+
+async fn kill_at(lab: &Lab, command: &str, more: &[&str], step: &str) -> bool {
+    let (args, step) = (args(lab, command, more), step.to_owned());
+    tokio::task::spawn_blocking(move || {
+        let desk = Desk::new();
+        Told::start(&mut desk.command(args)).kill_at(&step)
+    })
+    .await
+    .unwrap()
+}
+
+async fn steps(lab: &Lab, command: &str, more: &[&str]) -> Vec<String> {
+    let args = args(lab, command, more);
+    tokio::task::spawn_blocking(move || {
+        let desk = Desk::new();
+        Told::start(&mut desk.command(args)).steps()
+    })
+    .await
+    .unwrap()
+}
+
+/// The processes of guardians of a namespace.
+fn guardians(lab: &Lab) -> Vec<u32> {
+    let namespace = format!("--namespace={}", lab.name);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(id) = entry.file_name().to_string_lossy().parse() else { continue };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words: Vec<String> =
+            line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+        if words.get(1).is_some_and(|word| word == "guardian") && words.contains(&namespace) {
+            found.push(id);
+        }
+    }
+    found
+}
+
+fn kill(id: u32) {
+    assert!(Command::new("kill").args(["-KILL", &id.to_string()]).status().unwrap().success());
+}
+
+/// Waits until it runs as it did, and nothing is left behind.
+async fn comes_back(lab: &Lab, pachd: i32) {
+    settled(lab, "pachd", pachd).await;
+    settled(lab, "pachw", 2).await;
+    cleaned(lab).await;
+    until("the guardian ends", async || guardians(lab).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_step_of_a_suspend_the_guardian_resumes() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 2, json!({})).await;
+    let limit = ["--for=1h"];
+    let all = steps(&lab, "suspend", &limit).await;
+    let wanted: BTreeSet<&str> = [
+        "take_lease",
+        "start_guardian",
+        "record",
+        "annotate",
+        "scale_pachd",
+        "drain_pachd",
+        "scale_pachw",
+        "scale_workers",
+        "drain_all",
+        "suspended",
+        "release_lease",
+    ]
+    .into();
+    assert_eq!(all.iter().map(String::as_str).collect::<BTreeSet<_>>(), wanted);
+    run(&lab, "resume", &[]).await.code(0);
+    comes_back(&lab, 2).await;
+    // From the guardian's proof on it must come back; before, nothing is changed.
+    for step in &all[1..] {
+        assert!(kill_at(&lab, "suspend", &limit, step).await, "{step}");
+        if step == "start_guardian" {
+            // There may be no guardian yet; but nothing was changed.
+            assert!(record(&lab).await.is_none());
+        }
+        if step == "start_guardian" || step == "release_lease" {
+            // The Lease lapses; or it was just given back, and it is a hold now; or the guardian was quicker.
+            let resumed = run(&lab, "resume", &[]).await;
+            assert!(matches!(resumed.status.code(), Some(0 | 5)), "{resumed:?}");
+        }
+        let begun = Instant::now();
+        comes_back(&lab, 2).await;
+        assert!(begun.elapsed() < Duration::from_secs(6 * LEASE), "{step}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_step_without_a_guardian_the_next_resume_repairs() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 2, json!({})).await;
+    let down = steps(&lab, "suspend", &[]).await;
+    let up = steps(&lab, "resume", &[]).await;
+    assert_eq!(up, ["take_lease", "fence", "scale_up", "await_ready", "remove_record", "release_lease", "resumed"]);
+    for step in &down {
+        eprintln!("suspend killed at {step}");
+        assert!(kill_at(&lab, "suspend", &[], step).await, "{step}");
+        if record(&lab).await.is_some_and(|record| record["state"] == "suspending") {
+            status(&lab).await.code(8).says("the suspend was cut off");
+        }
+        run(&lab, "resume", &[]).await.code(0);
+        comes_back(&lab, 2).await;
+    }
+    for step in &up {
+        eprintln!("resume killed at {step}");
+        run(&lab, "suspend", &[]).await.code(0);
+        assert!(kill_at(&lab, "resume", &[], step).await, "{step}");
+        run(&lab, "resume", &[]).await.code(0);
+        comes_back(&lab, 2).await;
+    }
+    // A suspend that was cut off can go on, too, with the counts that were there first.
+    assert!(kill_at(&lab, "suspend", &[], "scale_pachw").await);
+    run(&lab, "suspend", &[]).await.code(0);
+    assert_eq!(record(&lab).await.unwrap()["deployments"], json!({ "pachd": 2, "pachw": 2 }));
+    run(&lab, "resume", &[]).await.code(0);
+    comes_back(&lab, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_ends_when_its_time_is_over() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 1, json!({})).await;
+    run(&lab, "suspend", &["--for=12s"]).await.code(0);
+    let told = status(&lab).await.code(8);
+    assert!(told.text().contains("process guardian of "), "{}", told.text());
+    assert!(told.text().contains(", alive, ") && !told.stderr.contains("problem:"), "{} {}", told.text(), told.stderr);
+    assert_eq!(replicas(&lab).await["pachd"], 0);
+    comes_back(&lab, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_a_resume_the_guardian_ends_it() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 2, json!({})).await;
+    for step in ["take_lease", "fence", "scale_up", "await_ready", "remove_record", "release_lease"] {
+        run(&lab, "suspend", &["--for=1h"]).await.code(0);
+        assert!(kill_at(&lab, "resume", &[], step).await, "{step}");
+        if step == "take_lease" && replicas(&lab).await["pachd"] == 0 {
+            // It may have died before it had the Lease: then it still is a hold.
+            run(&lab, "resume", &[]).await.code(0);
+        }
+        comes_back(&lab, 2).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_guardian_killed_too_status_tells_and_resume_repairs() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 1, json!({})).await;
+    assert!(kill_at(&lab, "suspend", &["--for=1h"], "scale_workers").await);
+    guardians(&lab).into_iter().for_each(kill);
+    let told = status(&lab).await.code(8);
+    assert!(told.stderr.contains("has not renewed the Lease: it is gone"), "{}", told.stderr);
+    assert!(told.stderr.contains("is gone: nobody resumes the cluster"), "{}", told.stderr);
+    assert!(told.stderr.trim_end().lines().last().unwrap().starts_with("pacharc resume "), "{}", told.stderr);
+    run(&lab, "resume", &[]).await.code(0);
+    comes_back(&lab, 1).await;
+    // In a hold, too.
+    run(&lab, "suspend", &["--for=1h"]).await.code(0);
+    guardians(&lab).into_iter().for_each(kill);
+    status(&lab).await.code(8).says("is gone: nobody resumes the cluster");
+    run(&lab, "resume", &[]).await.code(0);
+    comes_back(&lab, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guardian_that_is_killed_is_followed_by_another() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 1, json!({ "kubelab/stop-after": "25s" })).await;
+    let desk = Desk::new();
+    let suspending = Running::start(&mut desk.command(args(&lab, "suspend", &["--for=1h"])));
+    until("pachd at 0", async || replicas(&lab).await["pachd"] == 0).await;
+    let first = guardians(&lab);
+    assert_eq!(first.len(), 1);
+    kill(first[0]);
+    until("another guardian", async || guardians(&lab).iter().any(|id| *id != first[0])).await;
+    let done = tokio::task::spawn_blocking(move || suspending.finish()).await.unwrap().code(0);
+    assert!(done.text().contains("the guardian is gone: starting another one"), "{}", done.text());
+    status(&lab).await.code(8);
+    run(&lab, "resume", &[]).await.code(0);
+    comes_back(&lab, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guardian_that_cannot_prove_itself_leaves_everything_as_it_is() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 1, json!({})).await;
+    // An image is named, but no such pod ever starts: the Job's guardian is waited for in vain.
+    let desk = Desk::new();
+    let suspending = Running::start(&mut desk.command(args(
+        &lab,
+        "suspend",
+        &["--for=1h", "--guardian-image=absent", "--guardian-annotation=kubelab/start-after=never"],
+    )));
+    until("the Job", async || {
+        let jobs = lab.api::<k8s_openapi::api::batch::v1::Job>();
+        !jobs.list(&kube::api::ListParams::default()).await.unwrap().items.is_empty()
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(replicas(&lab).await["pachd"], 1);
+    assert!(record(&lab).await.is_none(), "nothing is recorded before there is a guardian");
+    suspending.signal("INT");
+    tokio::task::spawn_blocking(move || suspending.finish()).await.unwrap().code(130);
+    assert!(is_clean(&lab).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guardian_in_the_cluster_resumes_with_an_account_of_its_own() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 2, json!({})).await;
+    let job = ["--for=1h", "--guardian-image=pacharc", "--guardian-annotation=kubelab/exec=true"];
+    // Killed half-way, and killed when the run itself was done but the time was not over: with a new guardian pod.
+    assert!(kill_at(&lab, "suspend", &job, "scale_workers").await);
+    settled(&lab, "pachd", 2).await;
+    settled(&lab, "pachw", 2).await;
+    cleaned(&lab).await;
+    let short = ["--for=15s", "--guardian-image=pacharc", "--guardian-annotation=kubelab/exec=true"];
+    run(&lab, "suspend", &short).await.code(0);
+    assert_eq!(replicas(&lab).await["pachd"], 0);
+    comes_back(&lab, 2).await;
+}
+
+/// A way to the API server that can be closed.
+struct Gate {
+    kubeconfig: PathBuf,
+    open: tokio::sync::watch::Sender<bool>,
+}
+
+impl Gate {
+    async fn new(lab: &Lab, folder: &std::path::Path) -> Self {
+        let text = std::fs::read_to_string(lab.kubeconfig()).unwrap();
+        let server = text.split("https://127.0.0.1:").nth(1).unwrap();
+        let port: u16 = server.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let kubeconfig = folder.join("kubeconfig");
+        std::fs::write(&kubeconfig, text.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{own}"))).unwrap();
+        let (open, is_open) = tokio::sync::watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut is_open = is_open.clone();
+                tokio::spawn(async move {
+                    if !*is_open.borrow() {
+                        return;
+                    }
+                    let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                        _ = is_open.wait_for(|open| !open) => {}
+                    }
+                });
+            }
+        });
+        Self { kubeconfig, open }
+    }
+
+    fn set(&self, open: bool) {
+        self.open.send(open).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_off_for_less_than_the_lease_nothing_is_resumed() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 1, json!({ "kubelab/stop-after": "20s" })).await;
+    let desk = Desk::new();
+    let gate = Gate::new(&lab, desk.folder()).await;
+    let mut args = args(&lab, "suspend", &["--for=1h", "--lease-duration=8s"]);
+    args.retain(|word| word != &format!("--lease-duration={LEASE}s"));
+    let at = args.iter().position(|word| word == "--kubeconfig").unwrap() + 1;
+    args[at] = gate.kubeconfig.display().to_string();
+    let suspending = Running::start(&mut desk.command(args));
+    until("pachd at 0", async || replicas(&lab).await["pachd"] == 0).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for _ in 0..2 {
+        gate.set(false);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        gate.set(true);
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(replicas(&lab).await["pachd"], 0, "resumed too early");
+    }
+    tokio::task::spawn_blocking(move || suspending.finish()).await.unwrap().code(0);
+    assert_eq!(record(&lab).await.unwrap()["state"], "suspended");
+    run(&lab, "resume", &[]).await.code(0);
+    comes_back(&lab, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_off_for_more_than_the_lease_the_guardian_resumes_and_the_run_knows() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 1, json!({ "kubelab/stop-after": "25s" })).await;
+    let desk = Desk::new();
+    let gate = Gate::new(&lab, desk.folder()).await;
+    // The guardian is in the cluster: only the run is cut off.
+    let mut args =
+        args(&lab, "suspend", &["--for=1h", "--guardian-image=pacharc", "--guardian-annotation=kubelab/exec=true"]);
+    let at = args.iter().position(|word| word == "--kubeconfig").unwrap() + 1;
+    args[at] = gate.kubeconfig.display().to_string();
+    let suspending = Running::start(&mut desk.command(args));
+    until("pachd at 0", async || replicas(&lab).await["pachd"] == 0).await;
+    gate.set(false);
+    settled(&lab, "pachd", 1).await;
+    cleaned(&lab).await;
+    gate.set(true);
+    let lost = tokio::task::spawn_blocking(move || suspending.finish()).await.unwrap().code(1);
+    assert!(lost.stderr.contains("the Lease could not be renewed for 3 s"), "{}", lost.stderr);
+    comes_back(&lab, 1).await;
+    assert_eq!(replicas(&lab).await["pachw"], 2, "it was never scaled down");
+}
