@@ -212,7 +212,8 @@ mod tests {
     fn what_is_wrong_is_said() {
         let holder = |alive| Holder { holder: "a@b/1".into(), alive, renewed: None, left_seconds: None };
         let problems = |kind, state, lease: Option<bool>, guardian: Option<bool>| {
-            let record = Record { state, ..Record::new(Uuid::nil(), "a@b", kind) };
+            let mut record = Record::new(Uuid::nil(), "a@b", kind);
+            record.state = state;
             let mut problems = Vec::new();
             judge(&record, lease.map(holder).as_ref(), guardian.map(holder).as_ref(), &mut problems);
             problems.join("; ")
