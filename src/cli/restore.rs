@@ -24,7 +24,8 @@ const EXAMPLES: &str = "
     pacharc restore cluster.pacharc --identity key.txt --postgres postgres://localhost \\
       --database pachyderm=rehearsal --database dex=rehearsal_dex
   Into a new cluster, with what Helm needs to start it:
-    pacharc restore cluster.pacharc --config target.toml --namespace pachyderm --apply-secrets --write-to release
+    pacharc restore cluster.pacharc --config target.toml \\
+      --namespace pachyderm --apply-secrets --write-to release
   From a pipe:
     ssh vault cat cluster.pacharc | pacharc restore - --config target.toml";
 
