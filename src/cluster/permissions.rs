@@ -2,7 +2,7 @@
 //! by somebody who may not start it again. What is missing is told as a rule that can be pasted into a Role.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
@@ -105,8 +105,8 @@ impl Explain for Error {
         match self {
             Self::Cluster(error) => error.advice(),
             Self::Missing { namespace, missing } => Some(format!(
-                "Add this to the rules of its Role in namespace {namespace} (deploy/rbac has whole ones):\n{}",
-                rules(missing).trim_end()
+                "Add to its Role in namespace {namespace} (deploy/rbac has whole ones): {}",
+                rules(missing)
             )),
         }
     }
@@ -166,24 +166,19 @@ async fn is_named(cluster: &Cluster, right: &Right) -> Result<bool, ClusterError
     Ok(!readable::names(cluster, right.group, right.resource).await?.is_empty())
 }
 
-/// The rules of a Role that would give `rights`, as YAML.
+/// The rules of a Role that would give `rights`: YAML in one line, as everything is that an error says.
 #[must_use]
 pub fn rules(rights: &[Right]) -> String {
     let mut verbs: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
     for right in rights {
         verbs.entry((right.group, right.role_resource(), right.name)).or_default().insert(right.verb);
     }
-    let quoted = |items: Vec<&str>| items.iter().map(|item| format!("{item:?}")).collect::<Vec<_>>().join(", ");
-    let mut text = String::new();
-    for ((group, resource, name), verbs) in verbs {
-        // Writing to a string has no way to fail.
-        let _ = writeln!(text, "- apiGroups: [{group:?}]\n  resources: [{resource:?}]");
-        if let Some(name) = name {
-            let _ = writeln!(text, "  resourceNames: [{name:?}]");
-        }
-        let _ = writeln!(text, "  verbs: [{}]", quoted(verbs.into_iter().collect()));
-    }
-    text
+    let rules = verbs.into_iter().map(|((group, resource, name), verbs)| {
+        let verbs: Vec<String> = verbs.into_iter().map(|verb| format!("{verb:?}")).collect();
+        let name = name.map(|name| format!(", resourceNames: [{name:?}]")).unwrap_or_default();
+        format!("{{apiGroups: [{group:?}], resources: [{resource:?}]{name}, verbs: [{}]}}", verbs.join(", "))
+    });
+    format!("rules: [{}]", rules.collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]
@@ -205,9 +200,10 @@ mod tests {
             { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list"] },
             { "apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["patch"] },
         ]);
-        assert_eq!(parsed, wanted);
+        assert_eq!(parsed["rules"], wanted);
+        assert_eq!(yaml.lines().count(), 1);
         let error = Error::Missing { namespace: "ns".into(), missing: rights.to_vec() };
         assert!(error.to_string().contains("patch deployments/scale, list secrets"), "{error}");
-        assert!(error.advice().unwrap().ends_with(yaml.trim_end()));
+        assert!(error.advice().unwrap().ends_with(&yaml));
     }
 }

@@ -1,6 +1,8 @@
 //! What of a namespace goes into a bundle, on a real API server with what real Helm installed.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, ReplicationController, Secret};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::discover::chart;
@@ -125,7 +127,7 @@ async fn what_helm_would_lose_is_in_the_bundle() {
     assert_eq!(source["namespace"], lab.name);
     assert_eq!(source["image"], "pachyderm/pachd:2.11.6");
     assert_eq!(source["release"]["chart_version"], "2.11.6");
-    assert_eq!(source["replicas"], json!({ "pachd": 3 }));
+    assert_eq!(source["replicas"], json!({ "pachd": 3, "pachw": 0, "pg-bouncer": 1, "postgres": 1 }));
     assert_eq!((&source["config_maps"], &source["by_name"]), (&json!(2), &json!(false)));
 }
 
@@ -134,7 +136,15 @@ async fn a_namespace_without_helm_and_one_that_is_not_there() {
     let Some(kubelab) = Kubelab::shared() else { return };
     let desk = Desk::new();
     let Some(cluster) = Cluster::small(&desk, "no_helm").await else { return };
-    let lab = kubelab.namespace().await;
+    let lab = namespace(kubelab, &desk).await;
+    // As Argo CD leaves it, which renders charts itself.
+    for revision in ["v1", "v2"] {
+        let name = format!("sh.helm.release.v1.pach.{revision}");
+        lab.api::<Secret>().delete(&name, &DeleteParams::default()).await.unwrap();
+    }
+    let unmarked = json!({ "metadata": { "annotations": { "meta.helm.sh/release-name": null } } });
+    let patched = lab.api::<Deployment>().patch("pachd", &PatchParams::default(), &Patch::Merge(unmarked)).await;
+    patched.unwrap();
     desk.backup(&[cluster.source(), lab.flags()].concat(), "c.pacharc", &[]).code(0);
     let listed = desk.run(["list", "c.pacharc", "cluster", "--identity", "key.txt"]).code(0).text();
     assert!(listed.contains("cluster/workloads.yaml") && !listed.contains("helm"), "{listed}");

@@ -14,6 +14,7 @@ mod cluster_state;
 mod collected;
 mod database_dump;
 mod database_restore;
+mod deploy;
 mod discover;
 mod docs;
 mod during_dump;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{Captured, DATABASE_KEY, DATABASE_SECRET, HOSTS, PLACEHOLDER, Successor, Target};
 use crate::cluster::helm::lookup;
 use crate::pachyderm::pipelines::Pipeline;
+use crate::visible::one_line;
 
 /// Names that are told in one sentence.
 const TOLD: usize = 20;
@@ -189,7 +190,8 @@ pub fn steps(
         ));
     }
     if !successor.placeholders.is_empty() {
-        let list = successor.placeholders.join("\n    ");
+        let list: Vec<_> = successor.placeholders.iter().map(|path| one_line(path)).collect();
+        let list = list.join("\n    ");
         let where_else = if with_clear { " (values.secret.yaml has some of them)" } else { "" };
         steps.push(format!("Replace {PLACEHOLDER} in {folder}/values.yaml{where_else}:\n    {list}"));
     }
@@ -224,8 +226,9 @@ pub fn steps(
     text
 }
 
-/// As a shell takes it.
+/// As a shell takes it, and a terminal shows it: it may come from a bundle.
 fn quoted(text: &str) -> String {
+    let text = &*one_line(text);
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();
