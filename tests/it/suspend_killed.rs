@@ -290,6 +290,11 @@ async fn a_guardian_that_cannot_prove_itself_leaves_everything_as_it_is() {
     suspending.signal("INT");
     tokio::task::spawn_blocking(move || suspending.finish()).await.unwrap().code(130);
     assert!(is_clean(&lab).await);
+    until("the Job is gone", async || {
+        let jobs = lab.api::<k8s_openapi::api::batch::v1::Job>();
+        jobs.list(&kube::api::ListParams::default()).await.unwrap().items.is_empty()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -397,4 +402,36 @@ async fn cut_off_for_more_than_the_lease_the_guardian_resumes_and_the_run_knows(
     assert!(lost.stderr.contains("the Lease could not be renewed for 3 s"), "{}", lost.stderr);
     comes_back(&lab, 1).await;
     assert_eq!(replicas(&lab).await["pachw"], 2, "it was never scaled down");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_slept_while_others_resumed_scales_nothing_down() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 2, json!({})).await;
+    for step in ["record", "annotate", "scale_pachd", "drain_pachd", "scale_pachw", "scale_workers", "drain_all"] {
+        let (args, desk) = (args(&lab, "suspend", &["--for=1h"]), Desk::new());
+        let told = Told::start(&mut desk.command(args));
+        let id = told.child.id().to_string();
+        let told = tokio::task::spawn_blocking(move || {
+            assert!(told.steps.iter().any(|told| told == step), "{step}");
+            assert!(Command::new("kill").args(["-STOP", &told.child.id().to_string()]).status().unwrap().success());
+            told
+        })
+        .await
+        .unwrap();
+        comes_back(&lab, 2).await;
+        let before = replicas(&lab).await;
+        assert!(Command::new("kill").args(["-CONT", &id]).status().unwrap().success());
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut told = told;
+            told.child.wait().unwrap()
+        });
+        assert_eq!(ended.await.unwrap().code(), Some(1), "{step}");
+        let mut after = replicas(&lab).await;
+        // Deployments are fenced; a worker's count is pachd's affair.
+        after.extend(before.get_key_value("default-edges-v1").map(|(name, count)| (name.clone(), *count)));
+        assert_eq!(after, before, "{step}");
+        comes_back(&lab, 2).await;
+    }
 }

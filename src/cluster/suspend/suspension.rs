@@ -358,6 +358,7 @@ impl Parts {
             None => tracing::info!("there is nothing to resume"),
         }
         returning.dismiss_guardian(run).await;
+        guardian::dismiss(&self.cluster, &self.options, run).await;
         self.settle().await
     }
 

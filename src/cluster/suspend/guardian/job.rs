@@ -7,12 +7,13 @@ use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Resource;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::super::{Error, record};
+use super::RUN;
 use crate::cluster::{self, Cluster, suspend};
 
 /// The account, its Role and its RoleBinding.
@@ -61,6 +62,23 @@ pub(super) async fn create(cluster: &Cluster, job: &Job, run: Uuid, args: Vec<St
     make::<batch::Job>(cluster, manifest(job, run, args)).await
 }
 
+/// Removes the Jobs of a run that needs no guardian any more, or got none: a pod that never starts is not left behind.
+pub(in super::super) async fn remove(cluster: &Cluster, run: Uuid) {
+    let jobs = cluster.api::<batch::Job>();
+    let params = ListParams::default().labels(&format!("{RUN}={run}"));
+    let removed = async {
+        for job in cluster.call("listing the guardian's Jobs", jobs.list(&params)).await?.items {
+            let name = job.metadata.name.unwrap_or_default();
+            let what = format!("removing Job {name}");
+            cluster.call(what, jobs.delete(&name, &DeleteParams::background())).await?;
+        }
+        Ok::<_, cluster::Error>(())
+    };
+    if let Err(error) = removed.await {
+        tracing::info!("the guardian's Job is left: {}", crate::failure::chain(&error));
+    }
+}
+
 fn labels() -> Value {
     json!({ "app.kubernetes.io/name": ACCOUNT, "app.kubernetes.io/managed-by": "pacharc" })
 }
@@ -81,9 +99,11 @@ fn manifest(job: &Job, run: Uuid, args: Vec<String>) -> Value {
         "securityContext": { "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": { "type": "RuntimeDefault" } },
         "containers": [container],
     });
+    let mut of_run = labels();
+    of_run[RUN] = run.to_string().into();
     json!({
         // A second guardian of the same run has a name of its own.
-        "metadata": { "generateName": format!("{ACCOUNT}-{}-", short(run)), "labels": labels() },
+        "metadata": { "generateName": format!("{ACCOUNT}-{}-", short(run)), "labels": of_run },
         "spec": {
             "backoffLimit": RETRIES,
             "ttlSecondsAfterFinished": 600,
@@ -110,11 +130,7 @@ where
         .await;
     match made {
         Ok(_) => Ok(()),
-        Err(error) if is_there(&error) => Ok(()),
+        Err(error) if error.is_conflict() => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-fn is_there(error: &cluster::Error) -> bool {
-    error.is_conflict()
 }

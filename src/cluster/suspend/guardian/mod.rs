@@ -144,6 +144,13 @@ async fn begin(cluster: &Cluster, options: &Options, run: Uuid) -> Result<(), Er
     }
 }
 
+/// Removes what was made for a guardian in the cluster.
+pub(super) async fn dismiss(cluster: &Cluster, options: &Options, run: Uuid) {
+    if matches!(options.guardian, Guard::Job(_)) {
+        job::remove(cluster, run).await;
+    }
+}
+
 /// Watches the guardian; its end is the guardian's own affair.
 pub(super) struct Sentry(JoinHandle<()>);
 

@@ -46,12 +46,107 @@ pub enum End {
 pub async fn watch(cluster: &Cluster, watch: &Watch, options: &Options, monitor: &dyn Monitor) -> Result<End, Error> {
     process::leave_session();
     monitor.phase(Phase::Guard);
-    let mut guardian = Guardian::prove(cluster, watch, options, monitor).await?;
-    let end = guardian.run().await;
-    if let Err(error) = guardian.own.release(&guardian.me).await {
+    let me = format!("{} guardian of {}/{}", watch.kind, watch.run, Uuid::new_v4());
+    try_everything(cluster).await?;
+    let mut life = Life::begin(cluster, watch, options, &me).await?;
+    let mut guardian = Guardian {
+        cluster,
+        options,
+        monitor,
+        run: watch.run,
+        me: &me,
+        watched: Store::new(cluster, lease::RUN),
+        seen: Stillness::default(),
+        deadline: life.deadline,
+    };
+    let end = tokio::select! {
+        end = guardian.run() => end,
+        () = life.keep() => return Ok(End::Replaced),
+    };
+    if let Err(error) = life.store.release(&me).await {
         tracing::info!("the guardian's Lease is left: {error}");
     }
     end
+}
+
+/// Asks for everything that a guardian may have to do, without doing it.
+async fn try_everything(cluster: &Cluster) -> Result<(), Error> {
+    let workloads = Workloads(cluster);
+    Store::new(cluster, lease::RUN).read().await?;
+    Records(cluster).read().await?;
+    for deployment in workloads.deployments().await? {
+        match workloads.scale(&deployment, deployment.replicas, true).await {
+            // Somebody else changed it just now, so scaling was allowed.
+            Err(error) if !error.is_conflict() => return Err(error.into()),
+            _ => {}
+        }
+        Records(cluster).try_patch(deployment.name()).await?;
+    }
+    Ok(())
+}
+
+/// The Lease by which a guardian shows that it lives.
+struct Life {
+    store: Store,
+    lease: Lease,
+    me: String,
+    interval: Duration,
+    /// When the hold is over, on this machine's clock.
+    deadline: Option<Duration>,
+}
+
+impl Life {
+    /// Takes the Lease from whoever was the guardian before.
+    async fn begin(cluster: &Cluster, watch: &Watch, options: &Options, me: &str) -> Result<Self, Error> {
+        let store = Store::new(cluster, lease::GUARDIAN);
+        let mut annotations: BTreeMap<String, String> =
+            [(RUN.to_owned(), watch.run.to_string()), (super::KIND.to_owned(), watch.kind.clone())].into();
+        let mut hold = options.hold;
+        loop {
+            let before = store.read().await?;
+            // A guardian that follows another one of the same run goes on with what is left of the hold.
+            if let Some(before) = before.as_ref().filter(|before| is_of(before, watch.run)) {
+                hold = left(before).or(hold);
+            }
+            annotations.extend(hold.map(|hold| (LEFT.to_owned(), hold.as_secs().to_string())));
+            let taken = match before {
+                None => store.create(me, options.lease_duration, annotations.clone()).await,
+                Some(mut before) => {
+                    before.metadata.annotations = Some(annotations.clone());
+                    store.take(&before, me, options.lease_duration).await
+                }
+            };
+            let lease = match taken {
+                Ok(lease) => lease,
+                Err(error) if error.is_conflict() || error.is_not_found() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let (me, interval) = (me.to_owned(), lease::interval(options.lease_duration));
+            return Ok(Self { store, lease, me, interval, deadline: hold.map(|hold| boottime() + hold) });
+        }
+    }
+
+    /// Renews the Lease until another guardian takes it.
+    async fn keep(&mut self) {
+        loop {
+            tokio::time::sleep(self.interval).await;
+            if let Some(deadline) = self.deadline {
+                let left = deadline.saturating_sub(boottime()).as_secs().to_string();
+                self.lease.metadata.annotations.get_or_insert_default().insert(LEFT.to_owned(), left);
+            }
+            match self.store.renew(&self.lease).await {
+                Ok(lease) => self.lease = lease,
+                Err(error) if error.is_conflict() => match self.store.read().await {
+                    // A renewal whose answer did not arrive.
+                    Ok(Some(lease)) if lease::holder(&lease) == Some(&self.me) => self.lease = lease,
+                    Ok(Some(_)) => return,
+                    _ => {}
+                },
+                // Whoever removed it believes that the run is over; the record tells.
+                Err(error) => tracing::debug!("{}", crate::failure::chain(&error)),
+            }
+        }
+    }
 }
 
 struct Guardian<'a> {
@@ -60,10 +155,7 @@ struct Guardian<'a> {
     monitor: &'a dyn Monitor,
     run: Uuid,
     /// Its name as a holder.
-    me: String,
-    /// The Lease by which it shows that it lives.
-    own: Store,
-    lease: Lease,
+    me: &'a str,
     /// The Lease that it watches.
     watched: Store,
     seen: Stillness,
@@ -81,102 +173,20 @@ enum Sign {
     Done,
 }
 
-impl<'a> Guardian<'a> {
-    /// Tries everything that it may have to do, without doing it, and tells by its Lease that it could.
-    async fn prove(
-        cluster: &'a Cluster,
-        watch: &Watch,
-        options: &'a Options,
-        monitor: &'a dyn Monitor,
-    ) -> Result<Self, Error> {
-        let me = format!("{} guardian of {}/{}", watch.kind, watch.run, Uuid::new_v4());
-        let (own, watched) = (Store::new(cluster, lease::GUARDIAN), Store::new(cluster, lease::RUN));
-        let workloads = Workloads(cluster);
-        watched.read().await?;
-        Records(cluster).read().await?;
-        for deployment in workloads.deployments().await? {
-            match workloads.scale(&deployment, deployment.replicas, true).await {
-                // Somebody else changed it just now, so scaling was allowed.
-                Err(error) if !error.is_conflict() => return Err(error.into()),
-                _ => {}
-            }
-            Records(cluster).try_patch(deployment.name()).await?;
-        }
-        let mut annotations: BTreeMap<String, String> =
-            [(RUN.to_owned(), watch.run.to_string()), (super::KIND.to_owned(), watch.kind.clone())].into();
-        let mut hold = options.hold;
-        let lease = loop {
-            let before = own.read().await?;
-            // A guardian that follows another one of the same run goes on with what is left of the hold.
-            if let Some(before) = before.as_ref().filter(|before| is_of(before, watch.run)) {
-                hold = left(before).or(hold);
-            }
-            annotations.extend(hold.map(|hold| (LEFT.to_owned(), hold.as_secs().to_string())));
-            let taken = match before {
-                None => own.create(&me, options.lease_duration, annotations.clone()).await,
-                Some(mut before) => {
-                    before.metadata.annotations = Some(annotations.clone());
-                    own.take(&before, &me, options.lease_duration).await
-                }
-            };
-            match taken {
-                Ok(lease) => break lease,
-                Err(error) if error.is_conflict() || error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
-            }
-        };
-        let deadline = hold.map(|hold| boottime() + hold);
-        let seen = Stillness::default();
-        Ok(Self { cluster, options, monitor, run: watch.run, me, own, lease, watched, seen, deadline })
-    }
-
+impl Guardian<'_> {
     async fn run(&mut self) -> Result<End, Error> {
-        let mut renewed = boottime();
         loop {
             tokio::time::sleep(lease::glance(self.options.lease_duration)).await;
-            if boottime().saturating_sub(renewed) >= lease::interval(self.options.lease_duration) {
-                renewed = boottime();
-                if !self.show_life().await {
-                    return Ok(End::Replaced);
-                }
-            }
-            let sign = match self.look().await {
-                Ok(sign) => sign,
-                Err(error) => {
-                    // Nothing that was not seen counts as unchanged for longer than it was.
-                    tracing::debug!("{}", crate::failure::chain(&error));
-                    continue;
-                }
-            };
-            match sign {
-                Sign::Wait => {}
-                Sign::Done => return Ok(End::NotNeeded),
-                Sign::Act(stale) => match self.act(stale).await? {
+            match self.look().await {
+                Ok(Sign::Wait) => {}
+                Ok(Sign::Done) => return Ok(End::NotNeeded),
+                Ok(Sign::Act(stale)) => match self.act(stale).await? {
                     Some(end) => return Ok(end),
                     None => self.seen = Stillness::default(),
                 },
+                Err(error) => tracing::debug!("{}", crate::failure::chain(&error)),
             }
         }
-    }
-
-    /// Renews its own Lease. Whether it still is the guardian.
-    async fn show_life(&mut self) -> bool {
-        if let Some(deadline) = self.deadline {
-            let left = deadline.saturating_sub(boottime()).as_secs().to_string();
-            self.lease.metadata.annotations.get_or_insert_default().insert(LEFT.to_owned(), left);
-        }
-        match self.own.renew(&self.lease).await {
-            Ok(lease) => self.lease = lease,
-            Err(error) if error.is_conflict() => match self.own.read().await {
-                // A renewal whose answer did not arrive.
-                Ok(Some(lease)) if lease::holder(&lease) == Some(&self.me) => self.lease = lease,
-                Ok(Some(_)) => return false,
-                _ => {}
-            },
-            // Whoever removed it believes that the run is over; the record tells.
-            Err(error) => tracing::debug!("{}", crate::failure::chain(&error)),
-        }
-        true
     }
 
     async fn look(&mut self) -> Result<Sign, Error> {
@@ -205,10 +215,10 @@ impl<'a> Guardian<'a> {
     }
 
     /// Takes the Lease over, and only then brings the cluster back. `None`: somebody else has the Lease.
-    async fn act(&mut self, stale: Option<Box<Lease>>) -> Result<Option<End>, Error> {
+    async fn act(&self, stale: Option<Box<Lease>>) -> Result<Option<End>, Error> {
         self.monitor.step(Step::TakeLease);
         let duration = self.options.lease_duration;
-        let tenure = match Tenure::take_over(self.cluster, stale.as_deref(), &self.me, duration).await {
+        let tenure = match Tenure::take_over(self.cluster, stale.as_deref(), self.me, duration).await {
             Ok(tenure) => tenure,
             // It was renewed, or the server is gone: back to watching.
             Err(error) => {
@@ -221,7 +231,7 @@ impl<'a> Guardian<'a> {
         let end = loop {
             let done = match self.record().await {
                 Ok(None) => break Ok(Some(End::NotNeeded)),
-                Ok(Some(found)) => returning.bring_back(found, &self.me).await,
+                Ok(Some(found)) => returning.bring_back(found, self.me).await,
                 Err(error) => Err(error),
             };
             match done {
