@@ -23,4 +23,6 @@ pub mod outcome;
 pub mod pachyderm;
 pub mod restore;
 pub mod secret;
+pub mod secret_file;
 pub mod verify;
+mod visible;

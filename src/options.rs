@@ -75,7 +75,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// The name of a bundle to write, with `{time}` and `{uuid}` to be filled in.
+/// The name of a bundle to write, with `{time}`, `{uuid}`, `{cluster}` and `{namespace}` to be filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     parts: Vec<Part>,
@@ -86,17 +86,29 @@ enum Part {
     Text(String),
     Time,
     Uuid,
+    Cluster,
+    Namespace,
+}
+
+/// What the fields of a [`Template`] are filled in with.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// When the bundle was begun.
+    pub created: Timestamp,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// What the kubeconfig calls the cluster; empty where the source is in none.
+    pub cluster: String,
+    /// The namespace; empty where the source is in none.
+    pub namespace: String,
 }
 
 /// A template that cannot be filled in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// No such field.
-    #[error("unknown field {{{0}}}; there are {{time}} and {{uuid}}")]
+    #[error("unknown field {{{0}}}; there are {{time}}, {{uuid}}, {{cluster}} and {{namespace}}")]
     Unknown(String),
-    /// A field that only Kubernetes knows the value of.
-    #[error("{{{0}}} is known for sources in Kubernetes only")]
-    Kubernetes(String),
     /// A brace that is not closed, or closes nothing.
     #[error("a brace has no partner (a brace itself is written twice)")]
     Brace,
@@ -128,7 +140,8 @@ impl std::str::FromStr for Template {
                     parts.push(match field.as_str() {
                         "time" => Part::Time,
                         "uuid" => Part::Uuid,
-                        "cluster" | "namespace" => return Err(TemplateError::Kubernetes(field)),
+                        "cluster" => Part::Cluster,
+                        "namespace" => Part::Namespace,
                         _ => return Err(TemplateError::Unknown(field)),
                     });
                 }
@@ -142,19 +155,33 @@ impl std::str::FromStr for Template {
 }
 
 impl Template {
-    /// The location for a bundle begun at `created`. The time is UTC and safe in file names: `20250131T093000Z`.
+    /// The location for a bundle. The time is UTC and safe in file names: `20250131T093000Z`; so is what the names of
+    /// clusters may hold (`arn:aws:eks:…:cluster/x`).
     #[must_use]
-    pub fn fill(&self, created: Timestamp, uuid: Uuid) -> Location {
+    pub fn fill(&self, names: &Names) -> Location {
+        let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
         let name: String = self
             .parts
             .iter()
             .map(|part| match part {
                 Part::Text(text) => text.clone(),
-                Part::Time => created.strftime("%Y%m%dT%H%M%SZ").to_string(),
-                Part::Uuid => uuid.to_string(),
+                Part::Time => names.created.strftime("%Y%m%dT%H%M%SZ").to_string(),
+                Part::Uuid => names.uuid.to_string(),
+                Part::Cluster => names.cluster.chars().map(safe).collect(),
+                Part::Namespace => names.namespace.clone(),
             })
             .collect();
         Location::from(name.as_str())
+    }
+
+    /// A field that only a source in Kubernetes has a value for, if there is one.
+    #[must_use]
+    pub fn kubernetes_field(&self) -> Option<&'static str> {
+        self.parts.iter().find_map(|part| match part {
+            Part::Cluster => Some("{cluster}"),
+            Part::Namespace => Some("{namespace}"),
+            _ => None,
+        })
     }
 
     /// Whether the bundle goes to standard output.
@@ -180,10 +207,14 @@ mod tests {
     #[test]
     fn a_template_is_filled_in() {
         let created = Timestamp::from_second(1_700_000_000).unwrap();
-        let fill = |text: &str| text.parse::<Template>().unwrap().fill(created, Uuid::nil()).to_string();
+        let cluster = "arn:aws:eks:eu-west-1:1:cluster/lake".to_owned();
+        let names = Names { created, uuid: Uuid::nil(), cluster, namespace: "pachyderm".to_owned() };
+        let fill = |text: &str| text.parse::<Template>().unwrap().fill(&names).to_string();
         assert_eq!(fill("a-{time}.pacharc"), "a-20231114T221320Z.pacharc");
         assert_eq!(fill("s3://b/{uuid}"), "s3://b/00000000-0000-0000-0000-000000000000");
         assert_eq!(fill("{{x}}"), "{x}");
+        assert_eq!(fill("{cluster}/{namespace}"), "arn-aws-eks-eu-west-1-1-cluster-lake/pachyderm");
+        assert_eq!("{namespace}".parse::<Template>().unwrap().kubernetes_field(), Some("{namespace}"));
         assert!("-".parse::<Template>().unwrap().is_stdout());
         assert!(!"-{time}".parse::<Template>().unwrap().is_stdout());
     }
@@ -192,7 +223,6 @@ mod tests {
     fn what_cannot_be_filled_in_is_an_error() {
         let error = |text: &str| text.parse::<Template>().unwrap_err();
         assert_eq!(error("{date}"), TemplateError::Unknown("date".into()));
-        assert_eq!(error("{namespace}"), TemplateError::Kubernetes("namespace".into()));
         for text in ["{time", "time}", "{ti{me}", "{"] {
             assert_eq!(error(text), TemplateError::Brace, "{text}");
         }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::failure::Class;
+use crate::visible::one_line;
 
 /// The result of a job. Its JSON is the `outcome` of the event `finished` (`docs/json.md`).
 pub trait Outcome: Serialize {
@@ -10,7 +11,7 @@ pub trait Outcome: Serialize {
     /// written and is not closed.
     fn class(&self) -> Option<Class>;
 
-    /// What people read at the end, on standard error: a line or some.
+    /// What people read at the end, on standard error: a line or some. Names from outside are put into one line.
     fn summary(&self) -> String;
 
     /// What the command was asked to print, on standard output; `None` where its work lies elsewhere. With `--json` the
@@ -29,7 +30,7 @@ impl Facts {
     pub(crate) fn add(&mut self, name: &str, value: impl std::fmt::Display) {
         use std::fmt::Write as _;
         // Writing to a string has no way to fail.
-        let _ = writeln!(self.0, "{name:<12} {value}");
+        let _ = writeln!(self.0, "{name:<12} {}", one_line(&value.to_string()));
     }
 
     pub(crate) fn into_text(self) -> String {

@@ -34,6 +34,13 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Reports and events tell that there is one, never what it is.
+impl serde::Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +49,7 @@ mod tests {
     fn a_secret_does_not_print() {
         let secret = Secret::from("hunter2".to_owned());
         assert_eq!(format!("{secret:?}"), "***");
+        assert_eq!(serde_json::to_value(&secret).unwrap(), "***");
         assert_eq!(secret.expose(), "hunter2");
     }
 }

@@ -100,6 +100,9 @@ pub struct Head {
     pub databases: Vec<HeadDatabase>,
     /// An estimate of all bytes that will come, where known.
     pub estimated_bytes: Option<u64>,
+    /// The Kubernetes namespace, where its state will come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 /// One database, as known at the start.

@@ -1,5 +1,7 @@
 //! `manifest.json`: what the whole bundle is. Written last, small whatever the size of the data.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::about::About;
@@ -61,6 +63,47 @@ pub struct Source {
     pub snapshot_opened: Option<String>,
     /// How many snapshots were opened until one was closed.
     pub snapshots: u32,
+    /// The Kubernetes namespace, where its state is in the bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Cluster>,
+}
+
+/// A namespace of a Kubernetes cluster, as it was when the backup began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cluster {
+    /// The API server's URL.
+    pub server: String,
+    /// The namespace.
+    pub namespace: String,
+    /// The image of `pachd` (or of `pach-enterprise`), where it runs there.
+    pub image: Option<String>,
+    /// The Helm release, where Helm has one.
+    pub release: Option<Release>,
+    /// How many pods each Deployment and StatefulSet was to have.
+    pub replicas: BTreeMap<String, i32>,
+    /// Secrets in the bundle.
+    pub secrets: u64,
+    /// ConfigMaps in the bundle.
+    pub config_maps: u64,
+    /// Whether the account could read objects by name alone, so that others may be lacking.
+    pub by_name: bool,
+}
+
+/// A Helm release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Release {
+    /// Its name.
+    pub name: String,
+    /// Its revision.
+    pub revision: u64,
+    /// The chart's name.
+    pub chart: String,
+    /// The chart's version.
+    pub chart_version: String,
+    /// The version of what the chart installs.
+    pub app_version: Option<String>,
 }
 
 /// A PostgreSQL server.

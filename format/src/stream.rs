@@ -92,6 +92,8 @@ pub struct BundleStream<'a, R> {
     /// The largest plaintext of a compressed segment so far: the next one is taken to be like it.
     largest_plain: Option<usize>,
     finished_reading: bool,
+    /// Why nothing more can be read; told when everything before it was handed over.
+    broken: Option<Error>,
     sums: Sums,
     sums_before_manifest: String,
     entries: EntryCheck,
@@ -188,6 +190,7 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
             waiting: None,
             largest_plain: None,
             finished_reading: false,
+            broken: None,
             sums: Sums::new(options.temp_dir)?,
             sums_before_manifest: String::new(),
             entries: EntryCheck::default(),
@@ -252,23 +255,22 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
         self.key = Some(key);
     }
 
-    /// What comes next; `None` after [`Found::End`].
+    /// What comes next; `None` after [`Found::End`], or after an error. Before an error comes what was read before it.
     ///
     /// # Errors
     /// Damage after which nothing can be read; [`Error::Read`], [`Error::Spool`].
     pub async fn next(&mut self) -> Result<Option<Found>> {
-        while !self.finished_reading {
-            let (part, header) = match self.waiting.take() {
-                Some(waiting) => waiting,
-                None => self.next_part().await?,
-            };
-            if !self.has_room(part, &header) {
-                self.waiting = Some((part, header));
-                break;
-            }
-            self.read_part(part, header).await?;
+        if !self.finished_reading
+            && let Err(error) = self.read_ahead().await
+        {
+            self.finished_reading = true;
+            self.broken = Some(error);
         }
         let Some(worked) = self.working.next().await else {
+            if let Some(error) = self.broken.take() {
+                self.ended = true;
+                return Err(error);
+            }
             if std::mem::replace(&mut self.ended, true) {
                 return Ok(None);
             }
@@ -288,6 +290,22 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
             Ok(found) => Ok(Some(found)),
             Err(error) => Ok(Some(self.damage(error))),
         }
+    }
+
+    /// Reads as far as there is room.
+    async fn read_ahead(&mut self) -> Result<()> {
+        while !self.finished_reading {
+            let (part, header) = match self.waiting.take() {
+                Some(waiting) => waiting,
+                None => self.next_part().await?,
+            };
+            if !self.has_room(part, &header) {
+                self.waiting = Some((part, header));
+                break;
+            }
+            self.read_part(part, header).await?;
+        }
+        Ok(())
     }
 
     fn has_room(&self, part: Part, header: &EntryHeader) -> bool {

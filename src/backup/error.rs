@@ -5,13 +5,39 @@ use std::path::PathBuf;
 
 use pacharc_format::{self as format, Key};
 
+use crate::cluster::state;
 use crate::failure::{Class, Explain};
 use crate::interrupt::Interrupted;
-use crate::{bucket, bundle, database};
+use crate::{bucket, bundle, cluster, database};
 
 /// A failure of a backup.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The API server.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    /// What the namespace says.
+    #[error(transparent)]
+    Discover(#[from] cluster::discover::Error),
+    /// The way to a server inside the cluster.
+    #[error(transparent)]
+    Forward(#[from] cluster::ForwardError),
+    /// The bucket that was found cannot be read from here.
+    #[error("the bucket is {place} ({found_in}), which cannot be read from here")]
+    UnreadableBucket {
+        /// Where it lies, as the cluster has it.
+        place: String,
+        /// Where that was found.
+        found_in: String,
+        /// What can be done.
+        advice: &'static str,
+    },
+    /// The cluster's own way to its databases leads through pg-bouncer.
+    #[error("{0} leads to pg-bouncer, through which nothing can be dumped")]
+    Bouncer(String),
+    /// A file in memory could not be made.
+    #[error("cannot keep the cluster's certificates in memory")]
+    Certificates(#[source] io::Error),
     /// A server or a dump.
     #[error(transparent)]
     Database(#[from] database::Error),
@@ -24,6 +50,9 @@ pub enum Error {
     /// Writing the bundle.
     #[error(transparent)]
     Format(#[from] format::Error),
+    /// The cluster's state.
+    #[error(transparent)]
+    State(#[from] state::Error),
     /// A signal.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -87,10 +116,15 @@ pub enum Error {
 impl Explain for Error {
     fn class(&self) -> Class {
         match self {
+            Self::Cluster(error) => error.class(),
+            Self::Discover(error) => error.class(),
+            Self::Forward(error) => error.class(),
+            Self::UnreadableBucket { .. } | Self::Bouncer(_) | Self::Certificates(_) => Class::Other,
             Self::Database(error) => error.class(),
             Self::Bucket(error) => error.class(),
             Self::Bundle(error) => error.class(),
             Self::Format(error) => error.class(),
+            Self::State(error) => error.class(),
             Self::Interrupted(error) => error.class(),
             Self::Attempts { source, .. } => source.class(),
             Self::Nothing | Self::NoOutput => Class::Usage,
@@ -102,13 +136,22 @@ impl Explain for Error {
 
     fn advice(&self) -> Option<String> {
         match self {
+            Self::Cluster(error) => error.advice(),
+            Self::Discover(error) => error.advice(),
+            Self::Forward(error) => error.advice(),
+            Self::UnreadableBucket { advice, .. } => Some((*advice).into()),
+            Self::Bouncer(_) => Some("Name PostgreSQL itself with --postgres postgres://HOST:PORT.".into()),
+            Self::Certificates(_) => None,
             Self::Database(error) => error.advice(),
             Self::Bucket(error) => error.advice(),
             Self::Bundle(error) => error.advice(),
             Self::Format(error) => error.advice(),
+            Self::State(error) => error.advice(),
             Self::Interrupted(error) => error.advice(),
             Self::Attempts { source, .. } => source.advice(),
-            Self::Nothing => Some("Name a server with --postgres, a bucket with --bucket, or both.".into()),
+            Self::Nothing => {
+                Some("Name a server with --postgres, a bucket with --bucket, or both with --namespace.".into())
+            }
             Self::NoOutput => Some("Name a file, `-` or an s3:// URL with --output.".into()),
             Self::OtherBucket { .. } => {
                 Some("Check --bucket and its prefix, and which database --database names.".into())
@@ -120,7 +163,8 @@ impl Explain for Error {
                 Some("Without --strict the backup goes on, names every such object, and ends with exit code 4.".into())
             }
             Self::CannotClose(_) => Some(
-                "Switch chunk garbage collection off (pachd.storageChunkGCPeriod: -1), or try when less is deleted."
+                "Switch chunk garbage collection off (pachd.storageChunkGCPeriod: -1), try when less is deleted, or \
+                 scale pachd to zero meanwhile (what `--quiesce suspend` will do, which this version lacks)."
                     .into(),
             ),
             Self::Worker(_) => None,

@@ -23,6 +23,8 @@ use crate::monitor::{Counter, Event, Monitor, Phase};
 const SNAPSHOTS: u32 = 5;
 /// Objects read at a time: enough to hide a store's latency; memory is bounded by the feed.
 const FETCHES: usize = 32;
+/// The same through the API server, which others need, too; each holds its own buffers besides.
+const FORWARDED_FETCHES: usize = 8;
 
 /// One backup.
 pub(super) struct Job<'a> {
@@ -60,7 +62,7 @@ impl Job<'_> {
         {
             let copied = self.feed(&mut bundle, |feed| {
                 let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&folders), false);
-                Box::pin(copy::bucket(bucket.as_ref(), fetcher, &selection, FETCHES, &suspects, &self.monitor))
+                Box::pin(copy::bucket(bucket.as_ref(), fetcher, &selection, self.fetches(), &suspects, &self.monitor))
             });
             copied.await??;
         }
@@ -72,10 +74,11 @@ impl Job<'_> {
             let live = dumped.live.as_mut().unwrap_or(&mut none);
             let copied = self.feed(&mut bundle, |feed| {
                 let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&folders), true);
-                Box::pin(copy::rotten_orphans(fetcher, &suspects, stored, live, FETCHES, &self.monitor))
+                Box::pin(copy::rotten_orphans(fetcher, &suspects, stored, live, self.fetches(), &self.monitor))
             });
             copied.await??;
         }
+        let cluster = self.capture(&mut bundle).await?;
         self.monitor.phase(Phase::Finish);
         let version = self.source.postgres().map_or(0, |postgres| postgres.version_num);
         for database in &dumped.databases {
@@ -87,9 +90,26 @@ impl Job<'_> {
         }
         let (mut catalog, entries) = bundle.finish_entries().await?;
         let objects = catalog::write(&mut catalog, entries, dumped.live.as_mut()).await?;
-        let manifest = self.manifest(dumped, objects, selection);
+        let manifest = self.manifest(dumped, objects, selection, cluster);
         let (_, written, manifest) = catalog.finish(manifest).await?;
         Ok((written, manifest))
+    }
+
+    /// Adds the cluster's state: after the snapshot, so that a secret that a pipeline in it names is there already.
+    async fn capture<W: AsyncWrite + Unpin + Send>(
+        &self,
+        bundle: &mut BundleWriter<W>,
+    ) -> Result<Option<manifest::Cluster>, Error> {
+        let Some((cluster, survey)) = &self.source.cluster else { return Ok(None) };
+        self.monitor.phase(Phase::Cluster);
+        let captured =
+            self.feed(bundle, |feed| Box::pin(async move { survey.capture(cluster, &feed).await })).await??;
+        if captured.by_name {
+            let what =
+                "Secrets and ConfigMaps were read by name alone; those that no rule of the account names are lacking";
+            self.monitor.warn(what.to_owned());
+        }
+        Ok(Some(captured))
     }
 
     /// Opens snapshots until one is closed, and dumps that one.
@@ -166,7 +186,7 @@ impl Job<'_> {
                 fetcher: Fetcher::new(Arc::clone(bucket), feed, Arc::clone(folders), true),
                 server,
                 database: &database.name,
-                jobs: FETCHES,
+                jobs: self.fetches(),
                 strict: self.options.strict,
             };
             let (live, monitor) = (&mut live, &self.monitor);
@@ -227,6 +247,10 @@ impl Job<'_> {
         }
     }
 
+    fn fetches(&self) -> usize {
+        if self.source.is_forwarded() { FORWARDED_FETCHES } else { FETCHES }
+    }
+
     fn budget(&self) -> Budget {
         Budget::new(self.options.limits.max_memory)
     }
@@ -266,10 +290,17 @@ impl Job<'_> {
             pachyderm: self.source.release(),
             databases: databases.collect(),
             estimated_bytes: Some(self.source.estimate()),
+            namespace: self.source.cluster.as_ref().map(|(cluster, _)| cluster.namespace().to_owned()),
         }
     }
 
-    fn manifest(&self, dumped: Dumped, objects: manifest::Objects, selection: Selection) -> Manifest {
+    fn manifest(
+        &self,
+        dumped: Dumped,
+        objects: manifest::Objects,
+        selection: Selection,
+        cluster: Option<manifest::Cluster>,
+    ) -> Manifest {
         let encode = |prefix: Vec<u8>| pacharc_format::Key::new(prefix).to_string();
         let objects = self.source.bucket.as_ref().map(|_| manifest::Objects {
             live_only: selection.live_only,
@@ -285,6 +316,7 @@ impl Job<'_> {
                 pachyderm: self.source.release(),
                 snapshot_opened: dumped.opened.map(|opened| opened.to_string()),
                 snapshots: dumped.snapshots,
+                cluster,
             },
             databases: dumped.databases,
             attempt: dumped.snapshots,

@@ -2,16 +2,22 @@
 
 use std::path::PathBuf;
 
-use crate::options::{Limits, Postgres, Template};
+use jiff::Timestamp;
+use uuid::Uuid;
 
-/// Everything but the keys. At least one of `postgres` and `bucket` is given.
+use crate::cluster;
+use crate::options::{Cluster, Limits, Names, Postgres, Template};
+
+/// Everything but the keys. At least one of `cluster`, `postgres` and `bucket` is given.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The server; `None`: no databases.
+    /// The namespace that says what the other options leave open, and whose state goes in, too.
+    pub cluster: Option<Cluster>,
+    /// The server; `None`: no databases. With a cluster, its URL need not name a server.
     pub postgres: Option<Postgres>,
-    /// The databases on it; empty: `pachyderm`, and `dex` where it exists.
+    /// The databases on it; empty: Pachyderm's, and Dex's where it exists.
     pub databases: Vec<String>,
-    /// The bucket's URL; `None`: no objects.
+    /// The bucket's URL; `None`: the cluster's, or no objects.
     pub bucket: Option<String>,
     /// Certificates of authorities to trust besides the system's, in PEM.
     pub ca_file: Option<PathBuf>,
@@ -29,6 +35,18 @@ pub struct Options {
     pub compression_level: i32,
     /// What it may take of the machine.
     pub limits: Limits,
+}
+
+impl Options {
+    /// What the output's name is filled in with.
+    ///
+    /// # Errors
+    /// A kubeconfig that cannot be read.
+    pub fn names(&self, created: Timestamp, uuid: Uuid) -> Result<Names, cluster::Error> {
+        let cluster = self.cluster.as_ref().map(cluster::Cluster::name).transpose()?.unwrap_or_default();
+        let namespace = self.cluster.as_ref().map(|cluster| cluster.namespace.clone()).unwrap_or_default();
+        Ok(Names { created, uuid, cluster, namespace })
+    }
 }
 
 /// How the source is treated during a backup.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::failure::Class;
+use crate::visible::one_line;
 
 /// A bundle that was written.
 #[derive(Clone, Debug, Serialize)]
@@ -75,7 +76,7 @@ impl crate::outcome::Outcome for Outcome {
         // Writing to a string has no way to fail.
         for database in &self.databases {
             let DatabaseOutcome { name, tables, rows, .. } = database;
-            let _ = writeln!(text, "database {name}: {rows} rows in {tables} tables");
+            let _ = writeln!(text, "database {}: {rows} rows in {tables} tables", one_line(name));
         }
         if let Some(objects) = &self.objects {
             let Objects { live, orphan, foreign, rotten, missing, .. } = objects;

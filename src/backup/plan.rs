@@ -10,15 +10,22 @@ use serde::Serialize;
 
 use super::{Error, Options, Source};
 use crate::budget::Budget;
+use crate::cluster::discover::Discovery;
 use crate::database::Attempt;
 use crate::failure::Class;
 use crate::interrupt::Interrupt;
-use crate::monitor::{Counter, Monitor, Phase};
+use crate::monitor::{Counter, Event, Monitor, Phase};
 use crate::outcome::Facts;
+
+/// Through the API server go that many bytes before a plan advises another way: 10 GiB.
+const MUCH: u64 = 10 << 30;
 
 /// What a backup would do.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
+    /// What the namespace says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Discovery>,
     /// The server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postgres: Option<Postgres>,
@@ -79,9 +86,9 @@ pub async fn plan(options: &Options, interrupt: &Interrupt, monitor: Arc<dyn Mon
 }
 
 async fn make(options: &Options, monitor: &dyn Monitor) -> Result<Plan, Error> {
-    let source = Source::open(options).await?;
+    let source = Source::open(options, monitor).await?;
     if let Some(output) = &options.output {
-        source.check_room(&output.fill(jiff::Timestamp::now(), uuid::Uuid::nil()))?;
+        source.check_room(&output.fill(&options.names(jiff::Timestamp::now(), uuid::Uuid::nil())?))?;
     }
     let bucket = match &source.bucket {
         Some(_) => Some(count(options, &source, monitor).await?),
@@ -99,7 +106,15 @@ async fn make(options: &Options, monitor: &dyn Monitor) -> Result<Plan, Error> {
         let PlannedBucket { live, orphan, foreign, .. } = bucket;
         if options.live_only { live.bytes } else { live.bytes + orphan.bytes + foreign.bytes }
     });
+    let estimated_bytes = stored + source.dump_bytes() / 8;
+    if source.is_forwarded() && estimated_bytes > MUCH {
+        let bytes = HumanBytes(estimated_bytes);
+        let message =
+            format!("{bytes} would go through the API server by port-forward: run the backup in the cluster, as a Job");
+        monitor.event(Event::Hint { message });
+    }
     Ok(Plan {
+        discovery: source.discovery().cloned(),
         postgres: source.postgres().cloned(),
         pg_dump: source.server.as_ref().map(|(_, tools)| {
             let (path, (major, minor)) = (tools.pg_dump.path.display(), tools.pg_dump.number);
@@ -108,7 +123,7 @@ async fn make(options: &Options, monitor: &dyn Monitor) -> Result<Plan, Error> {
         pachyderm: source.release(),
         databases: databases.collect(),
         bucket,
-        estimated_bytes: stored + source.dump_bytes() / 8,
+        estimated_bytes,
     })
 }
 
@@ -168,6 +183,9 @@ impl crate::outcome::Outcome for Plan {
 
     fn product(&self) -> Option<String> {
         let mut facts = Facts::default();
+        if let Some(discovery) = &self.discovery {
+            discovery.describe(&mut facts);
+        }
         if let Some(Postgres { version, host, standby, .. }) = &self.postgres {
             facts.add("server", format!("PostgreSQL {version} at {host}{}", if *standby { ", a standby" } else { "" }));
         }

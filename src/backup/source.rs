@@ -7,11 +7,18 @@ use futures::StreamExt;
 use pacharc_format::manifest::{Count, DatabaseKind, Postgres};
 use pacharc_format::{ChunkKey, Key};
 
+use super::found::InCluster;
 use super::{Error, Options};
 use crate::bucket::{self, Bucket};
+use crate::cluster::discover::Discovery;
+use crate::cluster::permissions::{self, Right};
+use crate::cluster::{Cluster, state};
 use crate::database::{self, DatabaseSurvey, Environment, Server, Tools};
+use crate::monitor::Monitor;
 use crate::options::Location;
 
+/// What finding the source asks of the API server in any case, beside what its state does.
+const RIGHTS: &[Right] = &[Right::new("apps", "deployments", "get")];
 /// Live objects that are looked for before a bucket is believed to belong to a database.
 const SAMPLE: usize = 100;
 /// Fewer than this prove nothing.
@@ -27,8 +34,12 @@ pub struct Source {
     pub databases: Vec<DatabaseSurvey>,
     /// The bucket, where objects are backed up.
     pub bucket: Option<Arc<dyn Bucket>>,
+    /// The namespace and what is known of it, where its state is backed up.
+    pub cluster: Option<(Cluster, state::Survey)>,
     /// The live set as it is now; `None` where no database is Pachyderm's.
     pub live: Option<Count>,
+    /// What the namespace said, and the ways into it, where the source is in one.
+    in_cluster: Option<InCluster>,
 }
 
 impl Source {
@@ -36,28 +47,79 @@ impl Source {
     ///
     /// # Errors
     /// Whatever would make the backup fail later, as far as it can be known now.
-    pub async fn open(options: &Options) -> Result<Self, Error> {
-        if options.postgres.is_none() && options.bucket.is_none() {
-            return Err(Error::Nothing);
-        }
-        let mut source = Self { server: None, databases: Vec::new(), bucket: None, live: None };
-        if let Some(url) = &options.bucket {
-            let url = url.parse().map_err(Error::Bucket)?;
-            let settings = bucket::Options { ca_file: options.ca_file.clone(), ..bucket::Options::default() };
+    pub async fn open(options: &Options, monitor: &dyn Monitor) -> Result<Self, Error> {
+        let mut survey = None;
+        let in_cluster = match &options.cluster {
+            None if options.postgres.is_none() && options.bucket.is_none() => return Err(Error::Nothing),
+            None => None,
+            Some(named) => {
+                let cluster = Cluster::connect(named, options.ca_file.as_deref()).await?;
+                let rights = [RIGHTS, state::RIGHTS].concat();
+                permissions::require(&cluster, &rights).await.map_err(state::Error::from)?;
+                let found = InCluster::open(options, &cluster, monitor).await?;
+                let taken = state::Survey::take(&cluster).await?;
+                survey = Some((cluster, taken));
+                Some(found)
+            }
+        };
+        let mut source =
+            Self { server: None, databases: Vec::new(), bucket: None, cluster: survey, live: None, in_cluster };
+        let bucket = match (&options.bucket, &source.in_cluster) {
+            (Some(url), _) => {
+                let settings = bucket::Options { ca_file: options.ca_file.clone(), ..bucket::Options::default() };
+                Some((url.parse()?, settings))
+            }
+            (None, in_cluster) => in_cluster.as_ref().and_then(|found| found.bucket.clone()),
+        };
+        if let Some((url, settings)) = bucket {
             source.bucket = Some(bucket::open(&url, &settings).await?);
         }
-        if let Some(postgres) = &options.postgres {
+        let postgres = match &source.in_cluster {
+            Some(found) => &found.postgres,
+            None => &options.postgres,
+        };
+        if let Some(postgres) = postgres {
             let url = Some(postgres.url.expose()).filter(|url| !url.is_empty());
             let environment = Environment::of_process();
             let server = Server::new(url, postgres.from_command_line, &environment, options.ca_file.as_deref())?;
-            source.databases = database::inspect(&server, &options.databases).await?;
+            source.databases = match &source.in_cluster {
+                Some(found) => database::inspect_or(&server, &options.databases, found.databases()).await?,
+                None => database::inspect(&server, &options.databases).await?,
+            };
             let version = source.postgres().map_or(0, |postgres| postgres.version_num);
             let tools = Tools::find(version, postgres.pg_bin.as_deref()).await?;
             source.server = Some((server, tools));
             source.live = source.count_live().await?;
         }
         source.check_bucket().await?;
+        source.compare_versions(monitor);
         Ok(source)
+    }
+
+    /// What the namespace said, where the source is in one.
+    #[must_use]
+    pub fn discovery(&self) -> Option<&Discovery> {
+        self.in_cluster.as_ref().map(|found| &found.discovery)
+    }
+
+    /// Whether anything goes through the API server, which other users of the cluster need as well.
+    #[must_use]
+    pub fn is_forwarded(&self) -> bool {
+        self.in_cluster.as_ref().is_some_and(InCluster::is_forwarded)
+    }
+
+    /// Warns where the image's version and the database's schema are of different releases.
+    fn compare_versions(&self, monitor: &dyn Monitor) {
+        let version = self.discovery().and_then(|discovery| discovery.version.as_ref());
+        let schema = self.pachyderm().and_then(|database| database.schema_version);
+        let (Some(version), Some(schema)) = (version, schema) else { return };
+        if !crate::pachyderm::may_belong(&version.value, schema) {
+            let family = crate::pachyderm::release_family(schema);
+            monitor.warn(format!(
+                "{} is {}, and the database's schema is that of {family}: an upgrade may be under way",
+                version.found_in, version.value
+            ));
+        }
     }
 
     /// What the server says of itself.

@@ -9,6 +9,7 @@ mod retry;
 mod s3;
 mod url;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -165,6 +166,9 @@ pub struct Options {
     pub upload_memory: usize,
     /// Used instead of the provider's usual chain (environment, profile, role of the machine or pod).
     pub credentials: Option<Credentials>,
+    /// Where the endpoint is reached, instead of where its name leads from here: the near end of a port-forward. The name
+    /// still is what the server's certificate must have. No proxy is used then.
+    pub via: Option<SocketAddr>,
     /// Makes the directory of a `file:` URL where it is missing. Buckets of other kinds are never created.
     pub create: bool,
     /// How long what is transient is tried again.
@@ -173,7 +177,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ca_file: None, credentials: None, upload_memory: 32 << 20, create: false, retry: Policy::default() }
+        Self {
+            ca_file: None,
+            credentials: None,
+            via: None,
+            upload_memory: 32 << 20,
+            create: false,
+            retry: Policy::default(),
+        }
     }
 }
 

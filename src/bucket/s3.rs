@@ -166,7 +166,11 @@ impl S3 {
         etag: String,
     ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
         let name = self.present_name(key)?;
-        let output = self.fetch(key, &name, Some(format!("bytes={offset}-")), Some(etag)).await?;
+        let output = match self.fetch(key, &name, Some(format!("bytes={offset}-")), Some(etag)).await {
+            // It was longer: a server that passes over `If-Match` tells a shorter version so.
+            Err(Error::Range { bucket, key, .. }) => return Err(Error::Changed { bucket, key }),
+            output => output?,
+        };
         self.check_start(key, &output, offset)?;
         Ok(self.pieces(key, output.body))
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
-use super::arguments::{LockArgs, MachineArgs, NetworkArgs, ServerArgs};
+use super::arguments::{ClusterArgs, LockArgs, MachineArgs, NetworkArgs, ServerArgs};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
 use super::{usage, values};
@@ -17,6 +17,8 @@ use crate::monitor::{Event, Monitor};
 use crate::options::Template;
 
 const EXAMPLES: &str = "
+  A cluster, by what its namespace says of databases and bucket:
+    pacharc backup --namespace pachyderm --recipients-file team.txt -o '{cluster}-{time}.pacharc'
   Into a file, from a server and a bucket; the password is in PGPASSWORD or ~/.pgpass:
     pacharc backup --postgres postgres://pachyderm@db.example/pachyderm?sslmode=verify-full \\
       --bucket 's3://pachyderm?region=eu-central-1' \\
@@ -24,7 +26,7 @@ const EXAMPLES: &str = "
   Through a pipe, checked on the way:
     pacharc backup --config cluster.toml -o - | tee cluster.pacharc | pacharc verify -
   What it would do:
-    pacharc plan backup --config cluster.toml";
+    pacharc plan --config cluster.toml";
 
 const CLASSES: &[Class] = &[
     Class::Other,
@@ -44,12 +46,16 @@ const CLASSES: &[Class] = &[
 #[derive(Args, Debug)]
 #[command(after_long_help = job_epilogue(EXAMPLES, CLASSES))]
 pub(super) struct Backup {
-    /// The bundle: a file, `-`, or s3://bucket/key; `{time}` and `{uuid}` are filled in. An existing one is refused
+    /// The bundle: a file, `-`, or s3://bucket/key. An existing one is refused
+    ///
+    /// `{time}` and `{uuid}` are filled in; with --namespace, `{cluster}` (as the kubeconfig calls it) and `{namespace}`, too.
     #[arg(long, short, value_name = "FILE|-|URL")]
     output: Option<Template>,
     #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
     server: ServerArgs,
-    /// A database (repeatable); `pachyderm`, and `dex` where it exists, when not given
+    /// A database (repeatable); Pachyderm's, and Dex's where it exists, when not given
     #[arg(long, value_name = "NAME", value_parser = values::name, help_heading = "Databases and bucket")]
     database: Vec<String>,
     #[command(flatten)]
@@ -87,14 +93,20 @@ enum QuiesceArg {
 impl Backup {
     /// What the arguments mean.
     pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, usage::Error> {
-        let postgres = self.server.postgres(matches)?;
+        let cluster = self.cluster.cluster();
+        let postgres = self.server.postgres(matches, cluster.as_ref())?;
         if postgres.is_none() && !self.database.is_empty() {
             return Err(usage::Error::Needs { what: "--database", needed: "--postgres" });
         }
-        if self.live_only && (postgres.is_none() || self.server.bucket.is_none()) {
+        let has_bucket = self.server.bucket.is_some() || cluster.is_some();
+        if self.live_only && (postgres.is_none() || !has_bucket) {
             return Err(usage::Error::Needs { what: "--live-only", needed: "--postgres and --bucket" });
         }
+        if let (Some(field), None) = (self.output.as_ref().and_then(Template::kubernetes_field), &cluster) {
+            return Err(usage::Error::Needs { what: field, needed: "--namespace" });
+        }
         Ok(Options {
+            cluster,
             postgres,
             databases: self.database.clone(),
             bucket: self.server.bucket.clone(),
@@ -158,7 +170,7 @@ fn advise(options: &Options, lock: &Lock, monitor: &dyn Monitor) {
     if options.postgres.is_none() {
         monitor.warn("no --postgres: the bundle will hold the bucket alone".to_owned());
     }
-    if options.bucket.is_none() {
+    if options.bucket.is_none() && options.cluster.is_none() {
         monitor.warn("no --bucket: the bundle will hold the databases alone".to_owned());
     }
 }

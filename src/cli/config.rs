@@ -57,8 +57,9 @@ pub(super) fn file_of(matches: &ArgMatches) -> Option<PathBuf> {
 /// a command, for this one alone.
 pub(super) fn apply(mut root: Command, names: &[String], file: &Path) -> Result<Command, Error> {
     let table = read(file)?;
-    // A plan takes the settings of what it plans.
     let (Some(name), Some(command)) = (names.last(), descend(&root, names)) else { return Ok(root) };
+    // A plan takes the settings of what it plans: of a backup, where that is not said.
+    let name = if command.has_subcommands() { "backup" } else { name };
 
     let mut settings: Vec<(Arg, Vec<String>)> = Vec::new();
     for (key, value) in table.iter().filter(|(_, value)| !value.is_table()) {
@@ -70,7 +71,8 @@ pub(super) fn apply(mut root: Command, names: &[String], file: &Path) -> Result<
     }
     for (of, value) in &table {
         let Value::Table(inner) = value else { continue };
-        let Some(owner) = root.find_subcommand(of) else { return Err(unknown(file, of, &root)) };
+        let owner = root.find_subcommand(of).filter(|owner| !owner.has_subcommands());
+        let Some(owner) = owner else { return Err(unknown(file, of, &root)) };
         for (key, value) in inner {
             let Some(arg) = find(owner, key) else { return Err(unknown(file, &format!("{of}.{key}"), &root)) };
             if of == name {
@@ -180,7 +182,7 @@ mod tests {
     fn with(text: &str, args: &[&str]) -> Result<ArgMatches, Error> {
         let file = file(text);
         let names: Vec<String> = args.iter().take_while(|a| !a.starts_with('-')).map(ToString::to_string).collect();
-        let names = if names.first().is_some_and(|n| n == "plan") { names } else { vec![names[0].clone()] };
+        let names = if names[0] == "plan" { names } else { vec![names[0].clone()] };
         let command = apply(command(), &names, file.path())?;
         let args = std::iter::once("pacharc").chain(args.iter().copied());
         let mut matches = command.try_get_matches_from(args).unwrap();
@@ -213,11 +215,13 @@ mod tests {
 
     #[test]
     fn a_table_of_the_command_wins_and_another_one_is_not_for_it() {
-        let text = "bucket = 's3://top'\n[restore]\nbucket = 's3://restore'\nowner = 'o'";
+        let text = "bucket = 's3://top'\n[restore]\nbucket = 's3://restore'\nowner = 'o'\n[backup]\nstrict = true";
         let bucket = |args| with(text, args).unwrap().get_one::<String>("bucket").cloned();
         assert_eq!(bucket(&["backup"]), Some("s3://top".into()));
         assert_eq!(bucket(&["plan", "backup"]), Some("s3://top".into()));
         assert_eq!(bucket(&["plan", "restore", "--json", "x"]), Some("s3://restore".into()));
+        assert_eq!(bucket(&["plan", "--json"]), Some("s3://top".into()));
+        assert!(with(text, &["plan", "--json"]).unwrap().get_flag("strict"));
     }
 
     #[test]
@@ -231,6 +235,7 @@ mod tests {
             ("recipent = 'x'", "unknown key `recipent` in"),
             ("[backup]\nowner = 'x'", "unknown key `backup.owner` in"),
             ("[bakup]\n", "unknown key `bakup` in"),
+            ("[plan]\nbucket = 'x'", "unknown key `plan` in"),
             ("config = 'x'", "unknown key `config` in"),
             ("max-memory = 'lots'", "a size is a number with a unit, such as 256MiB"),
             ("jobs = 0", "a number from 1 to 256"),

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::failure::{Class, Explain};
+use crate::visible::one_line;
 
 /// Any room's error, on its way to the user.
 pub(super) struct Failure(Box<dyn Explain>);
@@ -44,9 +45,9 @@ impl Failure {
     pub(super) fn print(&self) -> ExitCode {
         let mut stderr = std::io::stderr().lock();
         // Where standard error is closed, the exit code has to do.
-        let _ = writeln!(stderr, "pacharc: error: {}", self.message());
+        let _ = writeln!(stderr, "pacharc: error: {}", one_line(&self.message()));
         if let Some(advice) = self.advice() {
-            let _ = writeln!(stderr, "hint: {advice}");
+            let _ = writeln!(stderr, "hint: {}", one_line(&advice));
         }
         exit_code(self.class())
     }
@@ -87,7 +88,6 @@ pub(super) fn epilogue(examples: &str, classes: &[Class]) -> String {
     text
 }
 
-/// A command that this version does not have yet.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -97,7 +97,9 @@ fn section(page: &mut String, command: &Command) {
     let _ = write!(page, "\n## pacharc {}\n\n{about}.\n", command.get_name());
     if command.has_subcommands() {
         let names: Vec<String> = command.get_subcommands().map(|below| format!("`{}`", below.get_name())).collect();
-        let _ = write!(page, "\nFollowed by {}, with the flags of that command.\n", names.join(" or "));
+        let default = names.first().map(String::as_str).unwrap_or_default();
+        let followed = format!("Followed by {}, with the flags of that command", names.join(" or "));
+        let _ = write!(page, "\n{followed}; {default} may be left out.\n");
         return;
     }
     page.push_str("\n| flag | meaning | default | environment |\n|---|---|---|---|\n");

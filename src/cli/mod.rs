@@ -4,6 +4,7 @@
 mod arguments;
 mod backup;
 mod config;
+mod discover;
 mod exit;
 mod extract;
 mod generate;
@@ -54,6 +55,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Keygen(keygen::Keygen),
     Plan(plan::Plan),
+    Discover(discover::Discover),
     Suspend(suspend::Suspend),
     Resume(resume::Resume),
     Status(status::Status),
@@ -110,8 +112,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List(job) => job.start(of_command),
         Command::Extract(job) => job.start(of_command),
         Command::Inspect(job) => job.start(of_command),
-        Command::Plan(plan::Plan { what: plan::What::Backup(job) }) => plan::PlanBackup(job).start(of_command),
-        Command::Plan(plan::Plan { what: plan::What::Restore(job) }) => plan::PlanRestore(job).start(of_command),
+        Command::Discover(job) => job.start(of_command),
+        Command::Plan(plan) => plan.start(of_command),
         Command::Suspend(job) => job.start(of_command),
         Command::Resume(job) => job.start(of_command),
         Command::Status(job) => job.start(of_command),

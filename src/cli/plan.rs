@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, Subcommand};
 
-use super::exit::{Failure, epilogue};
+use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
 use super::{Job, backup, restore};
 use crate::failure::Class;
 
 const EXAMPLES: &str = "
   What would be backed up, how large it is, and what is missing:
-    pacharc plan backup --postgres postgres://pachyderm@db.example --bucket s3://pachyderm
+    pacharc plan --postgres postgres://pachyderm@db.example --bucket s3://pachyderm
   What a restore would do:
     pacharc plan restore cluster.pacharc --identity key.txt --config target.toml";
 
@@ -28,22 +28,37 @@ const CLASSES: &[Class] = &[
 
 /// Dry run of backup or restore: what was found and where, sizes, permissions, tools, what is missing
 ///
-/// Put `plan` before the command: the flags stay the same. Nothing is written; output and recipients may be left out.
+/// Put `plan` before the command: the flags stay the same; without a command, `backup` is meant. Nothing is written; output
+/// and recipients may be left out.
 #[derive(Args, Debug)]
-#[command(after_long_help = epilogue(EXAMPLES, CLASSES), arg_required_else_help = true)]
+#[command(after_long_help = job_epilogue(EXAMPLES, CLASSES), arg_required_else_help = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Plan {
     #[command(subcommand)]
-    pub(super) what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    backup: Box<backup::Backup>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum What {
+enum What {
     Backup(backup::Backup),
     Restore(restore::Restore),
 }
 
+impl Plan {
+    /// All of it, up to the exit code.
+    pub(super) fn start(self, matches: &ArgMatches) -> ExitCode {
+        match self.what {
+            None => PlanBackup(*self.backup).start(matches),
+            Some(What::Backup(backup)) => PlanBackup(backup).start(matches),
+            Some(What::Restore(restore)) => PlanRestore(restore).start(matches),
+        }
+    }
+}
+
 /// `pacharc plan backup`.
-pub(super) struct PlanBackup(pub(super) backup::Backup);
+struct PlanBackup(backup::Backup);
 
 impl Job for PlanBackup {
     const NAME: &'static str = "plan";
@@ -59,7 +74,7 @@ impl Job for PlanBackup {
 }
 
 /// `pacharc plan restore`.
-pub(super) struct PlanRestore(pub(super) restore::Restore);
+struct PlanRestore(restore::Restore);
 
 impl Job for PlanRestore {
     const NAME: &'static str = "plan";
@@ -71,6 +86,36 @@ impl Job for PlanRestore {
     fn run(self, matches: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
         let options = self.0.options(matches)?;
         let unlock = self.0.unlock_names().read()?;
-        report.run(async |interrupt, _| Ok(crate::restore::plan(&options, &unlock, interrupt).await?))
+        report.run(async |interrupt, monitor| Ok(crate::restore::plan(&options, &unlock, interrupt, monitor).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cli, Command, innermost, parse};
+    use super::*;
+
+    /// The bucket that is planned for, and whether by a restore.
+    fn planned(args: &[&str]) -> (String, bool) {
+        let args: Vec<_> = ["pacharc", "plan"].iter().chain(args).map(Into::into).collect();
+        let Ok((Cli { command: Command::Plan(plan) }, matches)) = parse(&args) else { panic!("{args:?}") };
+        let matches = innermost(&matches);
+        match plan.what {
+            None => (plan.backup.options(matches).unwrap().bucket.unwrap(), false),
+            Some(What::Backup(backup)) => (backup.options(matches).unwrap().bucket.unwrap(), false),
+            Some(What::Restore(restore)) => (restore.options(matches).unwrap().bucket.unwrap(), true),
+        }
+    }
+
+    #[test]
+    fn a_backup_is_planned_where_nothing_else_is_said() {
+        let bucket = || "file:///b".to_owned();
+        assert_eq!(planned(&["--bucket=file:///b"]), (bucket(), false));
+        assert_eq!(planned(&["backup", "--bucket=file:///b"]), (bucket(), false));
+        assert_eq!(planned(&["restore", "x.pacharc", "--bucket=file:///b"]), (bucket(), true));
+        for args in [&["pacharc", "plan", "--bucket=b", "restore", "x"][..], &["pacharc", "plan", "x"]] {
+            let args: Vec<_> = args.iter().map(Into::into).collect();
+            assert!(parse(&args).is_err(), "{args:?}");
+        }
     }
 }

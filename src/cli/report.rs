@@ -16,6 +16,7 @@ use crate::farewell;
 use crate::interrupt::Interrupt;
 use crate::monitor::{All, Event, Json, Monitor, Style, Terminal};
 use crate::outcome::Outcome;
+use crate::visible::visible;
 
 /// How long a process that ends waits for what must still be taken back.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -132,7 +133,7 @@ impl Report {
 
     fn finish(&self, outcome: &impl Outcome) -> Result<ExitCode, Failure> {
         if let Some(product) = outcome.product().filter(|_| !self.json_on_stdout) {
-            stdout::print(&product)?;
+            stdout::print(&visible(&product))?;
         }
         let class = outcome.class();
         self.monitor.event(Event::Finished {
@@ -144,7 +145,7 @@ impl Report {
         let summary = outcome.summary();
         if self.people && !summary.is_empty() && (!self.quiet || class.is_some()) {
             // Standard error may be closed; the exit code says the same.
-            let _ = writeln!(std::io::stderr().lock(), "{}", summary.trim_end());
+            let _ = writeln!(std::io::stderr().lock(), "{}", visible(summary.trim_end()));
         }
         Ok(class.map_or(ExitCode::SUCCESS, exit_code))
     }

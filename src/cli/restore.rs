@@ -1,17 +1,19 @@
 //! `pacharc restore`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 
 use super::Job;
-use super::arguments::{ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, UnlockArgs};
+use super::arguments::{ClusterArgs, ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, UnlockArgs};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
 use super::{usage, values};
 use crate::failure::Class;
 use crate::keys::UnlockNames;
 use crate::options::Location;
+use crate::restore::options::Release;
 use crate::restore::{Options, Rename};
 
 const EXAMPLES: &str = "
@@ -21,6 +23,9 @@ const EXAMPLES: &str = "
   The databases alone, under other names:
     pacharc restore cluster.pacharc --identity key.txt --postgres postgres://localhost \\
       --database pachyderm=rehearsal --database dex=rehearsal_dex
+  Into a new cluster, with what Helm needs to start it:
+    pacharc restore cluster.pacharc --config target.toml \\
+      --namespace pachyderm --apply-secrets --write-to release
   From a pipe:
     ssh vault cat cluster.pacharc | pacharc restore - --config target.toml";
 
@@ -61,6 +66,10 @@ pub(super) struct Restore {
     #[arg(long, help_heading = "Databases and bucket")]
     allow_incomplete: bool,
     #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    release: ReleaseArgs,
+    #[command(flatten)]
     unlock: UnlockArgs,
     #[command(flatten)]
     expect: ExpectArgs,
@@ -72,10 +81,53 @@ pub(super) struct Restore {
     report: ReportArgs,
 }
 
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Kubernetes")]
+struct ReleaseArgs {
+    /// Write what the new release needs into DIR: values.yaml, Secrets, next steps. It must be new or empty
+    ///
+    /// Values hold no credentials: where one was, REPLACE-ME stands, or the name of a Secret. Everything is readable by its
+    /// owner alone.
+    #[arg(long, value_name = "DIR")]
+    write_to: Option<PathBuf>,
+    /// Make the captured Secrets in --namespace; one that exists with other content is refused
+    #[arg(long, requires = "namespace")]
+    apply_secrets: bool,
+    /// Write credentials that only values can hold into values.secret.yaml, in clear
+    #[arg(long, requires = "write_to")]
+    secret_values: bool,
+    /// Where users will reach the new cluster; the values keep the old name when not given
+    #[arg(long, value_name = "NAME", requires = "write_to", value_parser = values::name)]
+    host: Option<String>,
+    /// The Pachyderm that is wanted in the end; the files start the one that was backed up. An older one is refused
+    #[arg(long, value_name = "VERSION", requires = "write_to", value_parser = values::name)]
+    pachyderm_version: Option<String>,
+    /// Go on with a database whose release is not known
+    #[arg(long)]
+    allow_unknown_schema: bool,
+    /// For a rehearsal: no door to the outside, and a NetworkPolicy that lets pods reach database and bucket alone
+    #[arg(long, requires = "write_to")]
+    drill: bool,
+}
+
+impl ReleaseArgs {
+    fn release(&self) -> Release {
+        Release {
+            write_to: self.write_to.clone(),
+            apply_secrets: self.apply_secrets,
+            secret_values: self.secret_values,
+            host: self.host.clone(),
+            pachyderm_version: self.pachyderm_version.clone(),
+            allow_unknown_schema: self.allow_unknown_schema,
+            drill: self.drill,
+        }
+    }
+}
+
 impl Restore {
     /// What the arguments mean.
     pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, usage::Error> {
-        let postgres = self.server.postgres(matches)?;
+        let postgres = self.server.postgres(matches, None)?;
         if postgres.is_none() {
             for (what, given) in [("--database", !self.database.is_empty()), ("--owner", self.owner.is_some())] {
                 if given {
@@ -92,6 +144,8 @@ impl Restore {
             bucket: self.server.bucket.clone(),
             allow_prefix: self.allow_prefix,
             allow_incomplete: self.allow_incomplete,
+            cluster: self.cluster.cluster(),
+            release: self.release.release(),
             expect: self.expect.expectations(),
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,

@@ -17,6 +17,8 @@ const EXAMPLES: &str = "
     pacharc verify cluster.pacharc
   Every entry, with the key:
     pacharc verify --identity key.txt cluster.pacharc
+  Does the dump name objects that are lacking, and which commits would they hurt?
+    pacharc verify --identity key.txt --level closed cluster.pacharc
   On the way into cold storage:
     pacharc backup --config cluster.toml -o - | tee /vault/cluster.pacharc | pacharc verify -
   Is it this one, and fresh?
@@ -64,6 +66,8 @@ enum LevelArg {
     Sums,
     /// Every entry: hash, size, a chunk's key; tables' rows and fingerprints
     Contents,
+    /// Also: the dump names no object that is lacking, migrations are complete, tracker, file sets and chunks agree
+    Closed,
 }
 
 impl Job for Verify {
@@ -78,6 +82,7 @@ impl Job for Verify {
         let level = match self.level {
             Some(LevelArg::Sums) => Level::Sums,
             Some(LevelArg::Contents) => Level::Contents,
+            Some(LevelArg::Closed) => Level::Closed,
             None if names.is_empty() => Level::Sums,
             None => Level::Contents,
         };

@@ -44,6 +44,28 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// What the kubeconfig calls the cluster that `options` name; `in-cluster` for a pod's own.
+    ///
+    /// # Errors
+    /// A kubeconfig that cannot be read.
+    pub fn name(options: &options::Cluster) -> Result<String, Error> {
+        let kubeconfig = match &options.kubeconfig {
+            Some(file) => Kubeconfig::read_from(file),
+            None => Kubeconfig::read(),
+        };
+        let kubeconfig = match kubeconfig {
+            Ok(kubeconfig) => kubeconfig,
+            Err(error) if options.kubeconfig.is_some() || options.context.is_some() => {
+                return Err(Error::kubeconfig(error));
+            }
+            Err(_) => return Ok("in-cluster".to_owned()),
+        };
+        let context = options.context.as_ref().or(kubeconfig.current_context.as_ref());
+        let context = kubeconfig.contexts.iter().find(|one| Some(&one.name) == context);
+        let cluster = context.and_then(|context| context.context.as_ref()).map(|context| context.cluster.clone());
+        Ok(cluster.unwrap_or_else(|| "in-cluster".to_owned()))
+    }
+
     /// Where it is reached, e.g. `https://10.0.0.1:6443/`.
     #[must_use]
     pub fn server(&self) -> &str {

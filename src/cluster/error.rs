@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kube::client::UpgradeConnectionError;
+
 use crate::failure::{Class, Explain};
 
 type Source = Box<dyn StdError + Send + Sync>;
@@ -70,6 +72,13 @@ impl Error {
                 let kube::core::Status { code, reason, message, .. } = *status;
                 Self::Api { what, code, reason, message }
             }
+            // To an upgrade of the connection it says no without a body.
+            kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(status)) => Self::Api {
+                what,
+                code: status.as_u16(),
+                reason: status.canonical_reason().unwrap_or_default().to_owned(),
+                message: "the API server does not open the connection".to_owned(),
+            },
             source => Self::Unreachable { what, source: source.into() },
         }
     }

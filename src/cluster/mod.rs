@@ -4,8 +4,18 @@
 //! Facts on Pachyderm's objects have their source in its Helm chart (`etc/helm/pachyderm`), named where they are used.
 
 mod client;
+pub mod discover;
 mod error;
+pub mod forward;
+mod forward_error;
+pub mod helm;
+pub mod permissions;
+mod readable;
+pub mod state;
 pub mod suspend;
+pub mod values;
+pub(crate) mod yaml;
 
 pub use client::Cluster;
 pub use error::Error;
+pub use forward_error::Error as ForwardError;

@@ -82,7 +82,7 @@ impl Settings {
     }
 }
 
-fn is_secret(name: &str) -> bool {
+pub(super) fn is_secret(name: &str) -> bool {
     matches!(name, "password" | "sslpassword" | "oauth_client_secret" | "scram_client_key")
 }
 

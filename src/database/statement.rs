@@ -111,7 +111,9 @@ pub(super) fn parse(text: Vec<u8>, label: Option<String>) -> Result<Statement, S
     statement.ok_or_else(|| unknown(&text))
 }
 
-fn copy(line: &str) -> Option<(String, String, Vec<String>)> {
+/// Schema, table and columns of `COPY "schema"."table" ("column", …) FROM stdin;`, as pg_dump writes it with
+/// `--quote-all-identifiers`.
+pub(crate) fn copy(line: &str) -> Option<(String, String, Vec<String>)> {
     let (schema, rest) = identifier(line.strip_prefix("COPY ")?)?;
     let (table, rest) = identifier(rest.strip_prefix('.')?)?;
     let mut columns = Vec::new();

@@ -59,9 +59,20 @@ impl DatabaseSurvey {
 /// Those of a connection; [`DumpError::Permission`] if the role may not read everything;
 /// [`DumpError::UnfinishedMigration`]; [`DumpError::TwoPachyderms`].
 pub async fn inspect(server: &Server, names: &[String]) -> Result<Vec<DatabaseSurvey>, Error> {
+    inspect_or(server, names, DEFAULT_DATABASES).await
+}
+
+/// The same, where the two databases may have other names.
+///
+/// # Errors
+/// As [`inspect`].
+pub async fn inspect_or(
+    server: &Server,
+    names: &[String],
+    [pachyderm, dex]: [&str; 2],
+) -> Result<Vec<DatabaseSurvey>, Error> {
     let mut surveys = Vec::new();
     if names.is_empty() {
-        let [pachyderm, dex] = DEFAULT_DATABASES;
         let session = server.connect(pachyderm).await?;
         surveys.push(survey(server, &session, pachyderm).await?);
         let found = session.query_opt("SELECT FROM pg_database WHERE datname = $1 AND datallowconn", &[&dex]).await;

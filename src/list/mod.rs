@@ -17,6 +17,7 @@ use crate::bundle::{Input, Selection};
 use crate::failure::Class;
 use crate::interrupt::Interrupt;
 use crate::monitor::{Event, Monitor};
+use crate::visible::one_line;
 
 /// What a listing was.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -122,7 +123,8 @@ impl Listing<'_, '_> {
         self.outcome.entries += 1;
         self.outcome.bytes += entry.size;
         if let Some(output) = &mut self.output {
-            writeln!(output, "{:<8} {:>14} {}", name(*state), entry.size, entry.path).map_err(Error::Output)?;
+            let path = one_line(&entry.path);
+            writeln!(output, "{:<8} {:>14} {path}", name(*state), entry.size).map_err(Error::Output)?;
         }
         self.monitor.event(Event::Entry {
             path: entry.path.clone(),

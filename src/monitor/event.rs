@@ -22,6 +22,8 @@ pub enum Phase {
     Delta,
     /// Dumps the databases. Schema changes of the source wait meanwhile.
     Dump,
+    /// Reads what Kubernetes alone knows of the cluster, or writes the files for its successor.
+    Cluster,
     /// Writes liveness, catalog, manifest and sums, and makes the bundle durable.
     Finish,
     /// Checks the bundle's bytes against its sums.
@@ -55,6 +57,7 @@ impl Phase {
             Self::Snapshot => "opening a snapshot",
             Self::Delta => "copying new objects",
             Self::Dump => "dumping databases",
+            Self::Cluster => "reading the cluster's state",
             Self::Finish => "finishing",
             Self::Sums => "checking sums",
             Self::Contents => "checking contents",
@@ -123,6 +126,20 @@ pub enum Event {
         path: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// Something that was wrong at the source, before the backup.
+    SourceDamage {
+        /// What: an object's path in the bundle, a chunk, a file set, a migration.
+        subject: String,
+        /// What is wrong with it.
+        problem: String,
+        /// The commits that it hurts; the first twenty.
+        hurts: Vec<String>,
+        /// How many it hurts.
+        hurts_count: u64,
+        /// Where the bundle has the same bytes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        healed_by: Option<String>,
     },
     /// A snapshot or a transfer failed, and is tried again.
     AttemptFailed {
@@ -217,6 +234,13 @@ mod tests {
             Event::RottenObject { key: key(), size: 1 },
             Event::ArchivedObject { key: key() },
             Event::Damage { path: text(), problem: text() },
+            Event::SourceDamage {
+                subject: text(),
+                problem: text(),
+                hurts: Vec::new(),
+                hurts_count: 0,
+                healed_by: Some(text()),
+            },
             Event::AttemptFailed { attempt: 1, attempts: 5, reason: text() },
             Event::Step { step: Step::Record },
             Event::Scaled { kind: text(), name: text(), from: 1, to: 0 },
@@ -243,13 +267,14 @@ mod tests {
                 Event::RottenObject { .. } => 6,
                 Event::ArchivedObject { .. } => 7,
                 Event::Damage { .. } => 8,
-                Event::AttemptFailed { .. } => 9,
-                Event::Step { .. } => 10,
-                Event::Scaled { .. } => 11,
-                Event::Waiting { .. } => 12,
-                Event::Entry { .. } => 13,
-                Event::Finished { .. } => 14,
-                Event::Error { .. } => 15,
+                Event::SourceDamage { .. } => 9,
+                Event::AttemptFailed { .. } => 10,
+                Event::Step { .. } => 11,
+                Event::Scaled { .. } => 12,
+                Event::Waiting { .. } => 13,
+                Event::Entry { .. } => 14,
+                Event::Finished { .. } => 15,
+                Event::Error { .. } => 16,
             };
             assert_eq!(at, place);
         }
@@ -281,6 +306,7 @@ mod tests {
             Phase::Snapshot,
             Phase::Delta,
             Phase::Dump,
+            Phase::Cluster,
             Phase::Finish,
             Phase::Sums,
             Phase::Contents,

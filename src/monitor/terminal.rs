@@ -8,6 +8,7 @@ use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, Progre
 
 use super::ticker::Ticker;
 use super::{Counter, Event, Meter, Monitor, Phase, Progress};
+use crate::visible::one_line;
 
 /// Between two drawings of the live line.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -59,6 +60,7 @@ impl Terminal {
 
     /// Writes a line above the live one. What standard error does not take is lost: there is nowhere to say so.
     fn line(&self, line: &str) {
+        let line = one_line(line);
         self.bar.suspend(|| {
             let _ = writeln!(std::io::stderr().lock(), "{line}");
         });

@@ -88,6 +88,12 @@ impl<'a> DatabaseWriter<'a> {
         Ok(())
     }
 
+    /// What the database of this name in the bundle is called now.
+    pub(super) fn name_now(&self, bundled: &str) -> Option<String> {
+        let restoring = self.databases.values().find(|restoring| restoring.head.name == bundled)?;
+        Some(restoring.target.database.clone())
+    }
+
     /// Takes an entry below `database/`.
     pub(super) async fn entry(&mut self, entry: Entry) -> Result<(), Error> {
         let mut parts = entry.path.splitn(4, '/').skip(1);

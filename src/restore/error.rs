@@ -2,6 +2,7 @@
 
 use pacharc_format::{self as format, Key};
 
+use crate::cluster::values;
 use crate::failure::{Class, Explain};
 use crate::interrupt::Interrupted;
 use crate::{bucket, bundle, database, verify};
@@ -24,6 +25,9 @@ pub enum Error {
     /// The check before the first byte.
     #[error(transparent)]
     Verify(#[from] verify::Error),
+    /// What the release to come needs.
+    #[error(transparent)]
+    Release(#[from] values::Error),
     /// A signal.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -97,6 +101,7 @@ impl Explain for Error {
             Self::Bundle(error) => error.class(),
             Self::Format(error) => error.class(),
             Self::Verify(error) => error.class(),
+            Self::Release(error) => error.class(),
             Self::Interrupted(error) => error.class(),
             Self::Nothing | Self::NoSuchDatabase(_) | Self::NoObjects => Class::Usage,
             Self::Damaged(_) | Self::NotEqual { .. } => Class::Damaged,
@@ -117,6 +122,7 @@ impl Explain for Error {
             Self::Bundle(error) => return error.advice(),
             Self::Format(error) => return error.advice(),
             Self::Verify(error) => return error.advice(),
+            Self::Release(error) => return error.advice(),
             Self::Interrupted(_) => "Run the same command again: it goes on where it stopped.",
             Self::Nothing => "Name a server with --postgres, a bucket with --bucket, or both.",
             Self::Damaged(_) => "`pacharc verify` names the damage; copy the file again, or use another bundle.",

@@ -11,6 +11,7 @@ pub mod options;
 mod outcome;
 mod plan;
 mod proof;
+mod release;
 mod target;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use error::Error;
 pub use options::{Options, Rename};
 pub use outcome::{Outcome, RestoredDatabase, RestoredObjects};
 pub use plan::{Plan, PlannedDatabase, plan};
+pub use release::RestoredRelease;
 
 use crate::budget::Budget;
 use crate::bundle::Input;
@@ -33,6 +35,7 @@ use crate::verify::{self, Level};
 use databases::DatabaseWriter;
 use objects::ObjectWriter;
 use proof::Expected;
+use release::{LoadedDatabases, Release};
 pub(crate) use target::MARK;
 use target::Target;
 
@@ -48,12 +51,7 @@ pub async fn run(
 ) -> Result<Outcome, Error> {
     let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
     let job = Job { options, input: &input, monitor: &monitor };
-    let mut objects = None;
-    let outcome = interrupt.guard(job.run(unlock, interrupt, &mut objects)).await;
-    if let Some(objects) = objects {
-        objects.abort().await;
-    }
-    outcome
+    interrupt.guard(job.run(unlock, interrupt)).await
 }
 
 /// One restore.
@@ -77,19 +75,14 @@ struct Unpacked {
 }
 
 impl Job<'_> {
-    /// What is being written stays in `objects` after an error or a signal: it must be taken back.
-    async fn run(
-        &self,
-        unlock: &Unlock,
-        interrupt: &Interrupt,
-        objects: &mut Option<ObjectWriter>,
-    ) -> Result<Outcome, Error> {
+    async fn run(&self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Outcome, Error> {
         self.monitor.phase(Phase::Check);
         if self.options.postgres.is_none() && self.options.bucket.is_none() {
             return Err(Error::Nothing);
         }
-        let mut target = Target::open(self.options, true).await?;
-        let known = self.know(unlock, interrupt).await?;
+        let mut target = Target::open(self.options).await?;
+        let mut release = Release::open(self.options).await?;
+        let known = self.know(unlock, interrupt, release.as_mut()).await?;
         let mut stream = BundleStream::open(self.input.stream().await?, self.read_options()).await?;
         match &known {
             Some(known) => stream.unlock_with(known.key.clone()),
@@ -97,10 +90,15 @@ impl Job<'_> {
         }
         let head = self.head(&mut stream).await?;
         let selection = target::selection(self.options, &head)?;
-        if target.bucket.is_some() && head.bucket.is_none() {
+        if self.options.bucket.is_some() && head.bucket.is_none() {
             return Err(Error::NoObjects);
         }
-        target.check_source(&head, &selection).await?;
+        if let Some(release) = &release {
+            let source = known.as_ref().and_then(|known| known.manifest.source.cluster.as_ref());
+            release.check(&head, source)?;
+            release.check_secrets().await?;
+        }
+        target.check_source(&head, &selection, self.monitor.as_ref()).await?;
         if known.is_none() {
             self.check_names(&target, &selection).await?;
         }
@@ -115,8 +113,16 @@ impl Job<'_> {
                 databases.create().await?;
             }
             target.mark_bucket(head.bundle).await?;
-            let unpacked = self.unpack(&mut stream, &target, databases.as_mut(), objects).await?;
-            self.prove(unpacked, &target, databases.as_mut()).await
+            let unpacked = self.unpack(&mut stream, &target, databases.as_mut(), release.as_mut()).await?;
+            let source = unpacked.manifest.source.clone();
+            let mut outcome = self.prove(unpacked, &target, databases.as_mut()).await?;
+            if let Some(release) = &release {
+                let now = |name: &str| databases.as_ref().and_then(|databases| databases.name_now(name));
+                let loaded = LoadedDatabases::new(&head, &selection, now);
+                let server = server.as_ref().map(|(server, _)| server);
+                outcome.release = release.finish(&source, server, &loaded, self.monitor.as_ref()).await?;
+            }
+            Ok(outcome)
         };
         match (proved.await, &mut databases) {
             (Ok(outcome), databases) => {
@@ -136,7 +142,12 @@ impl Job<'_> {
     }
 
     /// Everything is proved before it is used, where the bundle can be read twice.
-    async fn know(&self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Option<Known>, Error> {
+    async fn know(
+        &self,
+        unlock: &Unlock,
+        interrupt: &Interrupt,
+        release: Option<&mut Release<'_>>,
+    ) -> Result<Option<Known>, Error> {
         if !self.input.is_seekable() {
             return Ok(None);
         }
@@ -155,7 +166,12 @@ impl Job<'_> {
         };
         let checked = verify::run(&options, None, interrupt, Arc::clone(self.monitor)).await?;
         match checked.class() {
-            None => Ok(Some(Known { key: reader.key(), manifest })),
+            None => {
+                if let Some(release) = release {
+                    release.read(&reader).await?;
+                }
+                Ok(Some(Known { key: reader.key(), manifest }))
+            }
             Some(_) => {
                 let first = checked.findings.first().map(|finding| format!("{}: {}", finding.path, finding.problem));
                 Err(Error::Damaged(first.unwrap_or_default()))
@@ -203,11 +219,11 @@ impl Job<'_> {
         stream: &mut BundleStream<'_, R>,
         target: &Target,
         mut databases: Option<&mut DatabaseWriter<'_>>,
-        objects: &mut Option<ObjectWriter>,
+        mut release: Option<&mut Release<'_>>,
     ) -> Result<Unpacked, Error> {
         self.monitor.phase(Phase::Unpack);
         let memory = self.budget().write;
-        *objects = target
+        let mut objects = target
             .bucket
             .as_ref()
             .map(|bucket| ObjectWriter::new(Arc::clone(bucket), memory, target.resumed, Arc::clone(self.monitor)));
@@ -219,7 +235,10 @@ impl Job<'_> {
                     let entries: Vec<Entry> = entries.into_iter().map(|(entry, _)| entry).collect();
                     let (dumps, others): (Vec<_>, Vec<_>) =
                         entries.into_iter().partition(|entry| entry.path.starts_with("database/"));
-                    if let Some(objects) = objects.as_mut() {
+                    if let Some(release) = &mut release {
+                        others.iter().try_for_each(|entry| release.entry(entry))?;
+                    }
+                    if let Some(objects) = &mut objects {
                         objects.segment(others).await?;
                     }
                     if let Some(databases) = &mut databases {
@@ -239,7 +258,7 @@ impl Job<'_> {
                 Found::Head(_) | Found::Passed => {}
             }
         }
-        if let Some(objects) = objects.take() {
+        if let Some(objects) = objects {
             objects.finish().await?;
         }
         match (manifest, id) {
@@ -276,7 +295,7 @@ impl Job<'_> {
             let Expected { count, bytes, missing, rotten, .. } = expected;
             objects = Some(RestoredObjects { bucket: bucket.url().to_owned(), count, bytes, missing, rotten });
         }
-        Ok(Outcome { bundle: manifest.about.bundle, id, databases: restored, objects })
+        Ok(Outcome { bundle: manifest.about.bundle, id, databases: restored, objects, release: None })
     }
 
     fn budget(&self) -> Budget {

@@ -18,7 +18,7 @@ const PUTS: usize = 32;
 /// What an object takes beside its bytes while it waits: headers, key, task.
 const ENTRY: usize = 2048;
 
-/// Writes objects.
+/// Writes objects. Dropped before its end, it takes back what was begun (the contract of [`Upload`]).
 pub(super) struct ObjectWriter {
     bucket: Arc<dyn Bucket>,
     monitor: Arc<dyn Monitor>,
@@ -83,17 +83,6 @@ impl ObjectWriter {
             self.finish_segment().await?;
         }
         Ok(())
-    }
-
-    /// Takes back the parts of objects that have begun: an object store keeps them, and its owner pays.
-    pub(super) async fn abort(self) {
-        for OpenObject { key, upload, .. } in self.open.into_values() {
-            let Some(upload) = upload else { continue };
-            if let Err(error) = upload.abort().await {
-                let why = crate::failure::chain(&error);
-                self.monitor.warn(format!("parts of the unfinished object {key} may be left: {why}"));
-            }
-        }
     }
 
     async fn finish_segment(&mut self) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::options::{Expectations, Limits, Location, Postgres};
+use crate::options::{Cluster, Expectations, Limits, Location, Postgres};
 
 /// Everything but the keys. At least one of `postgres` and `bucket` is given.
 #[derive(Clone, Debug)]
@@ -21,6 +21,10 @@ pub struct Options {
     pub allow_prefix: bool,
     /// Restore a bundle that is not closed.
     pub allow_incomplete: bool,
+    /// The namespace that it will run in.
+    pub cluster: Option<Cluster>,
+    /// The release to come.
+    pub release: Release,
     /// Which bundle it must be.
     pub expect: Expectations,
     /// Certificates of authorities to trust besides the system's, in PEM.
@@ -36,4 +40,23 @@ pub struct Rename {
     pub bundled: String,
     /// Its name on the target.
     pub target: String,
+}
+
+/// What is wanted for the Helm release that will run on the restored data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Release {
+    /// Where values, Secrets and next steps are written to.
+    pub write_to: Option<PathBuf>,
+    /// Whether the captured Secrets are made in the namespace.
+    pub apply_secrets: bool,
+    /// Whether credentials that only values can hold are written in clear, into a file of their own.
+    pub secret_values: bool,
+    /// The host under which users will reach it; `None`: as before.
+    pub host: Option<String>,
+    /// Which Pachyderm is wanted after the one that was backed up.
+    pub pachyderm_version: Option<String>,
+    /// Go on with a schema of a release that is not known.
+    pub allow_unknown_schema: bool,
+    /// Cut it off from the world, for a rehearsal.
+    pub drill: bool,
 }

@@ -3,7 +3,9 @@
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::release::RestoredRelease;
 use crate::failure::Class;
+use crate::visible::one_line;
 
 /// A restore that was done and proved.
 #[derive(Clone, Debug, Serialize)]
@@ -17,6 +19,9 @@ pub struct Outcome {
     /// The objects; absent where no bucket was restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objects: Option<RestoredObjects>,
+    /// What the release to come needs; absent where that was not asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<RestoredRelease>,
 }
 
 /// One database of a restore.
@@ -55,7 +60,8 @@ impl crate::outcome::Outcome for Outcome {
         let mut lines: Vec<String> = Vec::new();
         for RestoredDatabase { name, tables, rows } in &self.databases {
             lines.push(format!(
-                "database {name}: {rows} rows in {tables} tables, counts and fingerprints as in the bundle"
+                "database {}: {rows} rows in {tables} tables, counts and fingerprints as in the bundle",
+                one_line(name)
             ));
         }
         if let Some(RestoredObjects { bucket, count, bytes, missing, rotten }) = &self.objects {
@@ -65,7 +71,23 @@ impl crate::outcome::Outcome for Outcome {
                 lines.push(format!("INCOMPLETE: {missing} live objects missing and {rotten} rotten (named above)"));
             }
         }
+        if let Some(release) = &self.release {
+            lines.extend(told(release));
+        }
         lines.push(format!("restored from bundle {}, id {}", self.bundle, self.id));
         lines.join("\n")
     }
+}
+
+fn told(release: &RestoredRelease) -> Vec<String> {
+    let mut lines = Vec::new();
+    let (created, unchanged) = (release.secrets_created.len(), release.secrets_unchanged.len());
+    if created + unchanged > 0 {
+        lines.push(format!("Secrets: {created} made, {unchanged} there already"));
+    }
+    if let Some(folder) = &release.folder {
+        lines.push(format!("{}: {} files for the new release", folder.display(), release.files.len()));
+        lines.push(format!("\nWhat is left to do ({}/NEXT-STEPS.txt):\n{}", folder.display(), release.steps));
+    }
+    lines
 }

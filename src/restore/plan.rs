@@ -1,16 +1,19 @@
 //! A dry run of a restore: what would go where, and whether anything stands in the way. Nothing is written.
 
+use std::sync::Arc;
+
 use indicatif::HumanBytes;
 use pacharc_format::manifest::{Count, Database, Manifest};
 use pacharc_format::{BundleReader, BundleStream, Found, Unlock};
 use serde::Serialize;
 
+use super::release::Release;
 use super::target::{self, Target};
 use super::{Error, Job, Options, Rename};
-use crate::bucket;
 use crate::bundle::Input;
 use crate::failure::Class;
 use crate::interrupt::Interrupt;
+use crate::monitor::Monitor;
 use crate::outcome::Facts;
 use crate::verify;
 
@@ -57,28 +60,26 @@ pub struct PlannedDatabase {
 ///
 /// # Errors
 /// Whatever would make the restore refuse, as far as it can be known without writing; a bundle from a pipe.
-pub async fn plan(options: &Options, unlock: &Unlock, interrupt: &Interrupt) -> Result<Plan, Error> {
+pub async fn plan(
+    options: &Options,
+    unlock: &Unlock,
+    interrupt: &Interrupt,
+    monitor: Arc<dyn Monitor>,
+) -> Result<Plan, Error> {
     let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
-    interrupt.guard(make(options, unlock, &input)).await
+    interrupt.guard(make(options, unlock, &input, &monitor)).await
 }
 
-async fn make(options: &Options, unlock: &Unlock, input: &Input) -> Result<Plan, Error> {
+async fn make(options: &Options, unlock: &Unlock, input: &Input, monitor: &Arc<dyn Monitor>) -> Result<Plan, Error> {
     if options.postgres.is_none() && options.bucket.is_none() {
         return Err(Error::Nothing);
     }
-    let mut target = match Target::open(options, false).await {
-        // A directory that is not there yet is made by the restore.
-        Err(Error::Bucket(bucket::Error::NoBucket { .. })) if options.bucket.as_deref().is_some_and(is_directory) => {
-            Target::open(&Options { bucket: None, ..options.clone() }, false).await?
-        }
-        target => target?,
-    };
+    let mut target = Target::open(options).await?;
     let reader = BundleReader::open(input.ranges().await?, unlock).await?;
     let (manifest, id) = (reader.manifest().clone(), hex::encode(reader.trailer().id));
     verify::expected(&options.expect, Some(&id), &manifest.about.created)?;
     target::check_closed(&manifest, options.allow_incomplete)?;
-    let monitor: std::sync::Arc<dyn crate::monitor::Monitor> = std::sync::Arc::new(crate::monitor::Silent);
-    let job = Job { options, input, monitor: &monitor };
+    let job = Job { options, input, monitor };
     let mut stream = BundleStream::open(input.stream().await?, job.read_options()).await?;
     stream.unlock_with(reader.key());
     let Some(Found::Head(head)) = stream.next().await? else {
@@ -88,7 +89,12 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input) -> Result<Plan,
     if options.bucket.is_some() && head.bucket.is_none() {
         return Err(Error::NoObjects);
     }
-    target.check_source(&head, &selection).await?;
+    if let Some(mut release) = Release::open(options).await? {
+        release.read(&reader).await?;
+        release.check(&head, manifest.source.cluster.as_ref())?;
+        release.check_secrets().await?;
+    }
+    target.check_source(&head, &selection, monitor.as_ref()).await?;
     target.check_bucket(head.bundle).await?;
     let mut databases = Vec::new();
     for rename in selection {
@@ -109,10 +115,6 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input) -> Result<Plan,
         objects: written,
         resumed: target.resumed,
     })
-}
-
-fn is_directory(url: &str) -> bool {
-    url.starts_with("file:")
 }
 
 async fn database(target: &Target, manifest: &Manifest, rename: Rename) -> Result<PlannedDatabase, Error> {

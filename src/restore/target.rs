@@ -1,5 +1,6 @@
 //! The target of a restore: what is checked before the first byte, and the marks that it carries until all is proved.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use crate::bucket::{self, Bucket, BucketUrl};
 use crate::budget::Budget;
 use crate::database::restore::system_identifier;
 use crate::database::{self, Environment, Server, Tool, Tools};
+use crate::monitor::Monitor;
 
 /// The key of the object that marks a bucket while a restore is under way.
 pub const MARK: &str = "pacharc.restoring";
@@ -21,16 +23,22 @@ pub const MARK: &str = "pacharc.restoring";
 pub(super) struct Target {
     /// The server and psql, where databases are restored.
     pub(super) server: Option<(Server, Tool)>,
-    /// The bucket, where objects are restored.
+    /// The bucket, where objects are restored, and it is there.
     pub(super) bucket: Option<Arc<dyn Bucket>>,
+    /// A `file:` bucket whose directory is made when nothing stands in the way of the restore any more.
+    new_directory: Option<BucketUrl>,
+    settings: bucket::Options,
     /// Whether an earlier run of this restore has written into the bucket.
     pub(super) resumed: bool,
 }
 
 impl Target {
-    /// Connects to what `options` name; makes the directory of a `file:` bucket if `create`.
-    pub(super) async fn open(options: &Options, create: bool) -> Result<Self, Error> {
-        let mut target = Self { server: None, bucket: None, resumed: false };
+    /// Connects to what `options` name. Nothing is written.
+    pub(super) async fn open(options: &Options) -> Result<Self, Error> {
+        let upload_memory = Budget::new(options.limits.max_memory).upload;
+        let ca_file = options.ca_file.clone();
+        let settings = bucket::Options { ca_file, upload_memory, ..bucket::Options::default() };
+        let mut target = Self { server: None, bucket: None, new_directory: None, settings, resumed: false };
         if let Some(url) = &options.bucket {
             let parsed: BucketUrl = url.parse().map_err(Error::Bucket)?;
             if let BucketUrl::S3(s3) = &parsed
@@ -39,10 +47,10 @@ impl Target {
             {
                 return Err(Error::Prefix(url.clone()));
             }
-            let upload_memory = Budget::new(options.limits.max_memory).upload;
-            let ca_file = options.ca_file.clone();
-            let settings = bucket::Options { ca_file, create, upload_memory, ..bucket::Options::default() };
-            target.bucket = Some(bucket::open(&parsed, &settings).await?);
+            match bucket::open(&parsed, &target.settings).await {
+                Err(bucket::Error::NoBucket { .. }) if can_be_made(&parsed) => target.new_directory = Some(parsed),
+                bucket => target.bucket = Some(bucket?),
+            }
         }
         if let Some(postgres) = &options.postgres {
             let url = Some(postgres.url.expose()).filter(|url| !url.is_empty());
@@ -59,27 +67,62 @@ impl Target {
         Ok(target)
     }
 
-    /// Refuses the source itself.
-    pub(super) async fn check_source(&self, head: &Head, databases: &[Rename]) -> Result<(), Error> {
-        if let (Some((server, _)), Some(postgres)) = (&self.server, &head.postgres) {
-            let identifier = system_identifier(&any_session(server).await?).await?;
-            let same = match (&identifier, &postgres.system_identifier) {
-                (Some(one), Some(other)) => one == other,
-                // Where the role may not ask, the address has to do.
-                _ => server.address() == postgres.host,
-            };
-            if let Some(rename) = databases.iter().find(|rename| same && rename.bundled == rename.target) {
-                return Err(Error::IsSource(format!("database {} on {}", rename.target, server.address())));
+    /// Refuses the source itself. Where it cannot be told, that is a warning: the old source may be gone, which is what
+    /// restores are for.
+    pub(super) async fn check_source(
+        &self,
+        head: &Head,
+        databases: &[Rename],
+        monitor: &dyn Monitor,
+    ) -> Result<(), Error> {
+        self.check_source_server(head, databases, monitor).await?;
+        let (Some(bucket), Some(source)) = (&self.bucket, &head.bucket) else { return Ok(()) };
+        // Nothing is asked of the source: it only learns its name.
+        let opened = match source.parse::<BucketUrl>() {
+            Ok(url) => bucket::open(&url, &self.settings).await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(source) if source.identity() == bucket.identity() => {
+                Err(Error::IsSource(format!("bucket {}", bucket.url())))
+            }
+            // A directory that is not there is not the one that is.
+            Ok(_) | Err(bucket::Error::NoBucket { .. }) => Ok(()),
+            Err(error) => {
+                let (target, why) = (bucket.url(), crate::failure::chain(&error));
+                monitor.warn(format!(
+                    "cannot tell whether {target} is the source of this bundle, {source} ({why}): make sure that no \
+                     pachd uses it"
+                ));
+                Ok(())
             }
         }
-        if let (Some(bucket), Some(source)) = (&self.bucket, &head.bucket)
-            && let Ok(url) = source.parse::<BucketUrl>()
-            && let Ok(source) = bucket::open(&url, &bucket::Options::default()).await
-            && source.identity() == bucket.identity()
-        {
-            return Err(Error::IsSource(format!("bucket {}", bucket.url())));
+    }
+
+    async fn check_source_server(&self, head: &Head, databases: &[Rename], monitor: &dyn Monitor) -> Result<(), Error> {
+        let (Some((server, _)), Some(source)) = (&self.server, &head.postgres) else { return Ok(()) };
+        // Under another name nothing of the source can be meant.
+        let Some(Rename { target, .. }) = databases.iter().find(|rename| rename.bundled == rename.target) else {
+            return Ok(());
+        };
+        let address = server.address();
+        let is_source = match (system_identifier(&any_session(server).await?).await?, &source.system_identifier) {
+            (Some(one), Some(other)) => one == *other,
+            // Where the role may not ask, the address has to do.
+            _ if address == source.host => true,
+            _ => {
+                monitor.warn(format!(
+                    "cannot tell whether {address} is the source of this bundle, {}, under another name: a role may not \
+                     read pg_control_system() here, or might not there",
+                    source.host
+                ));
+                false
+            }
+        };
+        match is_source {
+            true => Err(Error::IsSource(format!("database {target} on {address}"))),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Refuses a bucket that holds chunks, or that another restore is under way in.
@@ -101,8 +144,12 @@ impl Target {
         Ok(())
     }
 
-    /// Marks the bucket: a restore is under way.
-    pub(super) async fn mark_bucket(&self, bundle: Uuid) -> Result<(), Error> {
+    /// Marks the bucket, made where it is not there yet: a restore is under way.
+    pub(super) async fn mark_bucket(&mut self, bundle: Uuid) -> Result<(), Error> {
+        if let Some(url) = self.new_directory.take() {
+            let settings = bucket::Options { create: true, ..self.settings.clone() };
+            self.bucket = Some(bucket::open(&url, &settings).await?);
+        }
         let Some(bucket) = self.bucket.as_ref().filter(|_| !self.resumed) else { return Ok(()) };
         let metadata = Metadata { content_type: Some("text/plain".into()), ..Metadata::default() };
         Ok(bucket.put(&Key::from(MARK), &metadata, Bytes::from(mark_of(bundle))).await?)
@@ -115,6 +162,12 @@ impl Target {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a directory can be made at `url`, as far as can be seen without making it.
+fn can_be_made(url: &BucketUrl) -> bool {
+    let BucketUrl::Directory { path } = url else { return false };
+    path.ancestors().find(|folder| folder.exists()).is_some_and(Path::is_dir)
 }
 
 /// Whether `key` is the restore's own.

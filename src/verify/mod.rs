@@ -4,6 +4,7 @@
 //! every entry's hash and size, every chunk against its key, the tables' rows and fingerprints, and that index, catalog
 //! and manifest tell the same.
 
+mod closed;
 mod error;
 pub mod options;
 mod outcome;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use pacharc_format::manifest::Manifest;
 use pacharc_format::{self as format, BundleReader, BundleStream, Found, ReadOptions, Unlock};
 
+pub use closed::SourceDamage;
 pub use error::Error;
 pub use options::{Level, Options};
 pub use outcome::{Finding, Outcome, Verdict};
@@ -23,6 +25,7 @@ use crate::bundle::Input;
 use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Event, Monitor, Phase};
 use crate::options::Expectations;
+use closed::{ClosedCheck, SourceDamages};
 use tables::TableCheck;
 
 /// Findings that are told one by one.
@@ -39,7 +42,7 @@ pub async fn run(
     interrupt: &Interrupt,
     monitor: Arc<dyn Monitor>,
 ) -> Result<Outcome, Error> {
-    if options.level == Level::Contents && unlock.is_none() {
+    if options.level > Level::Sums && unlock.is_none() {
         return Err(Error::NoKey);
     }
     let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
@@ -70,15 +73,15 @@ impl Verification<'_> {
             self.monitor.total(Counter::BundleBytes, length);
         }
         let limits = &self.options.limits;
-        let memory = Budget::new(limits.max_memory).read_ahead;
-        let read = ReadOptions { jobs: limits.jobs, memory, temp_dir: &limits.temp_dir };
+        let budget = Budget::new(limits.max_memory);
+        let read = ReadOptions { jobs: limits.jobs, memory: budget.read_ahead, temp_dir: &limits.temp_dir };
         let mut stream = BundleStream::open(self.input.stream().await?, read).await?;
-        if let Some(unlock) = unlock.filter(|_| level == Level::Contents) {
+        if let Some(unlock) = unlock.filter(|_| level > Level::Sums) {
             self.unlock(&mut stream, unlock).await?;
         }
         let about = stream.about().clone();
         let (mut tables, mut manifest, mut id) = (TableCheck::default(), None, None);
-        let mut told = 0;
+        let (mut check, mut told) = (None, 0);
         loop {
             let found = match stream.next().await {
                 Ok(None) => break,
@@ -94,12 +97,20 @@ impl Verification<'_> {
             match found {
                 Found::Entries(entries) => {
                     self.monitor.add(Counter::Entries, entries.len() as u64);
-                    entries.iter().for_each(|(entry, _)| tables.entry(entry));
+                    entries.iter().try_for_each(|(entry, _)| tables.entry(entry))?;
                 }
                 Found::Manifest(found) => manifest = Some(found),
                 Found::Damage(error) => self.damage(&error),
                 Found::End { id: found, .. } => id = Some(found),
-                Found::Head(_) | Found::Catalog(_) | Found::Passed => {}
+                Found::Head(head) if level == Level::Closed => {
+                    (check, tables.dump) = ClosedCheck::new(&head, &limits.temp_dir, budget.write).unzip();
+                }
+                Found::Catalog(lines) => {
+                    if let (Some(check), Some(dump)) = (&mut check, &mut tables.dump) {
+                        check.catalog(&lines, dump)?;
+                    }
+                }
+                Found::Head(_) | Found::Passed => {}
             }
         }
         if let Some(manifest) = &manifest
@@ -108,6 +119,20 @@ impl Verification<'_> {
             for problem in tables.compare(manifest) {
                 self.finding(Finding { path: "manifest.json.zst.age".into(), offset: None, problem });
             }
+        }
+        let mut source = SourceDamages::default();
+        if let (Some(check), Some(dump), Some(manifest)) = (check, tables.dump, &manifest)
+            && self.findings.count == 0
+        {
+            let report = check.finish(dump, manifest)?;
+            for problem in report.contradictions {
+                self.finding(Finding { path: "catalog".into(), offset: None, problem });
+            }
+            report.warnings.into_iter().for_each(|warning| self.monitor.warn(warning));
+            for damage in &report.source.named {
+                self.monitor.event(damage.clone().into());
+            }
+            source = report.source;
         }
         let mut closed = manifest.as_ref().and_then(|manifest| closed(manifest));
         if let Some(unlock) = unlock.filter(|_| level == Level::Sums && self.input.is_seekable())
@@ -118,6 +143,7 @@ impl Verification<'_> {
         }
         let verdict = match (self.findings.count, closed) {
             (0, Some(false)) => Verdict::Incomplete,
+            (0, _) if source.count > 0 => Verdict::Incomplete,
             (0, _) => Verdict::Sound,
             _ => Verdict::Damaged,
         };
@@ -136,6 +162,8 @@ impl Verification<'_> {
             closed,
             findings: self.findings.named,
             damages: self.findings.count,
+            source: source.named,
+            source_damages: source.count,
         })
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::options::{Expectations, Limits, Location};
 
-/// Everything but the keys, which [`Level::Contents`] needs.
+/// Everything but the keys, which every level but [`Level::Sums`] needs.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The bundle.
@@ -26,4 +26,6 @@ pub enum Level {
     Sums,
     /// Every entry: hash, size, and a chunk's key; tables' rows and fingerprints.
     Contents,
+    /// The dump against the objects: the live set, migrations, tracker, file sets.
+    Closed,
 }

@@ -3,8 +3,9 @@
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Level;
+use super::{Level, SourceDamage};
 use crate::failure::Class;
+use crate::visible::one_line;
 
 /// One word on a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -14,7 +15,7 @@ pub enum Verdict {
     Sound,
     /// Bytes are wrong or missing.
     Damaged,
-    /// The bytes are right, but the source lacked live objects: the bundle is not closed.
+    /// The bytes are right, but the source lacked or broke something.
     Incomplete,
 }
 
@@ -55,6 +56,17 @@ pub struct Outcome {
     pub findings: Vec<Finding>,
     /// How many things are wrong.
     pub damages: u64,
+    /// What was wrong at the source, as level *closed* finds it; the first hundred.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub source: Vec<SourceDamage>,
+    /// How many things were wrong at the source.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub source_damages: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Level {
@@ -62,6 +74,7 @@ impl Level {
         match self {
             Self::Sums => "sums",
             Self::Contents => "contents",
+            Self::Closed => "closed",
         }
     }
 }
@@ -82,21 +95,39 @@ impl crate::outcome::Outcome for Outcome {
         match self.verdict {
             Verdict::Sound => {
                 let closed = match (self.closed, level) {
+                    (Some(true), "closed") => {
+                        ": every live object of the dump is in it, with the bytes its key promises"
+                    }
                     (Some(true), _) => ", closed",
+                    (None, "closed") => " (there is no live set: it holds no bucket, or no database of Pachyderm's)",
                     (None, "sums") => " (whether it is closed, the manifest says: it needs the key)",
                     _ => "",
                 };
                 format!("sound: {input}, {bytes} checked at level {level}{closed}; id {id}")
             }
-            Verdict::Incomplete => format!(
-                "incomplete: {input} is not closed: every byte is as it was written ({bytes}, level {level}), but the \
-                 source lacked live objects; id {id}"
-            ),
+            Verdict::Incomplete => {
+                let why = match self.closed {
+                    Some(false) => "is not closed: every byte is as it was written",
+                    _ => "is closed, and every byte is as it was written",
+                };
+                let but = match (self.closed, self.source_damages) {
+                    (_, 0) => "but the source lacked live objects".to_owned(),
+                    (_, count) => format!("but of the source {count} things were lacking or broken"),
+                };
+                let mut text = format!("incomplete: {input} {why} ({bytes}, level {level}), {but}; id {id}");
+                for damage in &self.source {
+                    text.push_str(&format!("\n  {damage}"));
+                }
+                if self.source_damages > self.source.len() as u64 {
+                    text.push_str("\n  …");
+                }
+                text
+            }
             Verdict::Damaged => {
                 let mut text = format!("damaged: {input}, {} found at level {level}:", things(self.damages));
                 for Finding { path, offset, problem } in &self.findings {
                     let place = offset.map(|offset| format!(" (at byte {offset})")).unwrap_or_default();
-                    text.push_str(&format!("\n  {path}{place}: {problem}"));
+                    text.push_str(&format!("\n  {}", one_line(&format!("{path}{place}: {problem}"))));
                 }
                 if self.damages > self.findings.len() as u64 {
                     text.push_str("\n  …");

@@ -7,7 +7,9 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use pacharc_format::manifest::{Manifest, Table};
-use pacharc_format::{Entry, Fingerprint};
+use pacharc_format::{self as format, Entry, Fingerprint};
+
+use super::closed::{Dump, Wanted};
 
 /// More tables, of all attempts together, than manifests can name.
 const TABLES: usize = 1 << 18;
@@ -17,6 +19,8 @@ const SCRIPTS: [&str; 3] = ["pre-data", "sequences", "post-data"];
 const STATEMENT: usize = 1 << 20;
 /// The line that ends the rows; no row looks like it.
 const END_OF_ROWS: &[u8] = b"\\.";
+/// The most that is kept of a row that is read: what is wanted stands in front, or is short.
+const ROW: usize = 1 << 16;
 
 /// Recomputes what the manifest says of tables.
 #[derive(Default)]
@@ -27,6 +31,8 @@ pub(super) struct TableCheck {
     scripts: HashSet<String>,
     /// Whether there were more than [`TABLES`] of either.
     too_many: bool,
+    /// Who reads rows, at level *closed*.
+    pub(super) dump: Option<Dump>,
 }
 
 /// One table's rows so far.
@@ -42,6 +48,8 @@ struct Rows {
     head: Vec<u8>,
     /// Whether a quoted name in a statement has not ended yet.
     in_name: bool,
+    /// What is read of the rows.
+    wanted: Option<Wanted>,
     problem: Option<String>,
 }
 
@@ -59,12 +67,15 @@ enum State {
 
 impl TableCheck {
     /// Takes an entry; those that are no part of a dump are passed over.
-    pub(super) fn entry(&mut self, entry: &Entry) {
+    ///
+    /// # Errors
+    /// Where what was read cannot be spooled.
+    pub(super) fn entry(&mut self, entry: &Entry) -> format::Result<()> {
         let parts: Vec<&str> = entry.path.splitn(7, '/').collect();
         match parts.as_slice() {
             ["database", _, attempt, "data", _, piece] if attempt.starts_with("attempt-") => {
                 let folder = entry.path.strip_suffix(piece).unwrap_or_default().trim_end_matches('/');
-                self.piece(folder, piece, &entry.body);
+                self.piece(folder, piece, &entry.body)?;
             }
             ["database", database, attempt, file, rest @ ..] if matches!(rest, [] | ["00000000"]) => {
                 let script = if rest.is_empty() { file.strip_suffix(".sql") } else { Some(*file) };
@@ -77,22 +88,23 @@ impl TableCheck {
             }
             _ => {}
         }
+        Ok(())
     }
 
-    fn piece(&mut self, folder: &str, piece: &str, body: &Bytes) {
+    fn piece(&mut self, folder: &str, piece: &str, body: &Bytes) -> format::Result<()> {
         if !self.tables.contains_key(folder) {
             self.too_many |= self.tables.len() == TABLES;
             if self.too_many {
-                return;
+                return Ok(());
             }
             self.tables.insert(folder.to_owned(), Rows::default());
         }
-        let Some(rows) = self.tables.get_mut(folder) else { return };
+        let Some(rows) = self.tables.get_mut(folder) else { return Ok(()) };
         if piece != format!("{:08}", rows.pieces) {
             rows.problem.get_or_insert_with(|| format!("piece {piece} is out of order"));
         }
         rows.pieces += 1;
-        rows.read(body);
+        rows.read(body, folder, self.dump.as_mut())
     }
 
     /// What differs from the manifest, in words.
@@ -120,16 +132,17 @@ impl TableCheck {
 }
 
 impl Rows {
-    fn read(&mut self, body: &Bytes) {
+    fn read(&mut self, body: &Bytes, folder: &str, mut dump: Option<&mut Dump>) -> format::Result<()> {
         let mut rest = &body[..];
         while let Some(end) = memchr::memchr(b'\n', rest) {
             let (line, after) = rest.split_at(end);
-            self.line_end(line);
+            self.line_end(line, folder, dump.as_deref_mut())?;
             rest = after.get(1..).unwrap_or_default();
         }
         if !rest.is_empty() {
             self.line_part(rest);
         }
+        Ok(())
     }
 
     /// Takes a part of a line whose end is in a later piece.
@@ -139,13 +152,17 @@ impl Rows {
     }
 
     fn keep(&mut self, part: &[u8]) {
-        // One byte more than the end of the rows tells that it is none.
-        let most = if self.state == State::Statements { STATEMENT } else { END_OF_ROWS.len() + 1 };
+        let most = match (&self.state, &self.wanted) {
+            (State::Statements, _) => STATEMENT,
+            (_, Some(_)) => ROW,
+            // One byte more than the end of the rows tells that it is none.
+            (_, None) => END_OF_ROWS.len() + 1,
+        };
         let room = most.saturating_sub(self.head.len());
         self.head.extend_from_slice(part.get(..part.len().min(room)).unwrap_or_default());
     }
 
-    fn line_end(&mut self, end: &[u8]) {
+    fn line_end(&mut self, end: &[u8], folder: &str, dump: Option<&mut Dump>) -> format::Result<()> {
         let (hash, length) = match self.line.take() {
             // The usual case: the whole line is here.
             None => (blake3::hash(end), end.len() as u64),
@@ -161,6 +178,7 @@ impl Rows {
                 self.in_name ^= self.head.iter().filter(|&&b| b == b'"').count() % 2 == 1;
                 if self.head.ends_with(b" FROM stdin;") && !self.in_name {
                     self.state = State::Rows;
+                    self.wanted = dump.and_then(|dump| dump.wanted(folder, &self.head));
                     self.head = Vec::new();
                 }
             }
@@ -168,6 +186,9 @@ impl Rows {
             State::Rows => {
                 self.fingerprint.hash(&hash);
                 self.bytes += length + 1;
+                if let (Some(wanted), Some(dump)) = (&self.wanted, dump) {
+                    dump.row(wanted, &self.head)?;
+                }
             }
             State::Done if length == 0 => {}
             State::Done => {
@@ -175,6 +196,7 @@ impl Rows {
             }
         }
         self.head.clear();
+        Ok(())
     }
 
     fn compare(&self, table: &Table) -> Option<String> {
@@ -213,7 +235,7 @@ mod tests {
         let mut rows = Rows::default();
         for piece in text.chunks(piece) {
             rows.pieces += 1;
-            rows.read(&Bytes::copy_from_slice(piece));
+            rows.read(&Bytes::copy_from_slice(piece), "", None).unwrap();
         }
         rows
     }
@@ -236,7 +258,7 @@ mod tests {
         for piece in [text.len(), 70_000] {
             let mut found = read(text.as_bytes(), piece);
             assert_eq!(found.compare(&Table { pieces: found.pieces, ..table(&[row.as_bytes()]) }), None);
-            found.read(&Bytes::from(row.clone()));
+            found.read(&Bytes::from(row.clone()), "", None).unwrap();
             assert!(found.head.capacity() < 1024);
         }
     }
@@ -246,13 +268,13 @@ mod tests {
         let mut tables = TableCheck::default();
         for path in ["objects/chunk/x", "database/a/VALID", "database/a/attempt-1/settings.json", "database/a/x/data/1"]
         {
-            tables.entry(&Entry::text(path, "x"));
+            tables.entry(&Entry::text(path, "x")).unwrap();
         }
         assert!(tables.tables.is_empty() && tables.scripts.is_empty());
         let mut lacking = tables.compare(&manifest());
         assert_eq!(lacking, ["database a: pre-data is not in the bundle"]);
         for path in ["pre-data.sql", "sequences/00000000", "post-data.sql"] {
-            tables.entry(&Entry::text(format!("database/a/attempt-1/{path}"), "x"));
+            tables.entry(&Entry::text(format!("database/a/attempt-1/{path}"), "x")).unwrap();
         }
         lacking = tables.compare(&manifest());
         assert_eq!(lacking, [""; 0]);

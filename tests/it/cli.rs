@@ -43,9 +43,9 @@ const RECIPIENT: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9a
 #[test]
 fn help_is_what_it_was() {
     let folder = folder();
-    for args in [&["--help"][..], &["help", "backup"], &["help", "verify"], &["help", "restore"], &["keygen", "--help"]]
-    {
-        let output = pacharc(folder.path()).args(args).output().unwrap();
+    for args in ["--help", "help backup", "help verify", "help restore", "help plan", "keygen --help"] {
+        let args: Vec<&str> = args.split(' ').collect();
+        let output = pacharc(folder.path()).args(&args).output().unwrap();
         assert!(output.status.success(), "{args:?}");
         insta::assert_snapshot!(args.join("_").replace("--", ""), stdout(&output));
     }
@@ -73,11 +73,13 @@ fn wrong_usage_is_exit_2_and_says_what_is_wrong() {
         (with(&["--compression-level", "20"]), "20 is not in 1..=19"),
         (with(&["--json-file", "/nowhere/x"]), "cannot write /nowhere/x"),
         (with(&["--config", "absent.toml"]), "cannot read the configuration file absent.toml"),
-        (with(&["--namespace", "ns"]), "unexpected argument '--namespace'"),
+        (with(&["--context", "c"]), "--namespace <NAMESPACE>"),
+        (with(&["--namespace", ""]), "a name is not empty"),
+        (vec!["discover"], "--namespace is not given"),
         (vec!["backup", "-o", "{when}"], "unknown field {when}"),
-        (vec!["backup", "-o", "{namespace}"], "{namespace} is known for sources in Kubernetes only"),
+        (vec!["backup", "-o", "{namespace}", "--bucket", "b"], "{namespace} needs --namespace"),
         (vec!["verify"], "<BUNDLE>"),
-        (vec!["verify", "x", "--level", "closed"], "invalid value 'closed'"),
+        (vec!["verify", "x", "--level", "deep"], "invalid value 'deep'"),
         (vec!["verify", "x", "--expect-id", "12"], "an id has 64 hex digits"),
         (vec!["verify", "x", "--not-older-than", "long"], "write an age such as 7d"),
         (vec!["restore", "x"], "neither --postgres nor --bucket"),
@@ -355,7 +357,8 @@ fn outcomes_are_documented() {
     let recipient = format!("--recipient={}", told.strip_prefix("Public key: ").unwrap().trim());
 
     let page = std::fs::read_to_string(docs("json.md")).unwrap();
-    let runs: [&[&str]; 9] = [
+    let runs: [&[&str]; 10] = [
+        &["plan", &source],
         &["plan", "backup", &source],
         &["backup", &source, &recipient, "-o=b.pacharc"],
         &["verify", "b.pacharc"],
@@ -372,7 +375,12 @@ fn outcomes_are_documented() {
         let text = stdout(&output);
         let finished: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert_eq!(finished["event"], "finished", "{args:?}");
-        let command = if args[0] == "plan" { args[..2].join(" ") } else { args[0].to_owned() };
+        let command = match args[..2] {
+            ["plan", "restore"] => "plan restore",
+            ["plan", _] => "plan backup",
+            [command, ..] => command,
+            [] => unreachable!(),
+        };
         let section = page.split(&format!("\n### {command}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
         let section = section.split("\n### ").next().unwrap();
         let fields = finished["outcome"].as_object().unwrap();

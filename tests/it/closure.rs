@@ -8,7 +8,7 @@ use pacharc_sample::compare;
 
 use crate::support::cluster::{Cluster, target};
 use crate::support::fault_server::{Fault, FaultServer};
-use crate::support::program::Desk;
+use crate::support::program::{Desk, words};
 
 /// The entries that `list` shows, each with its state in front.
 fn listed(desk: &Desk, bundle: &str) -> Vec<String> {
@@ -138,4 +138,19 @@ async fn what_vanishes_after_it_was_listed() {
     desk.backup(&cluster.source(), "rotten.pacharc", &[]).code(4).says(&live[6]);
     server.hold(&live[6], bytes);
     desk.backup(&cluster.source(), "whole.pacharc", &[]).code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_half_restored_is_refused() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "half_restored").await else { return };
+    cluster.bucket.put("pacharc.restoring", "pacharc restore of bundle 1\n".into()).await.unwrap();
+    for command in [&["backup", "-o", "c.pacharc", "--recipient", &desk.recipient][..], &["plan", "backup"]] {
+        let args = [words(command), cluster.source()].concat();
+        desk.run(args).code(5).says("is the target of a restore that has not finished").advises();
+    }
+    assert!(!desk.path("c.pacharc").exists());
+    assert_eq!(desk.leftovers(), [""; 0]);
+    cluster.bucket.delete("pacharc.restoring").await.unwrap();
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
 }

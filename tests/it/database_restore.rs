@@ -11,8 +11,9 @@ use pacharc::database::{Attempt, DumpSettings, Environment, Error, Server, Tools
 use pacharc::failure::{Class, Explain};
 use pacharc::feed::Feed;
 use pacharc_format::manifest::{Database, DatabaseProperties};
+use pacharc_sample::postgres::TempServer;
 
-use crate::support::postgres::{PostgresServer, run};
+use crate::support::postgres::{self, Use as _, run};
 
 type Entries = Vec<(String, Bytes)>;
 
@@ -22,16 +23,16 @@ struct Dumped {
     entries: Entries,
 }
 
-fn server(postgres: &PostgresServer, user: &str) -> Server {
-    let url = postgres.url().replace("postgres@", &format!("{user}@"));
+fn server(postgres: &TempServer, user: &str) -> Server {
+    let url = postgres.socket().replace("postgres@", &format!("{user}@"));
     Server::new(Some(&url), true, &Environment::of_process(), None).unwrap()
 }
 
-async fn dump(postgres: &PostgresServer, name: &str) -> Dumped {
+async fn dump(postgres: &TempServer, name: &str) -> Dumped {
     dump_with(postgres, name, None).await
 }
 
-async fn dump_with(postgres: &PostgresServer, name: &str, pg_bin: Option<&Path>) -> Dumped {
+async fn dump_with(postgres: &TempServer, name: &str, pg_bin: Option<&Path>) -> Dumped {
     let server = server(postgres, "postgres");
     let surveys = inspect(&server, &[name.to_owned()]).await.unwrap();
     let tools = Tools::find(surveys[0].server.version_num, pg_bin).await.unwrap();
@@ -81,16 +82,16 @@ async fn proof(target: &Target, dumped: &Dumped) -> Proof {
     prove(target, &psql, &dumped.manifest).await.unwrap()
 }
 
-fn comment(postgres: &PostgresServer, database: &str) -> String {
+fn comment(postgres: &TempServer, database: &str) -> String {
     let sql = format!("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{database}'");
     postgres.sql("postgres", &sql).trim().to_owned()
 }
 
-fn exists(postgres: &PostgresServer, database: &str) -> bool {
+fn exists(postgres: &TempServer, database: &str) -> bool {
     postgres.sql("postgres", &format!("SELECT FROM pg_database WHERE datname = '{database}'")) == "\n"
 }
 
-fn odd(postgres: &PostgresServer) {
+fn odd(postgres: &TempServer) {
     postgres.sql("postgres", "CREATE DATABASE odd");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/database_dump/odd.sql");
     run(postgres.command("psql").args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "odd", "-f", path]));
@@ -106,7 +107,7 @@ fn odd(postgres: &PostgresServer) {
 }
 
 /// What pg_dump says of a database's schema, without what differs each time.
-fn schema(postgres: &PostgresServer, database: &str) -> String {
+fn schema(postgres: &TempServer, database: &str) -> String {
     let mut command = postgres.command("pg_dump");
     command.args(["--schema-only", "--no-owner", "--no-privileges", "--no-publications", "--restrict-key=x", database]);
     command.env("PGOPTIONS", "-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0");
@@ -115,7 +116,7 @@ fn schema(postgres: &PostgresServer, database: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_odd_database_comes_back_whoever_restores_it() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     odd(&postgres);
     postgres.sql("postgres", "CREATE ROLE pach LOGIN; CREATE ROLE maker LOGIN CREATEDB");
     let dumped = dump(&postgres, "odd").await;
@@ -149,7 +150,7 @@ async fn an_odd_database_comes_back_whoever_restores_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proof_names_what_differs() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     odd(&postgres);
     let dumped = dump(&postgres, "odd").await;
     let target = target(&server(&postgres, "postgres"), "back", None);
@@ -176,7 +177,7 @@ async fn the_proof_names_what_differs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_would_lose_something_is_refused() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     postgres.sql("postgres", "CREATE ROLE pach LOGIN; CREATE ROLE other LOGIN");
     postgres.sql("postgres", "CREATE DATABASE source");
     postgres.sql("source", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
@@ -255,8 +256,7 @@ async fn what_would_lose_something_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_versions_of_the_server_take_it() {
     for (from, to) in [(15, 13), (15, 17), (18, 15)] {
-        let (Some(source), Some(postgres)) = (PostgresServer::start_version(from), PostgresServer::start_version(to))
-        else {
+        let (Some(source), Some(postgres)) = (postgres::start_version(from), postgres::start_version(to)) else {
             continue;
         };
         source.sql("postgres", "CREATE DATABASE source TEMPLATE template0");
@@ -270,7 +270,7 @@ async fn other_versions_of_the_server_take_it() {
         );
         postgres.sql("postgres", "CREATE ROLE pach");
         // pg_dump 15 dumps what is not newer; its output for 18 has settings that 15 does not know.
-        let pg_bin = (from > 15).then(|| source.bin().to_owned());
+        let pg_bin = (from > 15).then(|| source.bin_dir().to_owned());
         let dumped = dump_with(&source, "source", pg_bin.as_deref()).await;
         let target = target(&server(&postgres, "postgres"), "back", Some("pach"));
         let warnings = restore(&target, &dumped).await.unwrap_or_else(|error| panic!("{from} to {to}: {error}"));
@@ -284,8 +284,8 @@ async fn other_versions_of_the_server_take_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn encodings_locales_and_time_zones_come_back() {
-    let Some(source) = PostgresServer::start_with("", &[("timezone", "Asia/Tokyo")], |_| {}) else { return };
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(source) = postgres::start_with("", &[("timezone", "Asia/Tokyo")], Vec::new()) else { return };
+    let Some(postgres) = postgres::start() else { return };
     for (name, options, content) in [
         ("latin", "ENCODING 'LATIN1' LOCALE 'C'", "INSERT INTO t VALUES ('Größe')"),
         ("bytes", "ENCODING 'SQL_ASCII' LOCALE 'C'", r"INSERT INTO t VALUES (E'\xff\xfe')"),
@@ -315,7 +315,7 @@ async fn encodings_locales_and_time_zones_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_was_killed_is_begun_again() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     odd(&postgres);
     let dumped = dump(&postgres, "odd").await;
     let server = server(&postgres, "postgres");
@@ -338,7 +338,7 @@ async fn a_restore_that_was_killed_is_begun_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_that_are_damaged_are_noticed() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     postgres.sql("postgres", "CREATE DATABASE source");
     postgres.sql("source", "CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 1000)");
     let dumped = dump(&postgres, "source").await;
@@ -377,7 +377,7 @@ async fn entries_that_are_damaged_are_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_cluster_comes_back() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     let folder = std::env::var("PACHARC_FIXTURES")
         .unwrap_or_else(|_| format!("{}/../shared/fixtures", env!("CARGO_MANIFEST_DIR")));
     postgres.sql("postgres", "CREATE ROLE pachyderm LOGIN SUPERUSER; CREATE ROLE owner");

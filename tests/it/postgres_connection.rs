@@ -6,65 +6,20 @@ use std::process::Command;
 
 use pacharc::database::{Environment, Error, SESSION_SETTINGS, Server, Session, Tools};
 use pacharc::failure::{Class, Explain};
-use tempfile::TempDir;
+use pacharc_sample::postgres::TempServer;
 
-use crate::support::postgres::{PostgresServer, run};
-
-/// A certificate authority, and what it signed.
-struct Authority {
-    folder: TempDir,
-}
+use crate::support::authority::Authority;
+use crate::support::postgres::{self, Use as _, run};
 
 impl Authority {
-    fn new() -> Self {
-        let authority = Self { folder: tempfile::tempdir().unwrap() };
-        for name in ["ca", "other-ca"] {
-            authority.openssl(&format!(
-                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} \
-                 -keyout {name}.key -out {name}.crt"
-            ));
-        }
-        authority.sign("server", "/CN=ignored", "subjectAltName=DNS:localhost");
-        authority.sign("common-name", "/CN=localhost", "basicConstraints=CA:FALSE");
-        authority.sign("client", "/CN=certified", "basicConstraints=CA:FALSE");
-        authority
-    }
-
-    fn openssl(&self, arguments: &str) {
-        run(Command::new("openssl").args(arguments.split_whitespace()).current_dir(self.folder.path()));
-    }
-
-    fn sign(&self, name: &str, subject: &str, extension: &str) {
-        self.openssl(&format!(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj {subject} -keyout {name}.key -out {name}.csr"
-        ));
-        std::fs::write(self.folder.path().join("extensions"), extension).unwrap();
-        self.openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -days 2 -extfile extensions -out {name}.crt"
-        ));
-        self.set_mode(&format!("{name}.key"), 0o600);
-    }
-
-    fn set_mode(&self, name: &str, mode: u32) {
-        std::fs::set_permissions(self.folder.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
     /// A server that takes TLS alone on TCP, and shows the certificate `name`.
-    fn server(&self, name: &str) -> Option<PostgresServer> {
+    fn server(&self, name: &str) -> Option<TempServer> {
         let hba = "hostssl all certified all cert\nhostssl all all all scram-sha-256";
         let settings = [("ssl", "on"), ("ssl_ca_file", "ca.crt"), ("password_encryption", "scram-sha-256")];
-        let server = PostgresServer::start_with(hba, &settings, |data| {
-            for (from, to) in
-                [("ca.crt", "ca.crt"), (&format!("{name}.crt"), "server.crt"), (&format!("{name}.key"), "server.key")]
-            {
-                std::fs::copy(self.folder.path().join(from), data.join(to)).unwrap();
-            }
-            std::fs::set_permissions(data.join("server.key"), std::fs::Permissions::from_mode(0o600)).unwrap();
-        })?;
+        let (crt, key) = (format!("{name}.crt"), format!("{name}.key"));
+        let files = [("ca.crt", "ca.crt"), (&crt, "server.crt"), (&key, "server.key")];
+        let files = files.map(|(from, to)| (to.to_owned(), std::fs::read(self.path(from)).unwrap()));
+        let server = postgres::start_with(hba, &settings, files.to_vec())?;
         server.sql("postgres", "CREATE ROLE walt LOGIN PASSWORD 'pass:word'; CREATE ROLE certified LOGIN");
         Some(server)
     }
@@ -173,7 +128,7 @@ async fn a_common_name_counts_where_there_is_no_other_name() {
 #[tokio::test]
 async fn passwords_come_from_where_libpq_finds_them() {
     let hba = "host all all all scram-sha-256";
-    let Some(postgres) = PostgresServer::start_with(hba, &[], |_| {}) else { return };
+    let Some(postgres) = postgres::start_with(hba, &[], Vec::new()) else { return };
     postgres.sql("postgres", "CREATE ROLE walt LOGIN PASSWORD 'pass:word'");
     let home = tempfile::tempdir().unwrap();
     let home_path = home.path().to_str().unwrap();
@@ -209,13 +164,13 @@ async fn passwords_come_from_where_libpq_finds_them() {
 
 #[tokio::test]
 async fn sessions_and_children_have_the_fixed_settings() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     postgres.sql(
         "postgres",
         "ALTER DATABASE postgres SET timezone = 'Asia/Tokyo'; ALTER DATABASE postgres SET search_path = pg_catalog, public;
          ALTER ROLE postgres SET statement_timeout = '1s'; ALTER ROLE postgres SET bytea_output = 'escape'",
     );
-    let url = format!("{}&options=-c%20DateStyle%3DGerman%20-c%20work_mem%3D5MB", postgres.url());
+    let url = format!("{}&options=-c%20DateStyle%3DGerman%20-c%20work_mem%3D5MB", postgres.socket());
     let (server, session) = connect(&url, &[("PATH", "/usr/bin:/bin")]).await.unwrap();
     let psql = Tools::find_psql(session.version_num(), None).await.unwrap().path;
     let shown = |name: &str| format!("SELECT current_setting('{name}')");
@@ -241,8 +196,8 @@ async fn sessions_and_children_have_the_fixed_settings() {
 
 #[tokio::test]
 async fn what_cannot_be_reached_is_told_apart() {
-    let Some(postgres) = PostgresServer::start() else { return };
-    let (server, _) = connect(&postgres.url(), &[]).await.unwrap();
+    let Some(postgres) = postgres::start() else { return };
+    let (server, _) = connect(&postgres.socket(), &[]).await.unwrap();
     let error = server.connect("none").await.unwrap_err();
     assert!(matches!(error, Error::DatabaseMissing { .. }), "{error:?}");
     assert!(error.to_string().contains("none"));
@@ -253,14 +208,14 @@ async fn what_cannot_be_reached_is_told_apart() {
     refused("postgres://walt@host.invalid/postgres", &[], Class::Unreachable).await;
 
     // No TLS there, and no password needed.
-    let Some(plain) = PostgresServer::start_with("host all all all trust", &[], |_| {}) else { return };
+    let Some(plain) = postgres::start_with("host all all all trust", &[], Vec::new()) else { return };
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres", plain.port());
     connect(&url, &[]).await.unwrap();
     let error = refused(&format!("{url}?sslmode=require"), &[], Class::Unreachable).await;
     assert!(error.to_string().contains("TLS"), "{error}");
 
     // Several hosts: the first that answers, and the kind that is wanted.
-    let folder = postgres.folder().display();
+    let folder = postgres.socket_dir().display();
     let several = format!("host=127.0.0.1,{folder} port=1,{} user=postgres", postgres.port());
     let (server, _) = connect(&several, &[]).await.unwrap();
     assert_eq!(server.address(), format!("{folder}/.s.PGSQL.{}", postgres.port()));
@@ -269,9 +224,9 @@ async fn what_cannot_be_reached_is_told_apart() {
     assert!(matches!(error, Error::SessionAttributes { .. }), "{error:?}");
 
     for (url, name) in [
-        (format!("{}&requirepeer=x", postgres.url()), "requirepeer"),
-        (format!("{}&sslmode=verify", postgres.url()), "sslmode"),
-        (format!("{}&nonsense=1", postgres.url()), "nonsense"),
+        (format!("{}&requirepeer=x", postgres.socket()), "requirepeer"),
+        (format!("{}&sslmode=verify", postgres.socket()), "sslmode"),
+        (format!("{}&nonsense=1", postgres.socket()), "nonsense"),
     ] {
         let error = refused(&url, &[], Class::Usage).await;
         assert!(error.to_string().contains(name), "{error}");

@@ -2,16 +2,16 @@
 
 use pacharc::database::{Environment, Server, foreign_sessions};
 
-use super::support::postgres::PostgresServer;
+use super::support::postgres::{self, Use as _};
 
 #[tokio::test]
 async fn who_works_is_named_and_who_idles_is_not() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     for name in ["pachyderm", "dex", "other"] {
         postgres.sql("postgres", &format!("CREATE DATABASE {name}"));
     }
     postgres.sql("postgres", "CREATE ROLE nobody LOGIN");
-    let url = postgres.url();
+    let url = postgres.socket();
     let connect = async |database: &str, application: &str| {
         let environment: Environment = [("PGAPPNAME", application)].into_iter().collect();
         let server = Server::new(Some(&url), true, &environment, None).unwrap();

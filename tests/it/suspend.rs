@@ -162,8 +162,6 @@ async fn the_order_lets_nothing_scale_up_again() {
     assert!(last_pachd < first(&Seen::Pachw(0)), "pachw before pachd was gone: {seen:?}");
     assert!(first(&Seen::Pachw(5)) < first(&Seen::Pachw(0)), "{seen:?}");
     assert!(last_pachd < first(&Seen::Worker(0)), "workers before pachd was gone: {seen:?}");
-    // What was recorded is what there was before anything was scaled.
-    assert_eq!(record(&lab).await.unwrap()["deployments"]["pachw"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

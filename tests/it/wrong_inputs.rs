@@ -289,9 +289,17 @@ async fn targets() {
 
     let not_empty = format!("{}=not_empty", cluster.database);
     let (main, other) = (cluster.database.clone(), format!("{}=x_limited", cluster.database));
+    let new = words(&["--bucket", &desk.bucket("new/bucket")]);
     let nowhere = format!("postgres://postgres@127.0.0.1:{}/postgres", free_port());
     let cases = [
         ("a database that is not empty", database(&url, &not_empty), 5, "precious"),
+        ("the same, beside a new bucket", [database(&url, &not_empty), new.clone()].concat(), 5, "precious"),
+        (
+            "the source beside a new bucket",
+            [database(&cluster.server.url("postgres"), &main), new].concat(),
+            5,
+            "source",
+        ),
         ("a bucket that is not empty", restore(&["--bucket", &desk.bucket("full")]), 5, "chunk/precious"),
         ("a bucket that holds one key", restore(&["--bucket", &desk.bucket("holds_one")]), 5, "test/"),
         ("the source's database", database(&cluster.server.url("postgres"), &main), 5, "is the source"),
@@ -310,5 +318,6 @@ async fn targets() {
     assert_eq!(to.psql("not_empty", "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").unwrap(), "1");
     assert_eq!(full.keys().await.unwrap(), ["chunk/precious"]);
     assert_eq!(holds_one.get(&cluster.made.foreign[0]).await.unwrap().unwrap(), "x");
+    assert!(!desk.path("new").exists(), "a refusal leaves nothing");
     cluster.assert_not_restored();
 }

@@ -288,6 +288,7 @@ fn databases() -> Case {
         pachyderm: None,
         snapshot_opened: Some("2026-01-01T00:00:01Z".into()),
         snapshots: 2,
+        cluster: None,
     };
     let manifest = Manifest { source, databases: vec![database], attempt: 2, ..Manifest::default() };
     let entries = vec![

@@ -1,5 +1,6 @@
 //! The SDK's client: endpoint, region, credentials, certificates, proxy.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use aws_sdk_s3::config::{
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use url::Url;
@@ -30,7 +32,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// A client for the bucket at `url`, and its endpoint as it goes into the bucket's identity.
 pub(super) async fn build(url: &S3Url, options: &Options) -> Result<(Client, String), Error> {
-    let http = http_client(url, options.ca_file.as_deref())?;
+    let http = http_client(url, options.ca_file.as_deref(), None)?;
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
     if let Some(region) = &url.region {
         loader = loader.region(Region::new(region.clone()));
@@ -52,7 +54,14 @@ pub(super) async fn build(url: &S3Url, options: &Options) -> Result<(Client, Str
         config = config.region(Region::new(DEFAULT_REGION));
     }
     if let Some(endpoint) = &url.endpoint {
-        config = config.endpoint_url(endpoint.as_str().trim_end_matches('/'));
+        let mut near = endpoint.clone();
+        if let Some(via) = options.via {
+            // Fails for a URL without a host alone, which an endpoint has.
+            let _ = near.set_port(Some(via.port()));
+            // Others that the SDK speaks to, for credentials, are not behind it.
+            config = config.http_client(http_client(url, options.ca_file.as_deref(), options.via)?);
+        }
+        config = config.endpoint_url(near.as_str().trim_end_matches('/'));
     }
     let from_environment =
         std::env::var("AWS_ENDPOINT_URL_S3").ok().or_else(|| shared.endpoint_url().map(str::to_owned));
@@ -70,7 +79,7 @@ fn place(endpoint: Option<&Url>) -> String {
 }
 
 /// Trusts the system's certificates (or those of `SSL_CERT_FILE`) and those in `ca_file`; goes through `HTTPS_PROXY`.
-fn http_client(url: &S3Url, ca_file: Option<&Path>) -> Result<SharedHttpClient, Error> {
+fn http_client(url: &S3Url, ca_file: Option<&Path>, via: Option<SocketAddr>) -> Result<SharedHttpClient, Error> {
     // The SDK takes it for a bug if it is to trust the system, and the system trusts nobody.
     let system = !rustls_native_certs::load_native_certs().certs.is_empty();
     let mut trusted = TrustStore::empty().with_native_roots(system);
@@ -85,12 +94,25 @@ fn http_client(url: &S3Url, ca_file: Option<&Path>) -> Result<SharedHttpClient, 
     let client = aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder =
             aws_smithy_http_client::Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
-        builder = builder.tls_context(context.clone()).proxy_config(ProxyConfig::from_env());
+        builder = builder.tls_context(context.clone());
         builder.set_connector_settings(settings.cloned());
         builder.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
-        builder.build()
+        match via {
+            Some(via) => builder.build_with_resolver(Fixed(via.ip())),
+            None => builder.proxy_config(ProxyConfig::from_env()).build(),
+        }
     });
     Ok(client)
+}
+
+/// Every name leads to one address.
+#[derive(Clone, Debug)]
+struct Fixed(IpAddr);
+
+impl ResolveDns for Fixed {
+    fn resolve_dns<'a>(&'a self, _: &'a str) -> DnsFuture<'a> {
+        DnsFuture::ready(Ok(vec![self.0]))
+    }
 }
 
 /// The SDK would panic on certificates that cannot be used.

@@ -75,10 +75,11 @@ pub(super) async fn gone(
     tokio::select! {
         biased;
         lost = tenure.lost() => return Err(Error::Lost(lost)),
-        done = tokio::time::timeout(limit, waiting.wait()) => match done {
-            Ok(done) => return done,
-            Err(_) => {}
-        },
+        done = tokio::time::timeout(limit, waiting.wait()) => {
+            if let Ok(done) = done {
+                return done;
+            }
+        }
     }
     let names: Vec<String> = waiting.pods.into_values().collect();
     Err(Error::Stuck { pods: pods(&names), after: limit })

@@ -49,7 +49,7 @@ struct Shared {
 
 enum State {
     Held {
-        lease: Lease,
+        lease: Box<Lease>,
         /// Before the last successful renewal was sent.
         renewed: Duration,
     },
@@ -93,7 +93,7 @@ impl Tenure {
             store,
             holder: holder.to_owned(),
             duration,
-            state: Mutex::new(State::Held { lease, renewed }),
+            state: Mutex::new(State::Held { lease: Box::new(lease), renewed }),
             end: CancellationToken::new(),
         });
         let renewals = tokio::spawn({
@@ -174,14 +174,14 @@ impl Shared {
         let renewal = tokio::time::timeout(lease::interval(self.duration), self.store.renew(lease)).await;
         match renewal {
             Ok(Ok(lease)) => {
-                *state = State::Held { lease, renewed: now };
+                *state = State::Held { lease: Box::new(lease), renewed: now };
                 Renewal::Done
             }
             Ok(Err(error)) if error.is_conflict() || error.is_not_found() => {
                 // Written by somebody else; or by us, where the answer did not arrive.
                 match self.store.read().await {
                     Ok(Some(lease)) if lease::holder(&lease) == Some(&self.holder) => {
-                        *state = State::Held { lease, renewed };
+                        *state = State::Held { lease: Box::new(lease), renewed };
                         Renewal::Failed
                     }
                     Ok(Some(lease)) => {

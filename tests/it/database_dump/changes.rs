@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-fn with_table(postgres: &PostgresServer) {
+fn with_table(postgres: &TempServer) {
     postgres.sql("postgres", "CREATE DATABASE d");
     postgres.sql(
         "d",
@@ -18,7 +18,7 @@ fn with_table(postgres: &PostgresServer) {
 }
 
 /// Whether `statement` must wait for somebody's lock.
-fn waits(postgres: &PostgresServer, statement: &str) -> bool {
+fn waits(postgres: &TempServer, statement: &str) -> bool {
     let mut psql = postgres.command("psql");
     psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "d", "-c", "SET lock_timeout = '100ms'", "-c", statement]);
     let output = psql.output().unwrap();
@@ -27,7 +27,7 @@ fn waits(postgres: &PostgresServer, statement: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_cannot_be_emptied_under_a_snapshot() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     with_table(&postgres);
     let attempt = open(&postgres, &server(&postgres), &["d"]).await.unwrap();
     for statement in ["TRUNCATE t", "ALTER TABLE t ALTER a TYPE bigint", "DROP TABLE t", "VACUUM FULL t"] {
@@ -42,7 +42,7 @@ async fn tables_cannot_be_emptied_under_a_snapshot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_rewritten_while_the_lock_was_awaited_is_read_anew() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     with_table(&postgres);
     let server = server(&postgres);
     let changing = server.connect("d").await.unwrap();
@@ -62,7 +62,7 @@ async fn what_was_rewritten_while_the_lock_was_awaited_is_read_anew() {
 }
 
 /// Starts a dump that nobody takes entries from, so that it stands still in the midst of a table.
-async fn stalled(postgres: &PostgresServer) -> (JoinHandle<Result<Vec<Database>, Error>>, Receiver<Entry>) {
+async fn stalled(postgres: &TempServer) -> (JoinHandle<Result<Vec<Database>, Error>>, Receiver<Entry>) {
     let attempt = open(postgres, &server(postgres), &["d"]).await.unwrap();
     let (feed, entries) = Feed::new(1 << 20, 1 << 20);
     let (locked, mut is_locked) = tokio::sync::mpsc::unbounded_channel();
@@ -81,7 +81,7 @@ async fn stalled(postgres: &PostgresServer) -> (JoinHandle<Result<Vec<Database>,
 
 const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pacharc%'";
 
-async fn no_sessions_are_left(postgres: &PostgresServer) {
+async fn no_sessions_are_left(postgres: &TempServer) {
     for _ in 0..100 {
         if postgres.sql("postgres", SESSIONS).trim() == "0" {
             return;
@@ -93,7 +93,7 @@ async fn no_sessions_are_left(postgres: &PostgresServer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_snapshot_ends_the_dump() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     with_table(&postgres);
     let (dumping, _entries) = stalled(&postgres).await;
     let held = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND mode = 'AccessShareLock'";
@@ -109,7 +109,7 @@ async fn a_lost_snapshot_ends_the_dump() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_that_is_dropped_leaves_nothing_behind() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     with_table(&postgres);
     let (dumping, _entries) = stalled(&postgres).await;
     dumping.abort();
@@ -118,7 +118,7 @@ async fn a_dump_that_is_dropped_leaves_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_that_dies_is_named() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     with_table(&postgres);
     let (dumping, mut entries) = stalled(&postgres).await;
     postgres.sql(

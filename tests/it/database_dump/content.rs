@@ -7,7 +7,7 @@ use pacharc_format::manifest::DatabaseKind;
 use super::*;
 use crate::support::postgres::run;
 
-fn odd(postgres: &PostgresServer) {
+fn odd(postgres: &TempServer) {
     postgres.sql("postgres", "CREATE DATABASE odd");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/database_dump/odd.sql");
     let mut psql = postgres.command("psql");
@@ -24,7 +24,7 @@ fn odd(postgres: &PostgresServer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_odd_database_comes_back_by_psql() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     odd(&postgres);
     let dumped = dump(&postgres, "odd").await.unwrap();
     load(&postgres, &dumped, "back");
@@ -58,7 +58,7 @@ async fn an_odd_database_comes_back_by_psql() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_dump_says_of_itself() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     odd(&postgres);
     let dumped = dump(&postgres, "odd").await.unwrap();
     let [database] = &dumped.databases[..] else { panic!("one database") };
@@ -123,7 +123,7 @@ async fn what_a_dump_says_of_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extensions_configuration_is_dumped_by_its_filter() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     postgres.sql("postgres", "CREATE DATABASE extended");
     // What CREATE EXTENSION does with a script that calls pg_extension_config_dump.
     postgres.sql(
@@ -144,7 +144,7 @@ async fn an_extensions_configuration_is_dumped_by_its_filter() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn encodings() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     for encoding in ["LATIN1", "SQL_ASCII"] {
         let name = encoding.to_lowercase();
         postgres
@@ -166,19 +166,15 @@ async fn encodings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_dumped_as_it_is() {
-    let Some(primary) = PostgresServer::start_with("local replication all trust", &[], |_| {}) else { return };
+    let Some(primary) = postgres::start_with("local replication all trust", &[], Vec::new()) else { return };
     primary.sql("postgres", "CREATE DATABASE d");
     primary.sql(
         "d",
         "CREATE TABLE t (a serial); INSERT INTO t SELECT generate_series(1, 9);
          CREATE UNLOGGED TABLE u (a serial); INSERT INTO u VALUES (1); SELECT lo_create(7);",
     );
-    let standby = PostgresServer::start_with("", &[("hot_standby", "on")], |data| {
-        std::fs::remove_dir_all(data).unwrap();
-        run(primary.command("pg_basebackup").args(["-R", "-c", "fast", "-D"]).arg(data));
-        run(std::process::Command::new("chown").args(["-R", "65534:65534"]).arg(data));
-    })
-    .unwrap();
+    let folder = tempfile::Builder::new().prefix("pacharc-standby").tempdir_in("/tmp").unwrap();
+    let standby = postgres::start_standby(&primary, folder.path());
     let dumped = dump(&standby, "d").await.unwrap();
     let tables: Vec<_> = dumped.databases[0].tables.iter().map(|t| (t.name.as_str(), t.rows)).collect();
     assert_eq!(tables, [("t", 9)]);
@@ -190,7 +186,7 @@ async fn a_standby_is_dumped_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_cluster_comes_back_by_psql() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     if fixture(&postgres, "pachyderm.sql.zst", "pachyderm").is_none() {
         return;
     }
@@ -229,7 +225,7 @@ async fn a_real_cluster_comes_back_by_psql() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_is_named_before_the_first_byte() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     postgres.sql("postgres", "CREATE ROLE modest LOGIN");
     postgres.sql("postgres", "CREATE DATABASE d");
     postgres.sql(
@@ -237,7 +233,7 @@ async fn what_cannot_be_read_is_named_before_the_first_byte() {
         "CREATE TABLE open (a serial); CREATE TABLE secret (a int);
          GRANT SELECT ON open, open_a_seq TO modest; SELECT lo_create(7);",
     );
-    let modest = postgres.url().replace("postgres@", "modest@");
+    let modest = postgres.socket().replace("postgres@", "modest@");
     let server = Server::new(Some(&modest), false, &Environment::of_process(), None).unwrap();
     let refused = inspect(&server, &["d".to_owned()]).await.unwrap_err();
     assert_eq!(refused.class(), Class::Credentials);
@@ -255,7 +251,7 @@ async fn what_cannot_be_read_is_named_before_the_first_byte() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_migration_is_refused() {
-    let Some(postgres) = PostgresServer::start() else { return };
+    let Some(postgres) = postgres::start() else { return };
     postgres.sql("postgres", "CREATE DATABASE pachyderm");
     postgres.sql(
         "pachyderm",

@@ -14,8 +14,9 @@ use futures::TryStreamExt as _;
 use pacharc::database::{Attempt, Environment, Error, LiveChunk, Progress, Server, Tools, inspect};
 use pacharc::feed::Feed;
 use pacharc_format::manifest::Database;
+use pacharc_sample::postgres::TempServer;
 
-use crate::support::postgres::PostgresServer;
+use crate::support::postgres::{self, Use as _};
 
 /// The entries of a dump, joined: `pre-data.sql`, `data/00001`, …; and the number of pieces of each.
 #[derive(Debug, Default)]
@@ -28,14 +29,14 @@ struct Dumped {
     reported: u64,
 }
 
-fn server(postgres: &PostgresServer) -> Server {
-    Server::new(Some(&postgres.url()), false, &Environment::of_process(), None).unwrap()
+fn server(postgres: &TempServer) -> Server {
+    Server::new(Some(&postgres.socket()), false, &Environment::of_process(), None).unwrap()
 }
 
-async fn open(postgres: &PostgresServer, server: &Server, names: &[&str]) -> Result<Attempt, Error> {
+async fn open(postgres: &TempServer, server: &Server, names: &[&str]) -> Result<Attempt, Error> {
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let surveys = inspect(server, &names).await?;
-    let tools = Tools::find(surveys[0].server.version_num, Some(postgres.bin())).await?;
+    let tools = Tools::find(surveys[0].server.version_num, Some(postgres.bin_dir())).await?;
     Attempt::open(server, &tools, &surveys, 1).await
 }
 
@@ -78,12 +79,12 @@ async fn collect(attempt: Attempt, jobs: usize) -> Result<Dumped, Error> {
     Ok(Dumped { databases: databases?, reported: reported.load(Ordering::Relaxed), ..dumped })
 }
 
-async fn dump(postgres: &PostgresServer, name: &str) -> Result<Dumped, Error> {
+async fn dump(postgres: &TempServer, name: &str) -> Result<Dumped, Error> {
     collect(open(postgres, &server(postgres), &[name]).await?, 3).await
 }
 
 /// Loads a dump of one database into a new one, with nothing but psql.
-fn load(postgres: &PostgresServer, dumped: &Dumped, target: &str) {
+fn load(postgres: &TempServer, dumped: &Dumped, target: &str) {
     postgres.sql("postgres", &format!("CREATE DATABASE {target} TEMPLATE template0"));
     let mut names: Vec<&str> = dumped.files.keys().map(String::as_str).collect();
     let rank = |name: &str| {
@@ -113,7 +114,7 @@ fn load(postgres: &PostgresServer, dumped: &Dumped, target: &str) {
 }
 
 /// What pg_dump says of a database, without what differs each time.
-fn plain_dump(postgres: &PostgresServer, database: &str, what: &str) -> String {
+fn plain_dump(postgres: &TempServer, database: &str, what: &str) -> String {
     let mut command = postgres.command("pg_dump");
     command.args([what, "--no-owner", "--no-privileges", "--no-publications", "--restrict-key=x", database]);
     // Settings of the database must not reach this.
@@ -130,7 +131,7 @@ async fn live(attempt: &Attempt) -> Vec<LiveChunk> {
 }
 
 /// The recorded state of a real cluster; `None`, having said so, where it is absent.
-fn fixture(postgres: &PostgresServer, file: &str, database: &str) -> Option<()> {
+fn fixture(postgres: &TempServer, file: &str, database: &str) -> Option<()> {
     let folder = std::env::var("PACHARC_FIXTURES")
         .unwrap_or_else(|_| format!("{}/../shared/fixtures", env!("CARGO_MANIFEST_DIR")));
     let path = Path::new(&folder).join("pachyderm-2.11.6").join(file);

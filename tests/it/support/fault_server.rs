@@ -10,6 +10,7 @@ use bytes::Bytes;
 use pacharc::bucket::{self, Bucket, Options, Policy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::s3_server;
@@ -58,8 +59,35 @@ struct State {
     faults: HashMap<&'static str, VecDeque<Fault>>,
     /// By method and key; they come before the others.
     faults_of_keys: HashMap<(&'static str, String), VecDeque<Fault>>,
+    gates: HashMap<(&'static str, String), Waiting>,
     listing: Listing,
     seen: Vec<Request>,
+}
+
+/// The server's side of a [`Gate`].
+struct Waiting {
+    reached: oneshot::Sender<()>,
+    opened: oneshot::Receiver<()>,
+}
+
+/// Where a request waits, before anything is looked up for it.
+pub struct Gate {
+    what: String,
+    reached: oneshot::Receiver<()>,
+    open: oneshot::Sender<()>,
+}
+
+impl Gate {
+    /// Waits until the request stands before it.
+    pub async fn reached(&mut self) {
+        let reached = tokio::time::timeout(Duration::from_secs(60), &mut self.reached).await;
+        reached.unwrap_or_else(|_| panic!("{}: nobody asked within a minute", self.what)).unwrap();
+    }
+
+    /// Lets the request pass: it is answered from what the bucket holds now.
+    pub fn open(self) {
+        self.open.send(()).unwrap();
+    }
 }
 
 /// A request, as far as tests look at it.
@@ -102,6 +130,13 @@ impl FaultServer {
     pub fn plan_for(&self, method: &'static str, key: &str, faults: impl IntoIterator<Item = Fault>) {
         let mut state = self.state.lock().unwrap();
         state.faults_of_keys.entry((method, key.to_owned())).or_default().extend(faults);
+    }
+
+    /// The next request of this method for this key waits until the gate is opened.
+    pub fn gate(&self, method: &'static str, key: &str) -> Gate {
+        let ((reach, reached), (open, opened)) = (oneshot::channel(), oneshot::channel());
+        self.state.lock().unwrap().gates.insert((method, key.to_owned()), Waiting { reached: reach, opened });
+        Gate { what: format!("{method} {key}"), reached, open }
     }
 
     pub fn listing(&self, listing: Listing) {
@@ -209,6 +244,11 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let request = read_request(&mut stream).await?;
+        let gate = state.lock().unwrap().gate(&request);
+        if let Some(Waiting { reached, opened }) = gate {
+            reached.send(()).ok();
+            opened.await.ok();
+        }
         let (fault, answer) = {
             let mut state = state.lock().unwrap();
             state.seen.push(request.clone());
@@ -304,6 +344,12 @@ fn etag(body: &[u8]) -> String {
 }
 
 impl State {
+    fn gate(&mut self, request: &Request) -> Option<Waiting> {
+        let of = |(method, name): &(&'static str, String)| *method == request.method && name == key(request);
+        let gate = self.gates.keys().find(|gate| of(gate)).cloned()?;
+        self.gates.remove(&gate)
+    }
+
     fn answer(&mut self, request: &Request) -> Answer {
         let parameter = |name: &str| {
             let pairs = request.query.split('&').filter_map(|pair| pair.split_once('='));

@@ -133,6 +133,22 @@ impl Lab {
         vec!["--namespace".into(), self.name.clone(), "--kubeconfig".into(), self.kubeconfig.display().to_string()]
     }
 
+    /// The flags that name it to pacharc as the ServiceAccount `account`, whose token goes into `kubeconfig`.
+    pub async fn flags_as(&self, account: &str, kubeconfig: &Path) -> Vec<String> {
+        use k8s_openapi::api::authentication::v1::TokenRequest;
+        let accounts: Api<ServiceAccount> = self.api();
+        let (params, request) = (PostParams::default(), TokenRequest::default());
+        let made = accounts.create_token_request(account, &params, &request).await.unwrap();
+        let token = made.status.unwrap().token;
+        let mut config: serde_json::Value =
+            serde_json::to_value(Kubeconfig::read_from(self.kubeconfig()).unwrap()).unwrap();
+        for user in config["users"].as_array_mut().unwrap() {
+            user["user"] = serde_json::json!({ "token": token });
+        }
+        std::fs::write(kubeconfig, config.to_string()).unwrap();
+        vec!["--namespace".into(), self.name.clone(), "--kubeconfig".into(), kubeconfig.display().to_string()]
+    }
+
     /// Runs the real helm here, which must succeed.
     pub fn helm<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
         let mut helm = Command::new(program("helm").expect("tests/setup/kubelab.sh builds helm beside kubelab"));

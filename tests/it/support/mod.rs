@@ -1,5 +1,6 @@
 //! Servers and material that tests share.
 
+pub mod authority;
 pub mod cluster;
 pub mod fault_server;
 pub mod kubelab;

@@ -168,7 +168,7 @@ enum Sign {
     /// Somebody lives who brings the cluster back, or it is held.
     Wait,
     /// Nobody has the Lease, or has renewed it, or the time is over.
-    Act(Option<Lease>),
+    Act(Option<Box<Lease>>),
     /// There is nothing to guard any more.
     Done,
 }
@@ -205,7 +205,7 @@ impl Guardian<'_> {
             });
         };
         let still = self.seen.observe(lease::version(&lease));
-        Ok(if is_over || still >= lease::duration_of(&lease) { Sign::Act(Some(lease)) } else { Sign::Wait })
+        Ok(if is_over || still >= lease::duration_of(&lease) { Sign::Act(Some(Box::new(lease))) } else { Sign::Wait })
     }
 
     /// The record of the run, if there is one.
@@ -215,10 +215,10 @@ impl Guardian<'_> {
     }
 
     /// Takes the Lease over, and only then brings the cluster back. `None`: somebody else has the Lease.
-    async fn act(&self, stale: Option<Lease>) -> Result<Option<End>, Error> {
+    async fn act(&self, stale: Option<Box<Lease>>) -> Result<Option<End>, Error> {
         self.monitor.step(Step::TakeLease);
         let duration = self.options.lease_duration;
-        let tenure = match Tenure::take_over(self.cluster, stale.as_ref(), self.me, duration).await {
+        let tenure = match Tenure::take_over(self.cluster, stale.as_deref(), self.me, duration).await {
             Ok(tenure) => tenure,
             // It was renewed, or the server is gone: back to watching.
             Err(error) => {

@@ -1,0 +1,99 @@
+//! What a namespace says about its Pachyderm: version, databases, bucket, and who else writes to its Deployments.
+//!
+//! The live Deployments decide, as the pods that they start would; Helm's values do not, since hands and defaults have been
+//! over them. Nothing is changed, and only what is needed is read.
+
+mod account;
+mod bucket;
+mod database;
+mod error;
+mod found;
+mod objects;
+mod report;
+mod tools;
+mod version;
+mod workload;
+
+use kube::ResourceExt as _;
+use serde::Serialize;
+
+pub use bucket::{Bucket, Credentials, Place};
+pub use database::{Client, Database};
+pub use error::Error;
+pub use found::Found;
+pub use tools::{Tool, ToolKind, Tools};
+
+use super::Cluster;
+use objects::Objects;
+use workload::Workload;
+
+/// The annotation by which Helm marks what it has installed.
+const HELM_RELEASE: &str = "meta.helm.sh/release-name";
+
+/// What was found. Secrets are in it, and do not print.
+#[derive(Clone, Debug, Serialize)]
+pub struct Discovery {
+    /// The namespace.
+    pub namespace: String,
+    /// The API server.
+    pub server: String,
+    /// Pachyderm's version.
+    pub version: Option<Found<String>>,
+    /// Whether it is an enterprise server alone, which has no bucket.
+    pub enterprise_server: bool,
+    /// The name of the Helm release.
+    pub release: Option<Found<String>>,
+    /// The databases.
+    pub database: Database,
+    /// The bucket.
+    pub bucket: Option<Bucket>,
+    /// Who else writes to the Deployments.
+    pub tools: Tools,
+    /// What should be known of it, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Looks at a namespace.
+///
+/// # Errors
+/// [`Error`]: no Pachyderm, references that lead nowhere, rights that are missing, an API server that does not answer.
+pub async fn discover(cluster: &Cluster) -> Result<Discovery, Error> {
+    let objects = Objects::new(cluster);
+    // The container of an enterprise server is called pachd, too.
+    let pachd = Workload::read(&objects, "pachd", "pachd").await?;
+    let enterprise = Workload::read(&objects, "pach-enterprise", "pachd").await?;
+    let enterprise_server = pachd.is_none();
+    let mut warnings = Vec::new();
+    if let (Some(_), Some(_)) = (&pachd, &enterprise) {
+        let warning = "an enterprise server (Deployment/pach-enterprise) runs here, too: databases of its own are not found \
+                       unless --database names them";
+        warnings.push(warning.to_owned());
+    }
+    let main = pachd.or(enterprise).ok_or_else(|| Error::NoPachyderm { namespace: cluster.namespace().to_owned() })?;
+    let bouncer = Workload::read(&objects, "pg-bouncer", "pg-bouncer").await?;
+    let database = Database::read(&main, bouncer.as_ref()).await?;
+    if !database.is_verified() {
+        let Found { value, found_in } = &database.sslmode;
+        warnings.push(format!(
+            "the cluster does not check whom it speaks to at {} (sslmode {value}, {found_in}): PGSSLMODE=verify-full and \
+             --ca-file make pacharc do so",
+            database.host.value
+        ));
+    }
+    let bucket = match enterprise_server {
+        true => None,
+        false => Bucket::read(&main, &objects, &mut warnings).await?,
+    };
+    let release = main.deployment.annotations().get(HELM_RELEASE).cloned();
+    Ok(Discovery {
+        namespace: cluster.namespace().to_owned(),
+        server: cluster.server().to_owned(),
+        version: main.image().and_then(version::of_image),
+        enterprise_server,
+        release: release.map(|name| Found::new(name, format!("{} annotation {HELM_RELEASE}", main.label()))),
+        tools: Tools::read(cluster, &[&main.deployment]).await?,
+        database,
+        bucket,
+        warnings,
+    })
+}

@@ -1,0 +1,237 @@
+//! What is left to a person: the commands that bring the restored cluster up, in order, and what to mind before it runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Captured, DATABASE_KEY, DATABASE_SECRET, HOSTS, PLACEHOLDER, Successor, Target};
+use crate::cluster::helm::lookup;
+use crate::pachyderm::pipelines::Pipeline;
+use crate::visible::one_line;
+
+/// Names that are told in one sentence.
+const TOLD: usize = 20;
+
+/// What the restored pipelines will do once `pachd` runs: the newest version of each.
+#[derive(Clone, Debug, Default)]
+pub struct Pipelines(BTreeMap<String, Pipeline>);
+
+impl Pipelines {
+    /// Adds one version of a pipeline.
+    pub fn push(&mut self, pipeline: Pipeline) {
+        let newest = self.0.entry(format!("{}/{}", pipeline.project, pipeline.name)).or_default();
+        if pipeline.version >= newest.version {
+            *newest = pipeline;
+        }
+    }
+
+    fn titles(&self, is_so: impl Fn(&Pipeline) -> bool) -> Vec<String> {
+        self.0.values().filter(|pipeline| !pipeline.stopped && is_so(pipeline)).map(Pipeline::title).collect()
+    }
+}
+
+/// What to mind, one sentence each; what does not apply to this bundle is not among it.
+#[must_use]
+pub fn warnings(successor: &Successor, captured: &Captured, target: &Target, pipelines: &Pipelines) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let crons = pipelines.titles(|pipeline| !pipeline.crons.is_empty());
+    if !crons.is_empty() {
+        warnings.push(format!(
+            "cron pipelines make up for every tick since the backup, all at once, as soon as pachd runs: {} \
+             (`pachctl stop pipeline` at once, where that is not wanted)",
+            told(&crons)
+        ));
+    }
+    let outside = pipelines.titles(|pipeline| pipeline.has_egress || pipeline.is_spout);
+    if !outside.is_empty() && !target.drill {
+        warnings.push(format!("these pipelines write to, or read from, real places outside: {}", told(&outside)));
+    }
+    let made: BTreeSet<&str> = successor.secrets.iter().filter_map(|secret| secret.metadata.name.as_deref()).collect();
+    let needed: BTreeSet<&String> = pipelines.0.values().flat_map(|pipeline| &pipeline.secrets).collect();
+    let lacking: Vec<String> =
+        needed.into_iter().filter(|name| !made.contains(name.as_str())).map(|name| (*name).clone()).collect();
+    if !lacking.is_empty() {
+        warnings.push(format!("pipelines need Secrets that the bundle lacks: {}", told(&lacking)));
+    }
+    warnings.extend(of_identity(successor, captured));
+    warnings.extend(of_place(successor, captured, target));
+    warnings
+}
+
+/// Who may log in and do what (Pachyderm, `EnvBootstrap` in `src/server/auth/server/api_server.go`).
+fn of_identity(successor: &Successor, captured: &Captured) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let value = |path: &str| {
+        let computed = captured.release.as_ref().and_then(|release| lookup(&release.computed, path));
+        lookup(&successor.values, path).or(computed)
+    };
+    let is_on = |path: &str| value(path) == Some(&Value::Bool(true));
+    let is_set = |path: &str| match value(path) {
+        Some(Value::String(text)) => !text.is_empty() && text != PLACEHOLDER,
+        Some(Value::Array(items)) => !items.is_empty(),
+        Some(Value::Object(map)) => !map.is_empty(),
+        _ => false,
+    };
+    // The chart's default; where no value is known it is on.
+    let mock = value("oidc.mockIDP") != Some(&Value::Bool(false));
+    if mock && !is_set("oidc.upstreamIDPs") && !is_set("oidc.upstreamIDPsSecretName") {
+        warnings.push(
+            "oidc.mockIDP is on, and no identity provider is given: the first start replaces the restored cluster's \
+             administrators by the mock user; set oidc.mockIDP: false or oidc.upstreamIDPs before"
+                .to_owned(),
+        );
+    }
+    if is_set("pachd.pachAuthClusterRoleBindings") {
+        warnings.push(
+            "pachd.pachAuthClusterRoleBindings is set: the first start takes away every cluster role that is not in it"
+                .to_owned(),
+        );
+    }
+    if is_on("pachd.activateEnterpriseMember") || captured.config_maps.contains_key("pachyderm-enterprise-config") {
+        warnings.push(
+            "the cluster is a member of an enterprise server: the restored one reports there under the same id, so that \
+             both look like one; unless it replaces the old one, register it anew"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+/// Where it runs.
+fn of_place(successor: &Successor, captured: &Captured, target: &Target) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if target.bucket.is_some() {
+        warnings.push(
+            "never let two clusters use one bucket: each one's garbage collection deletes what the other one needs"
+                .to_owned(),
+        );
+    }
+    let names_host =
+        |path: &&&str| lookup(&successor.values, path).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    let hosts: Vec<String> = HOSTS.iter().filter(names_host).map(|path| (*path).to_owned()).collect();
+    if target.host.is_none() && !hosts.is_empty() {
+        warnings.push(format!(
+            "these values name the host of the source (--host replaces it; users then log in again): {}",
+            hosts.join(", ")
+        ));
+    }
+    let accounts = captured.workloads.service_accounts.iter().filter(|account| !account.annotations.is_empty());
+    let accounts: Vec<String> = accounts.map(|account| account.name.clone()).collect();
+    if !accounts.is_empty() {
+        warnings.push(format!(
+            "service accounts have annotations, which may stand for rights in the source's cloud: {}",
+            told(&accounts)
+        ));
+    }
+    let omitted: Vec<String> = captured
+        .omitted
+        .iter()
+        .filter(|omitted| omitted.kind == "Secret" && omitted.reason.contains("new environment"))
+        .map(|omitted| omitted.name.clone())
+        .collect();
+    if !omitted.is_empty() {
+        warnings.push(format!("Secrets that the new environment must bring itself: {}", told(&omitted)));
+    }
+    if captured.release.is_none() {
+        warnings.push(
+            "Helm had no release at the source (Argo CD, Flux?): values.yaml has what must be said of the new place alone; \
+             put it over the values in your repository"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+fn told(names: &[String]) -> String {
+    let (first, more) = names.split_at(names.len().min(TOLD));
+    let rest = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    format!("{}{rest}", first.join(", "))
+}
+
+/// The commands that are left, in order.
+#[must_use]
+pub fn steps(
+    successor: &Successor,
+    captured: &Captured,
+    target: &Target,
+    folder: &Path,
+    with_clear: bool,
+    secrets_are_made: bool,
+) -> String {
+    let folder = quoted(&folder.display().to_string());
+    let namespace = quoted(target.namespace.as_deref().unwrap_or("NAMESPACE"));
+    let release = captured.release.as_ref();
+    let name = quoted(release.map_or("pachyderm", |release| release.name.as_str()));
+    let mut steps: Vec<String> = Vec::new();
+    if target.namespace.is_none() {
+        steps.push(format!("Make the namespace:\n    kubectl create namespace {namespace}"));
+    }
+    if successor.policy.is_some() {
+        let policy = format!("kubectl --namespace {namespace} apply -f {folder}/networkpolicy.yaml");
+        steps.push(format!(
+            "Cut the namespace off from the world (your network plugin must support NetworkPolicy):\n    {policy}"
+        ));
+    }
+    if !successor.secrets.is_empty() && !secrets_are_made {
+        let apply = format!("kubectl --namespace {namespace} create -f {folder}/secrets");
+        steps.push(format!("Make the Secrets:\n    {apply}"));
+    }
+    if !successor.config_maps.is_empty() {
+        let apply = format!("kubectl --namespace {namespace} create -f {folder}/configmaps");
+        steps.push(format!("Make the ConfigMaps:\n    {apply}"));
+    }
+    if lookup(&successor.values, "global.postgresql.postgresqlExistingSecretName") == Some(&DATABASE_SECRET.into()) {
+        let create = format!("kubectl --namespace {namespace} create secret generic {DATABASE_SECRET}");
+        steps.push(format!(
+            "Make the Secret with the database's password, from a file that holds nothing else:\n    \
+             {create} --from-file={DATABASE_KEY}=FILE"
+        ));
+    }
+    if !successor.placeholders.is_empty() {
+        let list: Vec<_> = successor.placeholders.iter().map(|path| one_line(path)).collect();
+        let list = list.join("\n    ");
+        let where_else = if with_clear { " (values.secret.yaml has some of them)" } else { "" };
+        steps.push(format!("Replace {PLACEHOLDER} in {folder}/values.yaml{where_else}:\n    {list}"));
+    }
+    let chart = release.map_or("pachyderm", |release| release.chart.name.as_str());
+    let version = release.map(|release| format!(" --version {}", quoted(&release.chart.version))).unwrap_or_default();
+    let clear = if with_clear { format!(" -f {folder}/values.secret.yaml") } else { String::new() };
+    let chart = quoted(&format!("pachyderm/{chart}"));
+    let values = format!("--namespace {namespace} -f {folder}/values.yaml{clear}");
+    steps.push(format!(
+        "Install the version that was backed up:\n    helm repo add pachyderm https://helm.pachyderm.com\n    \
+         helm install {name} {chart}{version} {values}"
+    ));
+    if let Some(newer) = &target.upgrade_to {
+        let newer = quoted(newer);
+        steps.push(format!(
+            "When it runs, and not before, upgrade it:\n    \
+             helm upgrade {name} {chart} --version {newer} {values} --set pachd.image.tag={newer}"
+        ));
+    }
+    let host = target.host.as_deref().unwrap_or("ADDRESS");
+    steps.push(format!(
+        "Connect:\n    \
+         echo '{{\"pachd_address\": \"grpc://{host}:30650\"}}' | pachctl config set context {name} --overwrite\n    \
+         pachctl config set active-context {name}\n    \
+         (through the chart's proxy: grpc://{host}:80, or grpcs://{host}:443 with TLS)"
+    ));
+    let mut text = String::new();
+    for (at, step) in steps.iter().enumerate() {
+        // Writing to a string has no way to fail.
+        let _ = writeln!(text, "{}. {step}", at + 1);
+    }
+    text
+}
+
+/// As a shell takes it, and a terminal shows it: it may come from a bundle.
+fn quoted(text: &str) -> String {
+    let text = &*one_line(text);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}

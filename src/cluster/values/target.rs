@@ -1,0 +1,224 @@
+//! What the values of the new release must say of its place: database, bucket, host, image.
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value, json};
+
+use super::credentials::PLACEHOLDER;
+use super::{Captured, remove, set};
+use crate::bucket::{BucketUrl, S3Url};
+use crate::cluster::helm::lookup;
+
+/// The Secret with the database's password, which the operator makes.
+pub const DATABASE_SECRET: &str = "pachyderm-database";
+/// Its key.
+pub const DATABASE_KEY: &str = "postgresql-password";
+
+/// The target of a restore, as the new release will see it.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    /// The database server; `None`: databases were not restored.
+    pub database: Option<Database>,
+    /// The bucket; `None`: objects were not restored.
+    pub bucket: Option<BucketUrl>,
+    /// The namespace; `None`: not known yet.
+    pub namespace: Option<String>,
+    /// The name under which users reach the new cluster; `None`: as before.
+    pub host: Option<String>,
+    /// Which Pachyderm was backed up, where known.
+    pub version: Option<String>,
+    /// Which Pachyderm is wanted after it; `None`: the same.
+    pub upgrade_to: Option<String>,
+    /// Whether it is a rehearsal, cut off from the world.
+    pub drill: bool,
+}
+
+/// The databases at the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Database {
+    /// The server's name or address; empty for a socket.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The role that owns the databases.
+    pub user: String,
+    /// Pachyderm's database.
+    pub main: Option<String>,
+    /// The identity database.
+    pub identity: Option<String>,
+}
+
+impl Database {
+    /// Whether pods cannot reach it under this name: a socket, or this very machine (perhaps a port-forward).
+    fn is_local(&self) -> bool {
+        let address: Option<IpAddr> = self.host.parse().ok();
+        self.host.is_empty()
+            || self.host.starts_with('/')
+            || self.host == "localhost"
+            || address.is_some_and(|address| address.is_loopback())
+    }
+}
+
+impl Target {
+    /// Writes it into `values`.
+    pub(super) fn write(&self, values: &mut Map<String, Value>, captured: &Captured) {
+        let chart = Chart { computed: captured.release.as_ref().map(|release| &release.computed) };
+        if let Some(database) = &self.database {
+            write_database(values, database, &chart);
+        }
+        match &self.bucket {
+            Some(BucketUrl::S3(s3)) => write_s3(values, s3, &chart),
+            Some(BucketUrl::Directory { .. }) => {
+                set(values, "pachd.storage.backend", "LOCAL".into());
+                for other in ["amazon", "google", "microsoft", "minio", "storageURL"] {
+                    remove(values, &format!("pachd.storage.{other}"));
+                }
+                // A folder here is not one of the nodes'.
+                set(values, "pachd.storage.local.hostPath", PLACEHOLDER.into());
+            }
+            None => {}
+        }
+        if let Some(host) = &self.host {
+            write_host(values, host, &chart);
+        }
+        if let Some(version) = &self.version {
+            set(values, "pachd.image.tag", version.as_str().into());
+        }
+        if let Some(id) = captured.secret_text("pachyderm-deployment-id-secret", "CLUSTER_DEPLOYMENT_ID") {
+            // An identifier that contexts of pachctl hold, and no secret.
+            set(values, "pachd.clusterDeploymentID", id.into());
+        }
+        // It would put a snapshot of the source's over what was restored.
+        if chart.value("restoreSnapshot.enabled") == Some(&Value::Bool(true)) {
+            set(values, "restoreSnapshot.enabled", false.into());
+        }
+        if self.drill {
+            write_drill(values, &chart);
+        }
+    }
+}
+
+/// The chart of the source, as far as it is known.
+struct Chart<'a> {
+    computed: Option<&'a Map<String, Value>>,
+}
+
+impl Chart<'_> {
+    fn value(&self, path: &str) -> Option<&Value> {
+        lookup(self.computed?, path)
+    }
+
+    /// Whether it has such a value. Where it is not known, it is one of today's.
+    fn has(&self, path: &str) -> bool {
+        self.computed.is_none() || self.value(path).is_some()
+    }
+
+    fn text(&self, path: &str) -> Option<&str> {
+        self.value(path)?.as_str().filter(|text| !text.is_empty())
+    }
+}
+
+fn write_database(values: &mut Map<String, Value>, database: &Database, chart: &Chart<'_>) {
+    let host = if database.is_local() { PLACEHOLDER } else { database.host.as_str() };
+    set(values, "global.postgresql.postgresqlHost", host.into());
+    // The chart's own default is a text, too.
+    set(values, "global.postgresql.postgresqlPort", database.port.to_string().into());
+    set(values, "global.postgresql.postgresqlUsername", database.user.as_str().into());
+    if let Some(main) = &database.main {
+        set(values, "global.postgresql.postgresqlDatabase", main.as_str().into());
+    }
+    if let Some(identity) = &database.identity {
+        set(values, "global.postgresql.identityDatabaseFullNameOverride", identity.as_str().into());
+    }
+    // Since 2.1; the chart makes a Secret from the clear value otherwise.
+    if chart.has("global.postgresql.postgresqlExistingSecretName") {
+        remove(values, "global.postgresql.postgresqlPassword");
+        set(values, "global.postgresql.postgresqlExistingSecretName", DATABASE_SECRET.into());
+        set(values, "global.postgresql.postgresqlExistingSecretKey", DATABASE_KEY.into());
+    } else {
+        set(values, "global.postgresql.postgresqlPassword", PLACEHOLDER.into());
+    }
+    remove(values, "global.postgresql.postgresqlPostgresPassword");
+    // The one that the chart brings would be an empty one beside; it is on where nothing is said.
+    if chart.has("postgresql.enabled") {
+        set(values, "postgresql.enabled", false.into());
+    }
+    if chart.value("cloudsqlAuthProxy.enabled") == Some(&Value::Bool(true)) {
+        set(values, "cloudsqlAuthProxy.enabled", false.into());
+    }
+}
+
+fn write_s3(values: &mut Map<String, Value>, s3: &S3Url, chart: &Chart<'_>) {
+    set(values, "pachd.storage.backend", "AMAZON".into());
+    for other in ["google", "microsoft", "minio", "local"] {
+        remove(values, &format!("pachd.storage.{other}"));
+    }
+    // Where the target says no region, it is in the environment of whoever restores: the source's would be wrong.
+    let region = s3.region.as_deref().unwrap_or(PLACEHOLDER);
+    set(values, "pachd.storage.amazon.bucket", s3.bucket.as_str().into());
+    set(values, "pachd.storage.amazon.region", region.into());
+    let endpoint = s3.endpoint.as_ref().map(|url| {
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        (format!("{}{port}", url.host_str().unwrap_or_default()), url.scheme() == "http")
+    });
+    match &endpoint {
+        Some((host, plain)) => {
+            set(values, "pachd.storage.amazon.customEndpoint", host.as_str().into());
+            set(values, "pachd.storage.amazon.disableSSL", (*plain).into());
+        }
+        None => remove(values, "pachd.storage.amazon.customEndpoint"),
+    }
+    // From 2.9 on, and from 2.10 on it is what counts.
+    if chart.has("pachd.storage.storageURL") {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("region", region);
+        if let Some((host, plain)) = &endpoint {
+            query.append_pair("endpoint", host);
+            if *plain {
+                query.append_pair("disableSSL", "true");
+            }
+        }
+        set(values, "pachd.storage.storageURL", format!("s3://{}?{}", s3.bucket, query.finish()).into());
+    }
+    // Given at the source, and so by no role of the pods: the target needs its own.
+    let is_given = |path| chart.text(path).is_some();
+    if endpoint.is_some() || is_given("pachd.storage.amazon.id") || is_given("pachd.storage.minio.id") {
+        set(values, "pachd.storage.amazon.id", PLACEHOLDER.into());
+        set(values, "pachd.storage.amazon.secret", PLACEHOLDER.into());
+    }
+}
+
+/// Puts the new host in the place of the old one, also inside of URLs.
+fn write_host(values: &mut Map<String, Value>, host: &str, chart: &Chart<'_>) {
+    let old = ["proxy.host", "ingress.host"].into_iter().find_map(|path| chart.text(path).map(str::to_owned));
+    if let Some(old) = old {
+        for path in super::HOSTS {
+            if let Some(text) = lookup(values, path).and_then(Value::as_str) {
+                let moved = text.replace(&old, host);
+                set(values, path, moved.into());
+            }
+        }
+    }
+    if chart.value("ingress.enabled") == Some(&Value::Bool(true)) {
+        set(values, "ingress.host", host.into());
+    }
+    if chart.has("proxy.host") {
+        set(values, "proxy.host", host.into());
+    }
+}
+
+/// No door to the outside, and no reports to the makers.
+fn write_drill(values: &mut Map<String, Value>, chart: &Chart<'_>) {
+    let closed = [
+        ("ingress.enabled", json!(false)),
+        ("proxy.service.type", json!("ClusterIP")),
+        ("pachd.externalService.enabled", json!(false)),
+        ("pachd.metrics.enabled", json!(false)),
+        ("console.config.disableTelemetry", json!(true)),
+    ];
+    for (path, value) in closed {
+        if chart.has(path) {
+            set(values, path, value);
+        }
+    }
+}
