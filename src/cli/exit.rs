@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::failure::{Class, Explain};
-use crate::visible::one_line;
+use crate::visible::{one_line, visible};
 
 /// Any room's error, on its way to the user.
 pub(super) struct Failure(Box<dyn Explain>);
@@ -47,7 +47,9 @@ impl Failure {
         // Where standard error is closed, the exit code has to do.
         let _ = writeln!(stderr, "pacharc: error: {}", one_line(&self.message()));
         if let Some(advice) = self.advice() {
-            let _ = writeln!(stderr, "hint: {}", one_line(&advice));
+            // Where a cluster is left suspended, the last line is the command that brings it back.
+            let shown = if self.class() == Class::Suspended { visible(&advice) } else { one_line(&advice) };
+            let _ = writeln!(stderr, "hint: {shown}");
         }
         exit_code(self.class())
     }
