@@ -29,6 +29,9 @@ pub enum Error {
         /// The most bytes of an entry.
         limit: usize,
     },
+    /// The Helm release cannot be written as JSON.
+    #[error("cannot write the Helm release as JSON")]
+    Json(#[source] serde_json::Error),
     /// An object cannot be written as YAML.
     #[error("cannot write {path} as YAML")]
     Yaml {
@@ -45,7 +48,7 @@ impl Explain for Error {
             Self::Cluster(error) => error.class(),
             Self::Helm(error) => error.class(),
             Self::Permissions(error) => error.class(),
-            Self::Closed(_) | Self::TooLarge { .. } | Self::Yaml { .. } => Class::Other,
+            Self::Closed(_) | Self::TooLarge { .. } | Self::Json(_) | Self::Yaml { .. } => Class::Other,
         }
     }
 
@@ -55,7 +58,7 @@ impl Explain for Error {
             Self::Helm(error) => error.advice(),
             Self::Permissions(error) => error.advice(),
             Self::TooLarge { .. } => Some("Give it more with --max-memory.".to_owned()),
-            Self::Closed(_) | Self::Yaml { .. } => None,
+            Self::Closed(_) | Self::Json(_) | Self::Yaml { .. } => None,
         }
     }
 }

@@ -114,9 +114,8 @@ impl Survey {
         if let Some(release) = &self.release {
             capture.file(VALUES, &yaml(VALUES, &release.values)?).await?;
             let release = Release { manifest: without_secrets(&release.manifest), ..release.clone() };
-            // A struct of strings and JSON has no way to fail.
-            let json = serde_json::to_string_pretty(&release).unwrap_or_default() + "\n";
-            capture.file(RELEASE, &json).await?;
+            let json = serde_json::to_string_pretty(&release).map_err(Error::Json)?;
+            capture.file(RELEASE, &format!("{json}\n")).await?;
         }
         capture.file(WORKLOADS, &yaml(WORKLOADS, &self.workloads)?).await?;
         capture.secrets(&self.credentials).await?;
