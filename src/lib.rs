@@ -24,5 +24,6 @@ pub mod pachyderm;
 pub mod restore;
 pub mod secret;
 pub mod secret_file;
+pub mod signature;
 pub mod verify;
 mod visible;

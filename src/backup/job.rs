@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use pacharc_format::manifest::{self, Manifest};
-use pacharc_format::{BundleWriter, Entry, Head, HeadDatabase, Lock, Spool, WriterOptions, Written};
+use pacharc_format::{BundleWriter, Entry, Head, HeadDatabase, Lock, Signer, Spool, WriterOptions, Written};
 use tokio::io::AsyncWrite;
 use uuid::Uuid;
 
@@ -18,6 +18,7 @@ use crate::database::restore::create_script;
 use crate::database::{Attempt, Progress, folder_name};
 use crate::feed::Feed;
 use crate::monitor::{Counter, Event, Monitor, Phase};
+use crate::signature::SigningKey;
 
 /// How many snapshots are opened, at most, until one is closed and dumped.
 const SNAPSHOTS: u32 = 5;
@@ -51,6 +52,7 @@ impl Job<'_> {
         &self,
         output: W,
         lock: Lock,
+        signer: Option<&SigningKey>,
     ) -> Result<(Written, Manifest), Error> {
         self.totals();
         let mut bundle = BundleWriter::create(output, self.writer_options(lock), self.head()).await?;
@@ -91,7 +93,7 @@ impl Job<'_> {
         let (mut catalog, entries) = bundle.finish_entries().await?;
         let objects = catalog::write(&mut catalog, entries, dumped.live.as_mut()).await?;
         let manifest = self.manifest(dumped, objects, selection, cluster);
-        let (_, written, manifest) = catalog.finish(manifest).await?;
+        let (_, written, manifest) = catalog.finish(manifest, signer.map(|signer| signer as &dyn Signer)).await?;
         Ok((written, manifest))
     }
 

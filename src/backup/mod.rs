@@ -31,8 +31,9 @@ pub use source::Source;
 use crate::bundle::{Output, Place};
 use crate::interrupt::Interrupt;
 use crate::monitor::{Monitor, Phase};
+use crate::signature::SigningKey;
 
-/// Backs up what `options` name into a bundle that `lock` opens.
+/// Backs up what `options` name into a bundle that `lock` opens, signed by `signer` where there is one.
 ///
 /// The output has its final name only if this returns `Ok`.
 ///
@@ -41,6 +42,7 @@ use crate::monitor::{Monitor, Phase};
 pub async fn run(
     options: &Options,
     lock: Lock,
+    signer: Option<&SigningKey>,
     interrupt: &Interrupt,
     monitor: Arc<dyn Monitor>,
 ) -> Result<Outcome, Error> {
@@ -54,10 +56,11 @@ pub async fn run(
     check_temp_dir(options)?;
     let (writer, output) = Output::create(&place).await?;
     let job = job::Job { options, source: &source, created, bundle, monitor: Arc::clone(&monitor) };
-    match interrupt.guard(job.write(writer, lock)).await {
+    match interrupt.guard(job.write(writer, lock, signer)).await {
         Ok((written, manifest)) => {
             output.commit().await?;
-            Ok(Outcome::new(place.to_string(), &written, &manifest))
+            let signed_by = signer.map(SigningKey::id);
+            Ok(Outcome { signed_by, ..Outcome::new(place.to_string(), &written, &manifest) })
         }
         Err(error) => {
             if let Err(left) = output.abort().await {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
-use super::arguments::{ClusterArgs, LockArgs, MachineArgs, NetworkArgs, ServerArgs};
+use super::arguments::{ClusterArgs, LockArgs, MachineArgs, NetworkArgs, ServerArgs, SignArgs};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
 use super::{usage, values};
@@ -60,6 +60,8 @@ pub(super) struct Backup {
     database: Vec<String>,
     #[command(flatten)]
     lock: LockArgs,
+    #[command(flatten)]
+    sign: SignArgs,
     /// How the source is treated meanwhile
     #[arg(long, value_name = "HOW", default_value = "online", help_heading = "What goes in")]
     quiesce: QuiesceArg,
@@ -155,9 +157,10 @@ impl Job for Backup {
         self.check_output()?;
         let options = self.options(matches)?;
         let lock = self.lock.names().read()?;
+        let signer = self.sign.names().read()?;
         report.run(async |interrupt, monitor| {
             advise(&options, &lock, monitor.as_ref());
-            Ok(crate::backup::run(&options, lock, interrupt, monitor).await?)
+            Ok(crate::backup::run(&options, lock, signer.as_ref(), interrupt, monitor).await?)
         })
     }
 }

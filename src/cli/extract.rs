@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args};
 
 use super::Job;
-use super::arguments::{MachineArgs, NetworkArgs, UnlockArgs};
+use super::arguments::{MachineArgs, NetworkArgs, TrustArgs, UnlockArgs};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
 use crate::extract::{Destination, Options};
@@ -37,6 +37,8 @@ pub(super) struct Extract {
     #[command(flatten)]
     unlock: UnlockArgs,
     #[command(flatten)]
+    trust: TrustArgs,
+    #[command(flatten)]
     machine: MachineArgs,
     #[command(flatten)]
     network: NetworkArgs,
@@ -61,6 +63,7 @@ impl Job for Extract {
             bundle: Location::from(self.bundle.as_str()),
             paths: self.path.clone(),
             destination: if stdout { Destination::Stdout } else { Destination::Folder(self.output.clone()) },
+            trusted: self.trust.keys()?,
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,
         };

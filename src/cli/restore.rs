@@ -126,12 +126,12 @@ impl ReleaseArgs {
 
 impl Restore {
     /// What the arguments mean.
-    pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, usage::Error> {
+    pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, Failure> {
         let postgres = self.server.postgres(matches, None)?;
         if postgres.is_none() {
             for (what, given) in [("--database", !self.database.is_empty()), ("--owner", self.owner.is_some())] {
                 if given {
-                    return Err(usage::Error::Needs { what, needed: "--postgres" });
+                    return Err(usage::Error::Needs { what, needed: "--postgres" }.into());
                 }
             }
         }
@@ -146,7 +146,7 @@ impl Restore {
             allow_incomplete: self.allow_incomplete,
             cluster: self.cluster.cluster(),
             release: self.release.release(),
-            expect: self.expect.expectations(),
+            expect: self.expect.expectations()?,
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,
         })

@@ -89,7 +89,7 @@ impl Job for Verify {
         let options = Options {
             bundle: Location::from(self.bundle.as_str()),
             level,
-            expect: self.expect.expectations(),
+            expect: self.expect.expectations()?,
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,
         };

@@ -5,6 +5,7 @@ use pacharc_format as format;
 use crate::bundle;
 use crate::failure::{Class, Explain};
 use crate::interrupt::Interrupted;
+use crate::signature;
 
 /// A failure of a verification. Damage of the bundle is a verdict, not a failure.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,9 @@ pub enum Error {
     /// A signal.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
+    /// Nobody who is trusted signed it.
+    #[error(transparent)]
+    Signature(#[from] signature::Error),
     /// The level needs a key.
     #[error("level contents needs the key of the bundle")]
     NoKey,
@@ -37,6 +41,7 @@ impl Explain for Error {
             Self::Bundle(error) => error.class(),
             Self::Format(error) => error.class(),
             Self::Interrupted(error) => error.class(),
+            Self::Signature(error) => error.class(),
             Self::NoKey => Class::Usage,
             Self::TooOld { .. } => Class::Refused,
         }
@@ -47,6 +52,7 @@ impl Explain for Error {
             Self::Bundle(error) => error.advice(),
             Self::Format(error) => error.advice(),
             Self::Interrupted(error) => error.advice(),
+            Self::Signature(error) => error.advice(),
             Self::NoKey => {
                 Some("Give --identity or --passphrase-file, or check the sums alone with --level sums.".into())
             }

@@ -80,7 +80,7 @@ impl Verification<'_> {
             self.unlock(&mut stream, unlock).await?;
         }
         let about = stream.about().clone();
-        let (mut tables, mut manifest, mut id) = (TableCheck::default(), None, None);
+        let (mut tables, mut manifest, mut end) = (TableCheck::default(), None, None);
         let (mut check, mut told) = (None, 0);
         loop {
             let found = match stream.next().await {
@@ -101,7 +101,7 @@ impl Verification<'_> {
                 }
                 Found::Manifest(found) => manifest = Some(found),
                 Found::Damage(error) => self.damage(&error),
-                Found::End { id: found, .. } => id = Some(found),
+                Found::End { id, signature, .. } => end = Some((id, signature)),
                 Found::Head(head) if level == Level::Closed => {
                     (check, tables.dump) = ClosedCheck::new(&head, &limits.temp_dir, budget.write).unzip();
                 }
@@ -147,8 +147,12 @@ impl Verification<'_> {
             (0, _) => Verdict::Sound,
             _ => Verdict::Damaged,
         };
+        let (id, signature) = end.unzip();
+        let (signature, mut signed_by) = (signature.flatten(), None);
         // A damaged bundle is damaged, whatever it was expected to be.
         if verdict != Verdict::Damaged {
+            let trusted = &self.options.expect.trusted;
+            signed_by = trusted.check(signature.as_deref(), stream.sums()?)?;
             expected(&self.options.expect, id.as_deref(), &about.created)?;
         }
         Ok(Outcome {
@@ -158,6 +162,8 @@ impl Verification<'_> {
             bundle: about.bundle,
             id: id.filter(|_| verdict != Verdict::Damaged),
             created: about.created,
+            signed: signature.is_some(),
+            signed_by,
             bytes: stream.offset(),
             closed,
             findings: self.findings.named,
@@ -211,7 +217,7 @@ fn closed(manifest: &Manifest) -> Option<bool> {
     manifest.objects.as_ref().and_then(|objects| objects.closed)
 }
 
-/// Refuses a bundle that is not the expected one.
+/// Refuses a bundle that is not the expected one; signatures are apart.
 pub(crate) fn expected(expect: &Expectations, id: Option<&str>, created: &str) -> Result<(), Error> {
     if let Some(expected) = &expect.id
         && id != Some(expected)
@@ -235,7 +241,7 @@ mod tests {
     #[test]
     fn what_is_not_known_to_be_young_enough_is_refused() {
         let earliest = "2026-01-01T00:00:00Z".parse().unwrap();
-        let expect = Expectations { id: None, created_after: Some(earliest) };
+        let expect = Expectations { created_after: Some(earliest), ..Expectations::default() };
         assert!(expected(&expect, None, "2026-01-01T00:00:00Z").is_ok());
         for created in ["2025-12-31T23:59:59Z", "tomorrow", ""] {
             assert!(matches!(expected(&expect, None, created), Err(Error::TooOld { .. })), "{created}");

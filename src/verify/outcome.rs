@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{Level, SourceDamage};
 use crate::failure::Class;
+use crate::signature::SignedBy;
 use crate::visible::one_line;
 
 /// One word on a bundle.
@@ -47,6 +48,11 @@ pub struct Outcome {
     pub id: Option<String>,
     /// When it was begun, as it says.
     pub created: String,
+    /// Whether there is a signature.
+    pub signed: bool,
+    /// The trusted key that signed it; absent where no key was named, and so none was looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<SignedBy>,
     /// Bytes that were read.
     pub bytes: u64,
     /// Whether the manifest calls it closed; absent where no manifest was read or there is no live set.
@@ -103,7 +109,7 @@ impl crate::outcome::Outcome for Outcome {
                     (None, "sums") => " (whether it is closed, the manifest says: it needs the key)",
                     _ => "",
                 };
-                format!("sound: {input}, {bytes} checked at level {level}{closed}; id {id}")
+                format!("sound: {input}, {bytes} checked at level {level}{closed}{}; id {id}", self.signature())
             }
             Verdict::Incomplete => {
                 let why = match self.closed {
@@ -114,7 +120,8 @@ impl crate::outcome::Outcome for Outcome {
                     (_, 0) => "but the source lacked live objects".to_owned(),
                     (_, count) => format!("but of the source {count} things were lacking or broken"),
                 };
-                let mut text = format!("incomplete: {input} {why} ({bytes}, level {level}), {but}; id {id}");
+                let signed = self.signature();
+                let mut text = format!("incomplete: {input} {why} ({bytes}, level {level}), {but}{signed}; id {id}");
                 for damage in &self.source {
                     text.push_str(&format!("\n  {damage}"));
                 }
@@ -134,6 +141,17 @@ impl crate::outcome::Outcome for Outcome {
                 }
                 text
             }
+        }
+    }
+}
+
+impl Outcome {
+    /// Who signed it, where that was asked.
+    fn signature(&self) -> String {
+        match (&self.signed_by, self.signed) {
+            (Some(by), _) => format!(", signed by the trusted key {}", by.key),
+            (None, true) => ", signed (by whom was not asked: --trusted-key)".to_owned(),
+            (None, false) => String::new(),
         }
     }
 }

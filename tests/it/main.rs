@@ -31,6 +31,7 @@ mod restore_namespace;
 mod round_trip;
 mod secrets;
 mod signals;
+mod signatures;
 mod stock_tools;
 mod support;
 mod suspend;

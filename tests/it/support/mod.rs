@@ -6,6 +6,7 @@ pub mod fault_server;
 pub mod kubelab;
 pub mod minio;
 pub mod moto;
+pub mod outer;
 pub mod pachyderm;
 pub mod postgres;
 pub mod program;
