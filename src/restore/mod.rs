@@ -32,8 +32,8 @@ use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Monitor, Phase};
 use crate::outcome::Outcome as _;
 use crate::signature::SignedBy;
-use crate::verify::{self, Level};
-use databases::DatabaseWriter;
+use crate::verify::{self, Level, Scratch};
+pub(crate) use databases::DatabaseWriter;
 use objects::ObjectWriter;
 use proof::Expected;
 use release::{LoadedDatabases, Release};
@@ -106,9 +106,10 @@ impl Job<'_> {
         }
         let attempt = known.as_ref().map(|known| known.manifest.attempt);
         let server = target.server.take();
-        let mut databases = server
-            .as_ref()
-            .map(|server| DatabaseWriter::new(server, self.options, &head, &selection, attempt, self.monitor.as_ref()));
+        let mut databases = server.as_ref().map(|server| {
+            let owner = (self.options.owner.as_deref(), self.options.limits.jobs);
+            DatabaseWriter::new(server, owner, &head, &selection, attempt, self.monitor.as_ref())
+        });
         target.check_bucket(head.bundle).await?;
         let proved = async {
             if let Some(databases) = &mut databases {
@@ -167,6 +168,7 @@ impl Job<'_> {
         let options = verify::Options {
             bundle: self.options.bundle.clone(),
             level: Level::Sums,
+            scratch: Scratch::Throwaway(None),
             expect: self.options.expect.clone(),
             ca_file: self.options.ca_file.clone(),
             limits: self.options.limits.clone(),

@@ -5,7 +5,7 @@ use pacharc_format as format;
 use crate::bundle;
 use crate::failure::{Class, Explain};
 use crate::interrupt::Interrupted;
-use crate::signature;
+use crate::{restore, signature};
 
 /// A failure of a verification. Damage of the bundle is a verdict, not a failure.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +22,11 @@ pub enum Error {
     /// Nobody who is trusted signed it.
     #[error(transparent)]
     Signature(#[from] signature::Error),
+    /// A trial restore is not possible here.
+    #[error("the trial restore cannot be done here, which says nothing of the bundle")]
+    NotTried(#[source] Box<restore::Error>),
     /// The level needs a key.
-    #[error("level contents needs the key of the bundle")]
+    #[error("this level needs the key of the bundle")]
     NoKey,
     /// The bundle is older than expected.
     #[error("this bundle was begun at {created}, before {expected}")]
@@ -42,6 +45,7 @@ impl Explain for Error {
             Self::Format(error) => error.class(),
             Self::Interrupted(error) => error.class(),
             Self::Signature(error) => error.class(),
+            Self::NotTried(error) => error.class(),
             Self::NoKey => Class::Usage,
             Self::TooOld { .. } => Class::Refused,
         }
@@ -53,6 +57,7 @@ impl Explain for Error {
             Self::Format(error) => error.advice(),
             Self::Interrupted(error) => error.advice(),
             Self::Signature(error) => error.advice(),
+            Self::NotTried(error) => error.advice(),
             Self::NoKey => {
                 Some("Give --identity or --passphrase-file, or check the sums alone with --level sums.".into())
             }

@@ -2,23 +2,25 @@
 //!
 //! Level *sums* needs no key: every byte of the file against the bundle's own sums. Level *contents* opens everything:
 //! every entry's hash and size, every chunk against its key, the tables' rows and fingerprints, and that index, catalog
-//! and manifest tell the same.
+//! and manifest tell the same. Level *closed* compares the dump with the objects; level *restore* loads it into a server.
 
 mod closed;
 mod error;
 pub mod options;
 mod outcome;
 mod tables;
+mod trial;
 
 use std::sync::Arc;
 
 use pacharc_format::manifest::Manifest;
-use pacharc_format::{self as format, BundleReader, BundleStream, Found, ReadOptions, Unlock};
+use pacharc_format::{self as format, BundleReader, BundleStream, Entry, Found, IndexLine, ReadOptions, Unlock};
 
 pub use closed::SourceDamage;
 pub use error::Error;
 pub use options::{Level, Options};
 pub use outcome::{Finding, Outcome, Verdict};
+pub use trial::{Scratch, Trial, TriedDatabase};
 
 use crate::budget::Budget;
 use crate::bundle::Input;
@@ -27,6 +29,7 @@ use crate::monitor::{Counter, Event, Monitor, Phase};
 use crate::options::Expectations;
 use closed::{ClosedCheck, SourceDamages};
 use tables::TableCheck;
+use trial::{Stop, TrialRun};
 
 /// Findings that are told one by one.
 const FINDINGS: usize = 100;
@@ -82,6 +85,7 @@ impl Verification<'_> {
         let about = stream.about().clone();
         let (mut tables, mut manifest, mut end) = (TableCheck::default(), None, None);
         let (mut check, mut told) = (None, 0);
+        let (mut source, mut trial) = (SourceDamages::default(), None);
         loop {
             let found = match stream.next().await {
                 Ok(None) => break,
@@ -98,12 +102,17 @@ impl Verification<'_> {
                 Found::Entries(entries) => {
                     self.monitor.add(Counter::Entries, entries.len() as u64);
                     entries.iter().try_for_each(|(entry, _)| tables.entry(entry))?;
+                    self.try_entries(&entries, &mut trial, &mut source).await?;
                 }
                 Found::Manifest(found) => manifest = Some(found),
                 Found::Damage(error) => self.damage(&error),
                 Found::End { id, signature, .. } => end = Some((id, signature)),
-                Found::Head(head) if level == Level::Closed => {
+                Found::Head(head) if level >= Level::Closed => {
                     (check, tables.dump) = ClosedCheck::new(&head, &limits.temp_dir, budget.write).unzip();
+                    if level == Level::Restore {
+                        let begun = TrialRun::begin(&self.options.scratch, &head, limits, self.monitor).await;
+                        trial = self.settle(begun, &mut source)?.flatten();
+                    }
                 }
                 Found::Catalog(lines) => {
                     if let (Some(check), Some(dump)) = (&mut check, &mut tables.dump) {
@@ -120,7 +129,6 @@ impl Verification<'_> {
                 self.finding(Finding { path: "manifest.json.zst.age".into(), offset: None, problem });
             }
         }
-        let mut source = SourceDamages::default();
         if let (Some(check), Some(dump), Some(manifest)) = (check, tables.dump, &manifest)
             && self.findings.count == 0
         {
@@ -132,7 +140,23 @@ impl Verification<'_> {
             for damage in &report.source.named {
                 self.monitor.event(damage.clone().into());
             }
-            source = report.source;
+            source.append(report.source);
+        }
+        let mut tried = None;
+        if let Some(trial) = trial {
+            match &manifest {
+                Some(manifest) if self.findings.count == 0 => {
+                    let finished = trial.finish(manifest).await;
+                    if let Some((outcome, differences)) = self.settle(finished, &mut source)? {
+                        for problem in differences {
+                            self.finding(Finding { path: "database".into(), offset: None, problem });
+                        }
+                        tried = Some(outcome);
+                    }
+                }
+                // What is damaged is not tried.
+                _ => drop(self.settle(trial.end().await, &mut source)?),
+            }
         }
         let mut closed = manifest.as_ref().and_then(|manifest| closed(manifest));
         if let Some(unlock) = unlock.filter(|_| level == Level::Sums && self.input.is_seekable())
@@ -170,7 +194,44 @@ impl Verification<'_> {
             damages: self.findings.count,
             source: source.named,
             source_damages: source.count,
+            trial: tried,
         })
+    }
+
+    /// Loads what belongs to a dump, until something is wrong.
+    async fn try_entries(
+        &mut self,
+        entries: &[(Entry, IndexLine)],
+        trial: &mut Option<TrialRun<'_>>,
+        source: &mut SourceDamages,
+    ) -> Result<(), Error> {
+        for (entry, _) in entries {
+            let Some(run) = trial else { break };
+            let loaded = run.entry(entry).await;
+            if self.findings.count > 0 || self.settle(loaded, source)?.is_none() {
+                // What it has made is taken away before the rest of the bundle is read.
+                let ended = match trial.take() {
+                    Some(run) => run.end().await,
+                    None => Ok(()),
+                };
+                self.settle(ended, source)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What stopped a trial becomes part of the verdict, or an error; `None` where it was stopped.
+    fn settle<T>(&mut self, step: Result<T, Stop>, source: &mut SourceDamages) -> Result<Option<T>, Error> {
+        match step {
+            Ok(done) => return Ok(Some(done)),
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Damage(path, problem)) => self.finding(Finding { path, offset: None, problem }),
+            Err(Stop::Source(damage)) => {
+                self.monitor.event(damage.clone().into());
+                source.push(damage);
+            }
+        }
+        Ok(None)
     }
 
     /// Unlocks by the first slot; where that is damaged and the bundle can be read in any place, by the second.

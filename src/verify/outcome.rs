@@ -3,7 +3,7 @@
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Level, SourceDamage};
+use super::{Level, SourceDamage, Trial, TriedDatabase};
 use crate::failure::Class;
 use crate::signature::SignedBy;
 use crate::visible::one_line;
@@ -68,6 +68,9 @@ pub struct Outcome {
     /// How many things were wrong at the source.
     #[serde(skip_serializing_if = "is_zero")]
     pub source_damages: u64,
+    /// What the trial restore has shown, at level *restore*; absent where it did not come to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -81,6 +84,7 @@ impl Level {
             Self::Sums => "sums",
             Self::Contents => "contents",
             Self::Closed => "closed",
+            Self::Restore => "restore",
         }
     }
 }
@@ -101,15 +105,18 @@ impl crate::outcome::Outcome for Outcome {
         match self.verdict {
             Verdict::Sound => {
                 let closed = match (self.closed, level) {
-                    (Some(true), "closed") => {
+                    (Some(true), "closed" | "restore") => {
                         ": every live object of the dump is in it, with the bytes its key promises"
                     }
                     (Some(true), _) => ", closed",
-                    (None, "closed") => " (there is no live set: it holds no bucket, or no database of Pachyderm's)",
+                    (None, "closed" | "restore") => {
+                        " (there is no live set: it holds no bucket, or no database of Pachyderm's)"
+                    }
                     (None, "sums") => " (whether it is closed, the manifest says: it needs the key)",
                     _ => "",
                 };
-                format!("sound: {input}, {bytes} checked at level {level}{closed}{}; id {id}", self.signature())
+                let trial = self.trial.as_ref().map(told).unwrap_or_default();
+                format!("{trial}sound: {input}, {bytes} checked at level {level}{closed}{}; id {id}", self.signature())
             }
             Verdict::Incomplete => {
                 let why = match self.closed {
@@ -154,6 +161,22 @@ impl Outcome {
             (None, false) => String::new(),
         }
     }
+}
+
+/// A line for each database of a trial restore.
+fn told(trial: &Trial) -> String {
+    let Trial { server, throwaway, databases } = trial;
+    let made = if *throwaway { "a throwaway " } else { "" };
+    let line = |database: &TriedDatabase| {
+        let TriedDatabase { name, tables, rows, foreign_keys, indexes } = database;
+        let indexes = indexes.map(|count| format!(", {count} indexes in order")).unwrap_or_default();
+        format!(
+            "database {}: restored into {made}PostgreSQL {server}; {rows} rows in {tables} tables with counts and \
+             fingerprints as in the bundle, {foreign_keys} foreign keys hold{indexes}\n",
+            one_line(name)
+        )
+    };
+    databases.iter().map(line).collect()
 }
 
 fn things(count: u64) -> String {

@@ -38,6 +38,7 @@ mod suspend;
 mod suspend_killed;
 mod suspension;
 mod tampered;
+mod trial;
 mod which_source;
 mod wrong_bundles;
 mod wrong_inputs;
