@@ -13,6 +13,7 @@ pub mod extract;
 pub mod failure;
 mod farewell;
 pub mod feed;
+mod hasher;
 pub mod inspect;
 pub mod interrupt;
 pub mod keys;

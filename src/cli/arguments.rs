@@ -40,6 +40,11 @@ pub(super) struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// The folder of PostgreSQL's programs, where it is named.
+    pub(super) fn pg_bin(&self) -> Option<PathBuf> {
+        self.pg_bin.clone()
+    }
+
     /// The server, if one is named, or is to be found in a cluster; `matches` tells whether it was typed.
     ///
     /// # Errors

@@ -6,13 +6,16 @@ use std::process::ExitCode;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
 
-use super::Job;
-use super::arguments::{ExpectArgs, MachineArgs, NetworkArgs, UnlockArgs};
+use super::arguments::{ClusterArgs, ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, UnlockArgs};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
+use super::{Job, values};
+use crate::backup;
 use crate::failure::Class;
 use crate::options::{Location, Postgres};
+use crate::restore::Rename;
 use crate::secret::Secret;
+use crate::verify::against::{self, Sample, Side};
 use crate::verify::{Level, Options, Scratch};
 
 const EXAMPLES: &str = "
@@ -24,6 +27,9 @@ const EXAMPLES: &str = "
     pacharc verify --identity key.txt --level closed cluster.pacharc
   Does it restore? Into a PostgreSQL that is made for it, and goes with it:
     pacharc verify --identity key.txt --level restore cluster.pacharc
+  Has the bucket still what was backed up, a thirtieth each day?
+    pacharc verify --identity key.txt --against source --bucket s3://pachyderm \\
+      --postgres postgres://pachyderm@db.example/pachyderm --sample $(date +%-d)/31 cluster.pacharc
   On the way into cold storage:
     pacharc backup --config cluster.toml -o - | tee /vault/cluster.pacharc | pacharc verify -
   Is it this one, and fresh?
@@ -54,11 +60,14 @@ pub(super) struct Verify {
     #[arg(long, value_name = "LEVEL")]
     level: Option<LevelArg>,
     /// Level restore: load into this server instead of a throwaway one; what is made on it is dropped
-    #[arg(long, value_name = "URL", help_heading = "Trial restore")]
+    #[arg(long, value_name = "URL")]
     scratch_postgres: Option<String>,
-    /// The folder of PostgreSQL's programs, the server's included; found where not given
-    #[arg(long, value_name = "DIR", help_heading = "Trial restore")]
-    pg_bin: Option<PathBuf>,
+    #[command(flatten)]
+    against: AgainstArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     #[command(flatten)]
     unlock: UnlockArgs,
     #[command(flatten)]
@@ -69,6 +78,34 @@ pub(super) struct Verify {
     network: NetworkArgs,
     #[command(flatten)]
     report: ReportArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Comparing")]
+struct AgainstArgs {
+    /// Compare with what lies somewhere now (--postgres, --bucket, --namespace), instead of reading the whole bundle
+    #[arg(long, value_name = "SIDE", conflicts_with = "level")]
+    against: Option<SideArg>,
+    /// A database that has another name there (repeatable)
+    #[arg(long, value_name = "BUNDLED=THERE", value_parser = values::rename, requires = "against")]
+    database: Vec<Rename>,
+    /// Compare a part: 5%, 1000 (objects), 30s (as many as that takes), 3/30 (the third of thirty that are all)
+    #[arg(long, value_name = "SAMPLE", requires = "against")]
+    sample: Option<Sample>,
+    /// Choose the sample by this number, which the verdict names, to repeat it; by chance when not given
+    #[arg(long, value_name = "N", requires = "sample")]
+    seed: Option<u64>,
+    /// Keep progress in FILE; an interrupted comparison goes on from there, and takes it away at the end
+    #[arg(long = "continue", value_name = "FILE", requires = "against")]
+    progress: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SideArg {
+    /// What was backed up: what it has lost or broken since
+    Source,
+    /// What was restored: it must be as the bundle has it
+    Target,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -85,7 +122,7 @@ enum LevelArg {
 
 impl Verify {
     fn scratch(&self, matches: &ArgMatches) -> Scratch {
-        let pg_bin = self.pg_bin.clone();
+        let pg_bin = self.server.pg_bin();
         match &self.scratch_postgres {
             None => Scratch::Throwaway(pg_bin),
             Some(url) => Scratch::Server(Postgres {
@@ -94,6 +131,42 @@ impl Verify {
                 pg_bin,
             }),
         }
+    }
+}
+
+impl Verify {
+    /// The comparison that is asked for, if one is.
+    fn comparison(&self, matches: &ArgMatches) -> Result<Option<against::Options>, Failure> {
+        let AgainstArgs { against, database, sample, seed, progress } = &self.against;
+        let Some(side) = against else { return Ok(None) };
+        let cluster = self.cluster.cluster();
+        let place = backup::Options {
+            postgres: self.server.postgres(matches, cluster.as_ref())?,
+            cluster,
+            databases: Vec::new(),
+            bucket: self.server.bucket.clone(),
+            ca_file: self.network.ca_file.clone(),
+            output: None,
+            quiesce: backup::Quiesce::Online,
+            live_only: false,
+            exclude: Vec::new(),
+            strict: false,
+            compression_level: 3,
+            limits: self.machine.limits()?,
+        };
+        Ok(Some(against::Options {
+            bundle: Location::from(self.bundle.as_str()),
+            side: match side {
+                SideArg::Source => Side::Source,
+                SideArg::Target => Side::Target,
+            },
+            place,
+            renames: database.clone(),
+            sample: *sample,
+            seed: *seed,
+            progress: progress.clone(),
+            expect: self.expect.expectations()?,
+        }))
     }
 }
 
@@ -106,6 +179,11 @@ impl Job for Verify {
 
     fn run(self, matches: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
         let names = self.unlock.names();
+        if let Some(options) = self.comparison(matches)? {
+            let unlock = names.read()?;
+            return report
+                .run(async |interrupt, monitor| Ok(against::run(&options, &unlock, interrupt, monitor).await?));
+        }
         let level = match self.level {
             Some(LevelArg::Sums) => Level::Sums,
             Some(LevelArg::Contents) => Level::Contents,

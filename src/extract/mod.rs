@@ -18,6 +18,7 @@ pub use options::{Destination, Options};
 use crate::budget::Budget;
 use crate::bundle::{Input, Selection};
 use crate::failure::Class;
+use crate::hasher::Hasher;
 use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Monitor, Phase};
 use sink::Sink;
@@ -124,7 +125,7 @@ impl Extraction<'_> {
             self.append(path, &body)?;
             return self.sink.finish(path);
         };
-        let mut whole = Whole::new(line.entry.hash);
+        let mut whole = Hasher::like(line.entry.hash);
         for number in 0..pieces.count {
             let piece = format!("pieces/{}/{number:08}", pieces.folder);
             let Some(line) = reader.find(&piece).await? else { return Err(Error::NoSuchEntry(piece)) };
@@ -132,7 +133,7 @@ impl Extraction<'_> {
             whole.update(&body);
             self.append(path, &body)?;
         }
-        whole.check(path, line.entry.hash)?;
+        check_whole(whole, path, line.entry.hash)?;
         self.sink.finish(path)
     }
 
@@ -205,43 +206,11 @@ impl Extraction<'_> {
     }
 }
 
-/// The hash of an object in pieces, as they come.
-struct Whole {
-    blake3: blake3::Hasher,
-    blake2b: Option<blake2b_simd::State>,
-}
-
-impl Whole {
-    fn new(hash: Option<Hash>) -> Self {
-        let blake2b =
-            matches!(hash, Some(Hash::Blake2b(_))).then(|| blake2b_simd::Params::new().hash_length(32).to_state());
-        Self { blake3: blake3::Hasher::new(), blake2b }
+/// Whether the pieces have made the object.
+fn check_whole(whole: Hasher, path: &str, expected: Option<Hash>) -> Result<(), Error> {
+    if Some(whole.finish()) == expected {
+        return Ok(());
     }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match &mut self.blake2b {
-            Some(state) => {
-                state.update(bytes);
-            }
-            None => {
-                self.blake3.update(bytes);
-            }
-        }
-    }
-
-    fn check(self, path: &str, expected: Option<Hash>) -> Result<(), Error> {
-        let found = match self.blake2b {
-            None => Hash::Blake3(*self.blake3.finalize().as_bytes()),
-            Some(state) => {
-                let mut hash = [0; 32];
-                hash.copy_from_slice(state.finalize().as_bytes());
-                Hash::Blake2b(hash)
-            }
-        };
-        if Some(found) == expected {
-            return Ok(());
-        }
-        let what = "its pieces do not make the object that the catalog names".to_owned();
-        Err(pacharc_format::Error::Damaged { entry: path.to_owned(), offset: 0, what }.into())
-    }
+    let what = "its pieces do not make the object that the catalog names".to_owned();
+    Err(pacharc_format::Error::Damaged { entry: path.to_owned(), offset: 0, what }.into())
 }

@@ -4,6 +4,7 @@
 //! every entry's hash and size, every chunk against its key, the tables' rows and fingerprints, and that index, catalog
 //! and manifest tell the same. Level *closed* compares the dump with the objects; level *restore* loads it into a server.
 
+pub mod against;
 mod closed;
 mod error;
 pub mod options;

@@ -1,6 +1,6 @@
 //! The verdict on a bundle, for people and programs.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Level, SourceDamage, Trial, TriedDatabase};
@@ -21,7 +21,7 @@ pub enum Verdict {
 }
 
 /// Something that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The entry or the part of the bundle.
     pub path: String,
@@ -89,13 +89,19 @@ impl Level {
     }
 }
 
+impl Verdict {
+    pub(super) fn class(self) -> Option<Class> {
+        match self {
+            Self::Sound => None,
+            Self::Damaged => Some(Class::Damaged),
+            Self::Incomplete => Some(Class::Incomplete),
+        }
+    }
+}
+
 impl crate::outcome::Outcome for Outcome {
     fn class(&self) -> Option<Class> {
-        match self.verdict {
-            Verdict::Sound => None,
-            Verdict::Damaged => Some(Class::Damaged),
-            Verdict::Incomplete => Some(Class::Incomplete),
-        }
+        self.verdict.class()
     }
 
     fn summary(&self) -> String {

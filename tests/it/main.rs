@@ -3,6 +3,7 @@
 // Clippy's own exception for tests knows only the test functions themselves, not what they share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod against;
 mod bucket_conformance;
 mod bucket_directory;
 mod bucket_environment;
