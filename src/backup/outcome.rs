@@ -6,6 +6,7 @@ use pacharc_format::manifest::{Manifest, Objects};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::evidence::Contents;
 use crate::failure::Class;
 use crate::visible::one_line;
 
@@ -30,6 +31,9 @@ pub struct Outcome {
     /// The objects; absent where no bucket was backed up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objects: Option<Objects>,
+    /// What the bundle holds, for the report.
+    #[serde(skip)]
+    pub contents: Option<Contents>,
 }
 
 /// One database of a backup.
@@ -65,6 +69,7 @@ impl Outcome {
             snapshots: manifest.source.snapshots,
             databases: databases.collect(),
             objects: manifest.objects.clone(),
+            contents: Some(manifest.into()),
         }
     }
 }
@@ -73,6 +78,10 @@ impl crate::outcome::Outcome for Outcome {
     fn class(&self) -> Option<Class> {
         let closed = self.objects.as_ref().and_then(|objects| objects.closed);
         (closed == Some(false)).then_some(Class::Incomplete)
+    }
+
+    fn contents(&self) -> Option<&Contents> {
+        self.contents.as_ref()
     }
 
     fn summary(&self) -> String {

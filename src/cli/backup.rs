@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
-use super::arguments::{ClusterArgs, LockArgs, MachineArgs, NetworkArgs, ServerArgs, SignArgs};
+use super::arguments::{ClusterArgs, EvidenceArgs, LockArgs, MachineArgs, NetworkArgs, ServerArgs, SignArgs};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
 use super::{usage, values};
@@ -83,6 +83,8 @@ pub(super) struct Backup {
     #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
+    evidence: EvidenceArgs,
+    #[command(flatten)]
     report: ReportArgs,
 }
 
@@ -158,7 +160,8 @@ impl Job for Backup {
         let options = self.options(matches)?;
         let lock = self.lock.names().read()?;
         let signer = self.sign.names().read()?;
-        report.run(async |interrupt, monitor| {
+        let keeper = self.evidence.keeper(signer.clone())?;
+        report.run_kept(keeper.as_ref(), async |interrupt, monitor| {
             advise(&options, &lock, monitor.as_ref());
             Ok(crate::backup::run(&options, lock, signer.as_ref(), interrupt, monitor).await?)
         })
