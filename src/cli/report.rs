@@ -118,8 +118,9 @@ impl Report {
             match (outcome, farewell::owed()) {
                 (Err(failure), Some(_)) if failure.class() == Class::Suspended => Err(failure),
                 (outcome, Some(command)) => {
-                    if let Err(failure) = outcome {
-                        self.monitor.warn(failure.message());
+                    match outcome {
+                        Ok(outcome) => self.monitor.warn(outcome.summary()),
+                        Err(failure) => self.monitor.warn(failure.message()),
                     }
                     Err(LeftSuspended { command }.into())
                 }

@@ -25,6 +25,7 @@ mod namespace_backup;
 mod odd_keys;
 mod pipes;
 mod postgres_connection;
+mod quiesce;
 mod quiet;
 mod restore_again;
 mod restore_namespace;

@@ -11,4 +11,5 @@ pub mod postgres;
 pub mod program;
 pub mod s3_server;
 pub mod sdk_bucket;
+pub mod site;
 pub mod versitygw;
