@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod fault_server;
 pub mod kubelab;
 pub mod minio;
+pub mod moments;
 pub mod moto;
 pub mod pachyderm;
 pub mod postgres;
