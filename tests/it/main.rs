@@ -28,6 +28,7 @@ mod postgres_connection;
 mod quiet;
 mod restore_again;
 mod restore_namespace;
+mod rights;
 mod round_trip;
 mod secrets;
 mod signals;

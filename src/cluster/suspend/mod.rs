@@ -30,6 +30,7 @@ pub mod guardian;
 mod lease;
 mod record;
 mod resume;
+pub mod rights;
 mod status;
 mod suspension;
 mod tenure;
@@ -100,11 +101,12 @@ pub fn owner() -> String {
 /// Suspends a cluster that runs; a hold of the same owner that was cut off is continued with its own record.
 ///
 /// # Errors
-/// Nothing to suspend; suspended already; somebody else is at work; something would undo it; the guardian does not prove
+/// A right that is missing; nothing to suspend; suspended already; somebody else is at work; something would undo it; the guardian does not prove
 /// itself; pods that do not end in time. Whatever was scaled is brought back first; where that failed, the error's class
 /// is [`crate::failure::Class::Suspended`], and its advice ends with the command that resumes.
 pub async fn suspend(cluster: &Cluster, options: Options, monitor: Arc<dyn Monitor>) -> Result<Suspension, Error> {
     monitor.phase(Phase::Suspend);
+    rights::require_to_suspend(cluster, &options.guardian, &*monitor).await?;
     let found = to_continue(cluster, &options).await?;
     check(cluster, &options, found.is_some()).await?;
     let run = found.map_or_else(Uuid::new_v4, |found| found.record.run);
@@ -118,8 +120,9 @@ pub async fn suspend(cluster: &Cluster, options: Options, monitor: Arc<dyn Monit
 /// Uses a hold for the time of a run, and leaves it: [`Suspension::resume`] gives back the Lease alone.
 ///
 /// # Errors
-/// There is no hold, or something runs; somebody else is at work.
+/// A right that is missing; there is no hold, or something runs; somebody else is at work.
 pub async fn adopt(cluster: &Cluster, options: Options, monitor: Arc<dyn Monitor>) -> Result<Suspension, Error> {
+    rights::require_to_suspend(cluster, &guardian::Guard::None, &*monitor).await?;
     let held = |found: &Found| found.record.kind == Kind::Hold && found.record.state == State::Suspended;
     let Some(found) = Records(cluster).read().await?.filter(held) else {
         return Err(Error::Lost(Lost::now("there is no hold")));
