@@ -110,7 +110,7 @@ async fn make(options: &Options, monitor: &dyn Monitor) -> Result<Plan, Error> {
     if source.is_forwarded() && estimated_bytes > MUCH {
         let bytes = HumanBytes(estimated_bytes);
         let message =
-            format!("{bytes} would go through the API server by port-forward: run the backup in the cluster, as a Job");
+            format!("{bytes} would go through the API server by port-forward: run the backup there, with --in-cluster");
         monitor.event(Event::Hint { message });
     }
     Ok(Plan {

@@ -81,6 +81,7 @@ async fn every_file_is_accepted_and_stays_in_its_namespace() {
     let files = [
         "rbac/backup.yaml",
         "rbac/backup-fixed-names.yaml",
+        "rbac/in-cluster.yaml",
         "rbac/restore.yaml",
         "rbac/suspend.yaml",
         "networkpolicy.yaml",

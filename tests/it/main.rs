@@ -19,6 +19,7 @@ mod discover;
 mod docs;
 mod during_dump;
 mod hostile_names;
+mod in_cluster;
 mod large;
 mod live_writer;
 mod namespace_backup;

@@ -315,20 +315,24 @@ async fn a_guardian_in_the_cluster_resumes_with_an_account_of_its_own() {
 }
 
 /// A way to the API server that can be closed.
-struct Gate {
-    kubeconfig: PathBuf,
+pub struct Gate {
+    pub kubeconfig: PathBuf,
     open: tokio::sync::watch::Sender<bool>,
 }
 
 impl Gate {
     async fn new(lab: &Lab, folder: &std::path::Path) -> Self {
-        let text = std::fs::read_to_string(lab.kubeconfig()).unwrap();
+        Self::through(lab.kubeconfig(), &folder.join("kubeconfig")).await
+    }
+
+    /// One in front of the server that a kubeconfig names, with a kubeconfig of its own at `own`.
+    pub async fn through(kubeconfig: &std::path::Path, own: &std::path::Path) -> Self {
+        let (text, path) = (std::fs::read_to_string(kubeconfig).unwrap(), own.to_owned());
         let server = text.split("https://127.0.0.1:").nth(1).unwrap();
         let port: u16 = server.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
-        let kubeconfig = folder.join("kubeconfig");
-        std::fs::write(&kubeconfig, text.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{own}"))).unwrap();
+        std::fs::write(&path, text.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{own}"))).unwrap();
         let (open, is_open) = tokio::sync::watch::channel(true);
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
@@ -345,10 +349,10 @@ impl Gate {
                 });
             }
         });
-        Self { kubeconfig, open }
+        Self { kubeconfig: path, open }
     }
 
-    fn set(&self, open: bool) {
+    pub fn set(&self, open: bool) {
         self.open.send(open).unwrap();
     }
 }
