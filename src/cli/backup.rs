@@ -100,7 +100,14 @@ impl Backup {
     /// What the arguments mean.
     pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, usage::Error> {
         let cluster = self.cluster.cluster();
-        let postgres = self.server.postgres(matches, cluster.as_ref())?;
+        if self.server.is_empty() && cluster.is_none() {
+            return Err(usage::Error::Missing {
+                what: "a source",
+                advice: "Name the namespace of Pachyderm with --namespace NAME; or a server with --postgres URL and a \
+                         bucket with --bucket URL.",
+            });
+        }
+        let postgres = self.server.postgres(matches, cluster.as_ref());
         if postgres.is_none() && !self.database.is_empty() {
             return Err(usage::Error::Needs { what: "--database", needed: "--postgres" });
         }

@@ -39,6 +39,7 @@ mod suspend;
 mod suspend_killed;
 mod suspension;
 mod tampered;
+mod ways;
 mod which_source;
 mod wrong_bundles;
 mod wrong_inputs;

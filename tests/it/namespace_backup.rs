@@ -26,18 +26,18 @@ use crate::support::versitygw;
 const PASSWORD: &str = "plantedPassword'5e\\2a";
 
 /// A cluster's servers, and a namespace for its release.
-struct Site {
-    lab: Lab,
-    desk: Desk,
-    postgres: TempServer,
-    s3: S3Server,
+pub struct Site {
+    pub lab: Lab,
+    pub desk: Desk,
+    pub postgres: TempServer,
+    pub s3: S3Server,
     bucket: Arc<dyn Bucket>,
     made: cluster::Made,
 }
 
 impl Site {
     /// Small servers that ask for passwords; `None`, having said so, where something is not installed.
-    async fn make() -> Option<Self> {
+    pub async fn make() -> Option<Self> {
         Self::make_with(postgres::Options::default(), "host").await
     }
 
@@ -58,7 +58,7 @@ impl Site {
     }
 
     /// Values of a release whose servers are inside the cluster, as pods see it.
-    fn inside(&self) -> Value {
+    pub fn inside(&self) -> Value {
         let forward = |port: u16, to: u16| json!({ format!("kubelab/forward-{port}"): format!("127.0.0.1:{to}") });
         json!({
             "global": { "postgresql": { "postgresqlPassword": PASSWORD } },
@@ -72,7 +72,7 @@ impl Site {
     }
 
     /// Values of a release whose servers are outside, and reached as from anywhere.
-    fn outside(&self) -> Value {
+    pub fn outside(&self) -> Value {
         let port = self.postgres.port().to_string();
         json!({
             "generation": "2.9",
@@ -87,7 +87,7 @@ impl Site {
         })
     }
 
-    fn install(&self, values: &Value) {
+    pub fn install(&self, values: &Value) {
         let file = self.desk.path("values.json");
         std::fs::write(&file, values.to_string()).unwrap();
         self.lab.helm(
@@ -97,7 +97,7 @@ impl Site {
         );
     }
 
-    async fn wait_for(&self, set: &str) {
+    pub async fn wait_for(&self, set: &str) {
         let ready = |set: Option<&StatefulSet>| {
             set.and_then(|set| set.status.as_ref()).and_then(|status| status.ready_replicas) == Some(1)
         };
@@ -109,14 +109,14 @@ impl Site {
     }
 
     /// A command with `--namespace`, in surroundings that would lead it astray.
-    fn command(&self, command: &[&str], more: &[&str]) -> std::process::Command {
+    pub fn command(&self, command: &[&str], more: &[&str]) -> std::process::Command {
         let mut command = self.desk.command(self.args(command, more));
         command.env("AWS_ACCESS_KEY_ID", "stranger").env("AWS_SECRET_ACCESS_KEY", "stranger");
         command.env("PGHOST", "stranger.invalid").env("PGHOSTADDR", "127.0.0.99").env("PGPASSWORD", "stranger");
         command
     }
 
-    fn run(&self, command: &[&str], more: &[&str]) -> Run {
+    pub fn run(&self, command: &[&str], more: &[&str]) -> Run {
         Running::start(&mut self.command(command, more)).finish()
     }
 

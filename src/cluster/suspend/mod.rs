@@ -183,6 +183,14 @@ async fn check(cluster: &Cluster, options: &Options, continued: bool) -> Result<
     if keepers.is_empty() || options.ignore_gitops { Ok(()) } else { Err(Error::Kept(keepers)) }
 }
 
+/// What was recorded when the cluster was suspended; `None` where it is not.
+///
+/// # Errors
+/// A record that cannot be read; Kubernetes'.
+pub async fn recorded(cluster: &Cluster) -> Result<Option<Record>, Error> {
+    Ok(Records(cluster).read().await?.map(|found| found.record))
+}
+
 /// The pods in the namespace that write, by name.
 ///
 /// # Errors
