@@ -39,28 +39,20 @@ pub(super) struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// Whether neither a server nor a bucket is named.
+    pub(super) fn is_empty(&self) -> bool {
+        self.postgres.is_none() && self.bucket.is_none()
+    }
+
     /// The server, if one is named, or is to be found in a cluster; `matches` tells whether it was typed.
-    ///
-    /// # Errors
-    /// Where neither a server nor a bucket is named, nor a cluster that names them.
-    pub(super) fn postgres(
-        &self,
-        matches: &ArgMatches,
-        cluster: Option<&Cluster>,
-    ) -> Result<Option<Postgres>, usage::Error> {
+    pub(super) fn postgres(&self, matches: &ArgMatches, cluster: Option<&Cluster>) -> Option<Postgres> {
         // One that says nothing is completed by the cluster.
         let found = || cluster.map(|_| String::new());
-        if self.postgres.is_none() && self.bucket.is_none() && cluster.is_none() {
-            return Err(usage::Error::Missing {
-                what: "neither --postgres nor --bucket",
-                advice: "Name the server with --postgres URL and the bucket with --bucket URL.",
-            });
-        }
-        Ok(self.postgres.clone().or_else(found).map(|url| Postgres {
+        self.postgres.clone().or_else(found).map(|url| Postgres {
             url: Secret::from(url),
             from_command_line: matches.value_source("postgres") == Some(ValueSource::CommandLine),
             pg_bin: self.pg_bin.clone(),
-        }))
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::ticker::Ticker;
-use super::{Counter, Event, Meter, Monitor, Phase, Progress};
+use super::{Counter, Event, Meter, Monitor, Phase, Progress, Relayed};
 use crate::visible::one_line;
 
 /// Between two drawings of the live line.
@@ -129,6 +129,13 @@ impl Monitor for Terminal {
             }
             Event::Finished { .. } | Event::Error { .. } => self.finish(),
             _ => {}
+        }
+    }
+
+    fn relay(&self, line: Relayed<'_>) {
+        // How much it is was settled where it comes from.
+        if let Relayed::Text(text) = line {
+            self.line(text);
         }
     }
 }

@@ -67,13 +67,25 @@ async fn comes_back(lab: &Lab, pachd: i32) {
     until("the guardian ends", async || guardians(lab).is_empty()).await;
 }
 
+/// A guardian as a process of this machine, and as a Job.
+const PROCESS: [&str; 1] = ["--for=1h"];
+const JOB: [&str; 3] = ["--for=1h", "--guardian-image=pacharc", "--guardian-annotation=kubelab/exec=true"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_step_of_a_suspend_the_guardian_resumes() {
+    killed_at_any_step_of_a_suspend(&PROCESS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_step_of_a_suspend_the_guardian_in_the_cluster_resumes() {
+    killed_at_any_step_of_a_suspend(&JOB).await;
+}
+
+async fn killed_at_any_step_of_a_suspend(limit: &[&str]) {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
     install(&lab, 2, json!({})).await;
-    let limit = ["--for=1h"];
-    let all = steps(&lab, "suspend", &limit).await;
+    let all = steps(&lab, "suspend", limit).await;
     let wanted: BTreeSet<&str> = [
         "take_lease",
         "start_guardian",
@@ -93,7 +105,7 @@ async fn killed_at_any_step_of_a_suspend_the_guardian_resumes() {
     comes_back(&lab, 2).await;
     // From the guardian's proof on it must come back; before, nothing is changed.
     for step in &all[1..] {
-        assert!(kill_at(&lab, "suspend", &limit, step).await, "{step}");
+        assert!(kill_at(&lab, "suspend", limit, step).await, "{step}");
         if step == "start_guardian" {
             // There may be no guardian yet; but nothing was changed.
             assert!(record(&lab).await.is_none());
@@ -156,11 +168,20 @@ async fn a_hold_ends_when_its_time_is_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_a_resume_the_guardian_ends_it() {
+    killed_in_a_resume(&PROCESS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_a_resume_the_guardian_in_the_cluster_ends_it() {
+    killed_in_a_resume(&JOB).await;
+}
+
+async fn killed_in_a_resume(limit: &[&str]) {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
     install(&lab, 2, json!({})).await;
     for step in ["take_lease", "fence", "scale_up", "await_ready", "remove_record", "release_lease"] {
-        run(&lab, "suspend", &["--for=1h"]).await.code(0);
+        run(&lab, "suspend", limit).await.code(0);
         assert!(kill_at(&lab, "resume", &[], step).await, "{step}");
         if step == "take_lease" && replicas(&lab).await["pachd"] == 0 {
             // It may have died before it had the Lease: then it still is a hold.
@@ -241,18 +262,11 @@ async fn a_guardian_that_cannot_prove_itself_leaves_everything_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guardian_in_the_cluster_resumes_with_an_account_of_its_own() {
+async fn a_guardian_in_the_cluster_ends_a_hold_with_an_account_of_its_own() {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
     install(&lab, 2, json!({})).await;
-    let job = ["--for=1h", "--guardian-image=pacharc", "--guardian-annotation=kubelab/exec=true"];
-    // Killed half-way, and killed when the run itself was done but the time was not over: with a new guardian pod.
-    assert!(kill_at(&lab, "suspend", &job, "scale_workers").await);
-    settled(&lab, "pachd", 2).await;
-    settled(&lab, "pachw", 2).await;
-    cleaned(&lab).await;
-    let short = ["--for=15s", "--guardian-image=pacharc", "--guardian-annotation=kubelab/exec=true"];
-    run(&lab, "suspend", &short).await.code(0);
+    run(&lab, "suspend", &["--for=15s", JOB[1], JOB[2]]).await.code(0);
     assert_eq!(replicas(&lab).await["pachd"], 0);
     comes_back(&lab, 2).await;
 }

@@ -82,13 +82,17 @@ pub struct Gate {
 
 impl Gate {
     pub async fn new(lab: &Lab, folder: &Path) -> Self {
-        let text = std::fs::read_to_string(lab.kubeconfig()).unwrap();
+        Self::through(lab.kubeconfig(), &folder.join("kubeconfig")).await
+    }
+
+    /// One in front of the server that a kubeconfig names, with a kubeconfig of its own at `own`.
+    pub async fn through(kubeconfig: &Path, own: &Path) -> Self {
+        let (text, path) = (std::fs::read_to_string(kubeconfig).unwrap(), own.to_owned());
         let server = text.split("https://127.0.0.1:").nth(1).unwrap();
         let port: u16 = server.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
-        let kubeconfig = folder.join("kubeconfig");
-        std::fs::write(&kubeconfig, text.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{own}"))).unwrap();
+        std::fs::write(&path, text.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{own}"))).unwrap();
         let (open, is_open) = tokio::sync::watch::channel(true);
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
@@ -105,7 +109,7 @@ impl Gate {
                 });
             }
         });
-        Self { kubeconfig, open }
+        Self { kubeconfig: path, open }
     }
 
     pub fn set(&self, open: bool) {
