@@ -25,6 +25,8 @@
 mod clock;
 mod drain;
 mod error;
+#[cfg(test)]
+mod faulty;
 pub mod gitops;
 pub mod guardian;
 mod lease;
