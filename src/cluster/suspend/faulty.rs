@@ -34,11 +34,16 @@ pub(super) enum Answer {
     Never,
 }
 
+type Answers = dyn Fn(&Request, u32) -> Answer + Send + Sync;
+
+/// Method, path, and whether it is a watch.
+type Kind = (Method, String, bool);
+
 /// The server. Requests of one kind are counted from 1.
 #[derive(Clone)]
 pub(super) struct FaultyServer {
-    answer: Arc<dyn Fn(&Request, u32) -> Answer + Send + Sync>,
-    seen: Arc<Mutex<HashMap<(Method, String, bool), u32>>>,
+    answer: Arc<Answers>,
+    seen: Arc<Mutex<HashMap<Kind, u32>>>,
 }
 
 impl FaultyServer {
