@@ -42,7 +42,7 @@ pub(super) struct Plan {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    Backup(backup::Backup),
+    Backup(Box<backup::Backup>),
     Restore(restore::Restore),
 }
 
@@ -51,7 +51,7 @@ impl Plan {
     pub(super) fn start(self, matches: &ArgMatches) -> ExitCode {
         match self.what {
             None => PlanBackup(*self.backup).start(matches),
-            Some(What::Backup(backup)) => PlanBackup(backup).start(matches),
+            Some(What::Backup(backup)) => PlanBackup(*backup).start(matches),
             Some(What::Restore(restore)) => PlanRestore(restore).start(matches),
         }
     }

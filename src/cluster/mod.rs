@@ -10,6 +10,8 @@ mod error;
 pub mod forward;
 mod forward_error;
 pub mod helm;
+pub mod history;
+pub mod notice;
 pub mod permissions;
 mod readable;
 pub mod state;

@@ -179,7 +179,7 @@ async fn interrupted_the_job_ends_and_nothing_is_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_cut_off_goes_on_where_it_was() {
     let Some(site) = Site::make("in_cluster_cut").await else { return };
-    let gate = crate::suspend_killed::Gate::through(&site.desk.path("kubeconfig"), &site.desk.path("gated")).await;
+    let gate = crate::support::moments::Gate::through(&site.desk.path("kubeconfig"), &site.desk.path("gated")).await;
     let lock = site.lock();
     let mut args = site.args("c.pacharc", &["--json"]);
     let at = args.iter().position(|word| word == "--kubeconfig").unwrap() + 1;

@@ -26,6 +26,8 @@ mod namespace_backup;
 mod odd_keys;
 mod pipes;
 mod postgres_connection;
+mod quiesce;
+mod quiesce_killed;
 mod quiet;
 mod restore_again;
 mod restore_namespace;

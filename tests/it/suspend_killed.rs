@@ -1,16 +1,18 @@
 //! Whoever is killed, cut off or gone: the cluster comes back.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::support::kubelab::{Kubelab, Lab};
+use super::support::moments::{Gate, Told, guardians, kill};
 use super::support::pachyderm::{cleaned, install, is_clean, record, replicas, settled, until};
 use super::support::program::{Desk, Run, Running, words};
+
+/// Told beside the steps.
+const PHASES: [&str; 2] = ["suspend", "resume"];
 
 /// Of all Leases here, in seconds.
 const LEASE: u64 = 3;
@@ -33,49 +35,6 @@ async fn status(lab: &Lab) -> Run {
     tokio::task::spawn_blocking(move || Desk::new().run(args)).await.unwrap()
 }
 
-/// A process whose events are read.
-struct Told {
-    child: Child,
-    steps: std::sync::mpsc::Receiver<String>,
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-impl Told {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let (sender, steps) = std::sync::mpsc::channel();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let event: Value = serde_json::from_str(&line).unwrap();
-                if event["event"] == "step" && sender.send(event["step"].as_str().unwrap().to_owned()).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, steps }
-    }
-
-    /// Waits until a step is announced, and kills the process there. Whether it came to that step.
-    fn kill_at(mut self, step: &str) -> bool {
-        let came = self.steps.iter().any(|told| told == step);
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        came
-    }
-
-    /// All steps to the end.
-    fn steps(self) -> Vec<String> {
-        self.steps.iter().collect()
-    }
-}
-
 async fn kill_at(lab: &Lab, command: &str, more: &[&str], step: &str) -> bool {
     let (args, step) = (args(lab, command, more), step.to_owned());
     tokio::task::spawn_blocking(move || {
@@ -90,30 +49,14 @@ async fn steps(lab: &Lab, command: &str, more: &[&str]) -> Vec<String> {
     let args = args(lab, command, more);
     tokio::task::spawn_blocking(move || {
         let desk = Desk::new();
-        Told::start(&mut desk.command(args)).steps()
+        Told::start(&mut desk.command(args))
+            .steps()
+            .into_iter()
+            .filter(|name| !PHASES.contains(&name.as_str()))
+            .collect()
     })
     .await
     .unwrap()
-}
-
-/// The processes of guardians of a namespace.
-fn guardians(lab: &Lab) -> Vec<u32> {
-    let namespace = format!("--namespace={}", lab.name);
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(id) = entry.file_name().to_string_lossy().parse() else { continue };
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let words: Vec<String> =
-            line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
-        if words.get(1).is_some_and(|word| word == "guardian") && words.contains(&namespace) {
-            found.push(id);
-        }
-    }
-    found
-}
-
-fn kill(id: u32) {
-    assert!(Command::new("kill").args(["-KILL", &id.to_string()]).status().unwrap().success());
 }
 
 /// Waits until it runs as it did, and nothing is left behind.
@@ -326,49 +269,6 @@ async fn a_guardian_in_the_cluster_ends_a_hold_with_an_account_of_its_own() {
     run(&lab, "suspend", &["--for=15s", JOB[1], JOB[2]]).await.code(0);
     assert_eq!(replicas(&lab).await["pachd"], 0);
     comes_back(&lab, 2).await;
-}
-
-/// A way to the API server that can be closed.
-pub struct Gate {
-    pub kubeconfig: PathBuf,
-    open: tokio::sync::watch::Sender<bool>,
-}
-
-impl Gate {
-    async fn new(lab: &Lab, folder: &std::path::Path) -> Self {
-        Self::through(lab.kubeconfig(), &folder.join("kubeconfig")).await
-    }
-
-    /// One in front of the server that a kubeconfig names, with a kubeconfig of its own at `own`.
-    pub async fn through(kubeconfig: &std::path::Path, own: &std::path::Path) -> Self {
-        let (text, path) = (std::fs::read_to_string(kubeconfig).unwrap(), own.to_owned());
-        let server = text.split("https://127.0.0.1:").nth(1).unwrap();
-        let port: u16 = server.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let own = listener.local_addr().unwrap().port();
-        std::fs::write(&path, text.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{own}"))).unwrap();
-        let (open, is_open) = tokio::sync::watch::channel(true);
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let mut is_open = is_open.clone();
-                tokio::spawn(async move {
-                    if !*is_open.borrow() {
-                        return;
-                    }
-                    let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                        _ = is_open.wait_for(|open| !open) => {}
-                    }
-                });
-            }
-        });
-        Self { kubeconfig: path, open }
-    }
-
-    pub fn set(&self, open: bool) {
-        self.open.send(open).unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

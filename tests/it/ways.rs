@@ -6,9 +6,9 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use crate::namespace_backup::Site;
 use crate::support::kubelab::{Kubelab, Lab};
 use crate::support::program::Running;
+use crate::support::site::Site;
 
 /// A Service of the name `db` in a namespace, and what it selects.
 async fn service(lab: &Lab, spec: Value) {

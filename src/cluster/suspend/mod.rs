@@ -22,7 +22,7 @@
 //!
 //! What happens when a step is cut off is a table in `docs/suspend.md`; the tests cut at every step.
 
-mod clock;
+pub(crate) mod clock;
 mod drain;
 mod error;
 #[cfg(test)]
@@ -103,8 +103,8 @@ pub fn owner() -> String {
 /// Suspends a cluster that runs; a hold of the same owner that was cut off is continued with its own record.
 ///
 /// # Errors
-/// A right that is missing; nothing to suspend; suspended already; somebody else is at work; something would undo it; the guardian does not prove
-/// itself; pods that do not end in time. Whatever was scaled is brought back first; where that failed, the error's class
+/// A right that is missing; nothing to suspend; suspended already; somebody else is at work; something would undo it; the
+/// guardian does not prove itself; pods that do not end in time. Whatever was scaled is brought back first; where that failed, the error's class
 /// is [`crate::failure::Class::Suspended`], and its advice ends with the command that resumes.
 pub async fn suspend(cluster: &Cluster, options: Options, monitor: Arc<dyn Monitor>) -> Result<Suspension, Error> {
     monitor.phase(Phase::Suspend);
@@ -119,14 +119,42 @@ pub async fn suspend(cluster: &Cluster, options: Options, monitor: Arc<dyn Monit
     }
 }
 
+/// Who holds the cluster suspended, whom a run may rely on; `None` where it runs.
+///
+/// # Errors
+/// What [`suspend`] would refuse already, before anything is done: a right that is missing, nothing to suspend, suspended by
+/// another run, something that would undo it. Kubernetes' own.
+pub async fn look(cluster: &Cluster, options: &Options, monitor: &dyn Monitor) -> Result<Option<Record>, Error> {
+    rights::require_to_suspend(cluster, &options.guardian, monitor).await?;
+    if let Some(found) = Records(cluster).read().await?
+        && is_held(&found)
+    {
+        return Ok(Some(found.record));
+    }
+    let found = to_continue(cluster, options).await?;
+    check(cluster, options, found.is_some()).await?;
+    Ok(None)
+}
+
+/// The hold of a cluster that is down, if there is one.
+///
+/// # Errors
+/// Kubernetes' own, or a record that cannot be read.
+pub async fn held(cluster: &Cluster) -> Result<Option<Record>, Error> {
+    Ok(Records(cluster).read().await?.filter(is_held).map(|found| found.record))
+}
+
+fn is_held(found: &Found) -> bool {
+    found.record.kind == Kind::Hold && found.record.state == State::Suspended
+}
+
 /// Uses a hold for the time of a run, and leaves it: [`Suspension::resume`] gives back the Lease alone.
 ///
 /// # Errors
 /// A right that is missing; there is no hold, or something runs; somebody else is at work.
 pub async fn adopt(cluster: &Cluster, options: Options, monitor: Arc<dyn Monitor>) -> Result<Suspension, Error> {
     rights::require_to_suspend(cluster, &guardian::Guard::None, &*monitor).await?;
-    let held = |found: &Found| found.record.kind == Kind::Hold && found.record.state == State::Suspended;
-    let Some(found) = Records(cluster).read().await?.filter(held) else {
+    let Some(found) = Records(cluster).read().await?.filter(is_held) else {
         return Err(Error::Lost(Lost::now("there is no hold")));
     };
     let record = |_: Uuid, _: &str, _: Kind| found.record.clone();

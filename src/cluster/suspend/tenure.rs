@@ -27,7 +27,7 @@ pub struct Lost {
 }
 
 impl Lost {
-    pub(super) fn now(because: impl fmt::Display) -> Self {
+    pub(crate) fn now(because: impl fmt::Display) -> Self {
         Self { at: Timestamp::now(), because: because.to_string() }
     }
 }
