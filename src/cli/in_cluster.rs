@@ -129,7 +129,7 @@ pub(super) fn run(
     let flags: Vec<&Arg> =
         command.find_subcommand("backup").into_iter().flat_map(clap::Command::get_arguments).collect();
     arguments.extend(passed_on(&flags, matches));
-    guard(&mut arguments, &flags, &image);
+    guard(&mut arguments, &image, &args.pod_annotation);
     let mut secrets = Vec::new();
     match (&backup.postgres, matches.value_source("postgres")) {
         // What was typed holds no password: that was refused.
@@ -185,12 +185,12 @@ fn passed_on(flags: &[&Arg], matches: &ArgMatches) -> Vec<String> {
     arguments
 }
 
-/// A run that suspends the cluster has a guardian that outlives its pod.
-fn guard(arguments: &mut Vec<String>, flags: &[&Arg], image: &str) {
+/// A run that suspends the cluster has a guardian that outlives its pod: of the same image, and annotated alike.
+fn guard(arguments: &mut Vec<String>, image: &str, annotations: &[(String, String)]) {
     let has = |beginning: &str| arguments.iter().any(|argument| argument.starts_with(beginning));
-    let suspends = has("--quiesce=") && !has("--quiesce=online");
-    if suspends && !has("--guardian") && flags.iter().any(|arg| arg.get_long() == Some("guardian-image")) {
+    if has("--quiesce=") && !has("--guardian") {
         arguments.push(format!("--guardian-image={image}"));
+        arguments.extend(annotations.iter().map(|(key, value)| format!("--guardian-annotation={key}={value}")));
     }
 }
 

@@ -15,7 +15,7 @@ use crate::cluster_state::namespace;
 use crate::deploy::{apply, deploy, without_each};
 use crate::support::cluster::Cluster;
 use crate::support::kubelab::{Kubelab, Lab};
-use crate::support::pachyderm::until;
+use crate::support::pachyderm::{cleaned, settled, until};
 use crate::support::program::{Desk, Run, Running, words};
 
 const LABEL: &str = "app.kubernetes.io/component=in-cluster";
@@ -160,12 +160,37 @@ async fn a_job_backs_up_and_its_events_and_exit_code_come_here() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_suspends_has_a_guardian_that_outlives_its_pod() {
+    let Some(site) = Site::make("in_cluster_pause").await else { return };
+    let pause = ["--quiesce=suspend", "--lease-duration=3s", "--json"];
+    let refused = site.run("c.pacharc", &pause).await.code(6);
+    assert!(refused.stderr.contains("update deployments/scale pachd"), "{}", refused.stderr);
+    apply("rbac/suspend.yaml", &site.lab).await;
+    let run = site.run("c.pacharc", &pause).await.code(0);
+    let told = events(&run);
+    let steps: Vec<&str> = told.iter().filter_map(|event| event["step"].as_str()).collect();
+    for step in ["start_guardian", "scale_pachd", "drain_all", "resumed"] {
+        assert!(steps.contains(&step), "{step} is not in {steps:?}");
+    }
+    assert!(!run.stderr.contains("the guardian is a process"), "{}", run.stderr);
+    settled(&site.lab, "pachd", 3).await;
+    cleaned(&site.lab).await;
+    site.cleaned().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn interrupted_the_job_ends_and_nothing_is_left() {
     let Some(site) = Site::make("in_cluster_ends").await else { return };
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let lock = site.lock();
-        let running = Running::start(&mut site.command("c.pacharc", &[]));
+        let events = site.desk.path(signal);
+        let json_file = format!("--json-file={}", events.display());
+        let running = Running::start(&mut site.command("c.pacharc", &[&json_file]));
         site.waits().await;
+        until("its log is followed", async || {
+            std::fs::read_to_string(&events).unwrap_or_default().contains(r#""event":"started""#)
+        })
+        .await;
         running.signal(signal);
         let run = finish(running).await.code(code);
         assert!(run.stderr.contains("asking Job pacharc-backup-"), "{}", run.stderr);

@@ -1,5 +1,7 @@
 //! Following a Job: until its pod runs, along its log, to its exit code.
 
+use std::cell::Cell;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures::{AsyncBufReadExt as _, TryStreamExt as _};
@@ -11,6 +13,7 @@ use tokio::time::Instant;
 use super::pod::{self, CONTAINER, State};
 use super::{Errand, Error, GRACE};
 use crate::cluster::Error as ClusterError;
+use crate::failure::Class;
 use crate::interrupt::Interrupt;
 use crate::monitor::{Monitor, Relayed};
 
@@ -33,36 +36,49 @@ pub(super) async fn follow(
     interrupt: &Interrupt,
     monitor: &dyn Monitor,
 ) -> Result<u8, Error> {
-    let mut following = Following { errand, monitor, pod: None, last: None, told: None, unseen: None };
-    let undisturbed = async {
+    let (told, stopping) = (Cell::new(None), Cell::new(false));
+    let mut following =
+        Following { errand, monitor, pod: None, last: None, unseen: None, told: &told, stopping: &stopping };
+    let mut way = pin!(async {
         following.begin(start_timeout).await?;
         following.log().await?;
         following.end().await
-    };
+    });
     let signal = tokio::select! {
         biased;
         signal = interrupt.wait() => signal,
-        ended = undisturbed => return ended,
+        ended = &mut way => return ended,
     };
-    following.stop().await?;
-    // What the run itself says of a cluster that it could not bring back is graver than the signal.
-    match following.told {
-        Some(code) if code == crate::failure::Class::Suspended.exit_code() => Ok(code),
-        _ => Err(signal.into()),
-    }
+    let job = &errand.name;
+    monitor.warn(format!("asking Job {job} to end, which may take {} s", GRACE.as_secs()));
+    stopping.set(true);
+    errand.delete().await.map_err(|source| Error::OutOfSight { job: job.clone(), source })?;
+    let limit = GRACE + LATE;
+    let how = match tokio::time::timeout(limit, way).await {
+        Err(_) => return Err(Error::Ending { job: job.clone(), after: limit }),
+        // What the run itself says of a cluster that it could not bring back is graver than the signal.
+        Ok(Ok(code)) if code == Class::Suspended.exit_code() => return Ok(code),
+        Ok(Ok(code)) => format!(" with exit code {code}"),
+        Ok(Err(Error::Killed { .. })) => String::new(),
+        Ok(Err(error)) => return Err(error),
+    };
+    monitor.warn(format!("Job {job} has ended{how}, and is removed"));
+    Err(signal.into())
 }
 
 struct Following<'a> {
     errand: &'a Errand<'a>,
     monitor: &'a dyn Monitor,
-    /// The pod's name, once it runs.
+    /// The pod's name, once it is there.
     pod: Option<String>,
     /// The time of the last line of the log that was read.
     last: Option<Timestamp>,
-    /// The exit code that the run's own last event tells.
-    told: Option<u8>,
     /// Since when the API server does not answer.
     unseen: Option<Instant>,
+    /// The exit code that the run's own last event tells.
+    told: &'a Cell<Option<u8>>,
+    /// Whether the Job was asked to end.
+    stopping: &'a Cell<bool>,
 }
 
 impl Following<'_> {
@@ -74,6 +90,7 @@ impl Following<'_> {
             let waits = match self.look().await? {
                 Some(State::Waits(why)) => why,
                 Some(_) => return Ok(()),
+                None if self.stopping.get() => return Ok(()),
                 None => Some("no pod has been made".to_owned()),
             };
             if Instant::now() >= end {
@@ -148,7 +165,7 @@ impl Following<'_> {
         }
         let relayed = Relayed::of(text);
         if let Relayed::Event(event) = relayed {
-            self.told = exit_code(event).or(self.told);
+            self.told.set(exit_code(event).or(self.told.get()));
         }
         self.monitor.relay(relayed);
     }
@@ -168,30 +185,8 @@ impl Following<'_> {
                 Some(_) => "does not say how it ended".to_owned(),
             };
             // The run's own word is good enough.
-            return self.told.ok_or(Error::Killed { job: self.errand.name.clone(), how: killed });
+            return self.told.get().ok_or(Error::Killed { job: self.errand.name.clone(), how: killed });
         }
-    }
-
-    /// Asks the Job to end, follows it to that end, and says what became of it.
-    async fn stop(&mut self) -> Result<(), Error> {
-        let job = &self.errand.name;
-        self.monitor.warn(format!("asking Job {job} to end, which may take {} s", GRACE.as_secs()));
-        let ended = async {
-            self.errand.delete().await?;
-            self.log().await?;
-            while self.look().await?.is_some_and(|state| matches!(state, State::Runs | State::Waits(_))) {
-                tokio::time::sleep(LOOK).await;
-            }
-            Ok::<_, Error>(())
-        };
-        let limit = GRACE + LATE;
-        match tokio::time::timeout(limit, ended).await {
-            Ok(ended) => ended?,
-            Err(_) => return Err(Error::Ending { job: job.clone(), after: limit }),
-        }
-        let how = self.told.map_or_else(String::new, |code| format!(" with exit code {code}"));
-        self.monitor.warn(format!("Job {job} has ended{how}, and is removed"));
-        Ok(())
     }
 
     /// The state of the Job's pod; `None` where there is none.

@@ -25,6 +25,8 @@
 pub(crate) mod clock;
 mod drain;
 mod error;
+#[cfg(test)]
+mod faulty;
 pub mod gitops;
 pub mod guardian;
 mod lease;
@@ -102,8 +104,8 @@ pub fn owner() -> String {
 ///
 /// # Errors
 /// A right that is missing; nothing to suspend; suspended already; somebody else is at work; something would undo it; the
-/// guardian does not prove itself; pods that do not end in time. Whatever was scaled is brought back first; where that failed, the error's class
-/// is [`crate::failure::Class::Suspended`], and its advice ends with the command that resumes.
+/// guardian does not prove itself; pods that do not end in time. Whatever was scaled is brought back first; where that
+/// failed, the error's class is [`crate::failure::Class::Suspended`], and its advice ends with the command that resumes.
 pub async fn suspend(cluster: &Cluster, options: Options, monitor: Arc<dyn Monitor>) -> Result<Suspension, Error> {
     monitor.phase(Phase::Suspend);
     rights::require_to_suspend(cluster, &options.guardian, &*monitor).await?;
