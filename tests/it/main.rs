@@ -19,6 +19,7 @@ mod discover;
 mod docs;
 mod during_dump;
 mod hostile_names;
+mod keep_going;
 mod large;
 mod live_writer;
 mod namespace_backup;
