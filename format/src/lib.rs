@@ -10,6 +10,8 @@ mod container;
 mod entry;
 mod error;
 mod fingerprint;
+#[doc(hidden)]
+pub mod fuzzing;
 mod grammar;
 mod index;
 mod key;

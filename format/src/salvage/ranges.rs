@@ -58,7 +58,7 @@ mod tests {
             assert!(ranges.contains(number));
         }
         assert_eq!(ranges.0, [0..6, 9..10]);
-        assert_eq!(ranges.gaps(), [6..9]);
+        assert_eq!(ranges.gaps().iter().map(|gap| (gap.start, gap.end)).collect::<Vec<_>>(), [(6, 9)]);
         assert!(!ranges.contains(6) && !ranges.contains(8) && !ranges.contains(10));
     }
 }
