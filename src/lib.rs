@@ -13,6 +13,8 @@ pub mod extract;
 pub mod failure;
 mod farewell;
 pub mod feed;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inspect;
 pub mod interrupt;
 pub mod keys;

@@ -41,8 +41,9 @@ pub(super) struct Plan {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum What {
-    Backup(Box<backup::Backup>),
+    Backup(backup::Backup),
     Restore(restore::Restore),
 }
 
@@ -51,7 +52,7 @@ impl Plan {
     pub(super) fn start(self, matches: &ArgMatches) -> ExitCode {
         match self.what {
             None => PlanBackup(*self.backup).start(matches),
-            Some(What::Backup(backup)) => PlanBackup(*backup).start(matches),
+            Some(What::Backup(backup)) => PlanBackup(backup).start(matches),
             Some(What::Restore(restore)) => PlanRestore(restore).start(matches),
         }
     }

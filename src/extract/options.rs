@@ -11,6 +11,9 @@ pub struct Options {
     pub bundle: Location,
     /// Entries whose path is one of these or lies below; never empty.
     pub paths: Vec<String>,
+    /// Whether what is undamaged is extracted although other things are not; to a folder, and from a bundle that can be
+    /// read in any place.
+    pub keep_going: bool,
     /// Where they go.
     pub destination: Destination,
     /// Certificates of authorities to trust besides the system's, in PEM.

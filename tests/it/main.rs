@@ -20,6 +20,7 @@ mod docs;
 mod during_dump;
 mod hostile_names;
 mod in_cluster;
+mod keep_going;
 mod large;
 mod live_writer;
 mod namespace_backup;

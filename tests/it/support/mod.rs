@@ -2,11 +2,13 @@
 
 pub mod authority;
 pub mod cluster;
+pub mod crafted;
 pub mod fault_server;
 pub mod kubelab;
 pub mod minio;
 pub mod moments;
 pub mod moto;
+pub mod outer;
 pub mod pachyderm;
 pub mod postgres;
 pub mod program;
