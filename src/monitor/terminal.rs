@@ -133,9 +133,14 @@ impl Monitor for Terminal {
     }
 
     fn relay(&self, line: Relayed<'_>) {
-        // How much it is was settled where it comes from.
-        if let Relayed::Text(text) = line {
-            self.line(text);
+        match line {
+            // How much it is was settled where it comes from.
+            Relayed::Text(text) => self.line(text),
+            Relayed::Event(event) if self.style == Style::Live => {
+                let progress = Progress::of_event(event);
+                progress.iter().for_each(|progress| self.bar.set_message(describe(progress)));
+            }
+            Relayed::Event(_) => {}
         }
     }
 }
@@ -206,6 +211,16 @@ mod tests {
             describe(&progress),
             "copying objects  50%  1.50 GiB of 3.00 GiB  200.00 MiB/s  2m 10s to go  1,234 of 5,678 objects"
         );
+    }
+
+    #[test]
+    fn a_run_elsewhere_tells_as_much() {
+        let objects = Amount { done: 1234, total: Some(5678) };
+        let progress = Progress { phase: Some(Phase::Copy), objects, bytes_per_second: 7, ..Progress::default() };
+        let event = serde_json::to_string(&Event::Progress(progress.clone())).unwrap();
+        assert_eq!(Progress::of_event(&event), Some(progress));
+        let other = serde_json::to_string(&Event::Phase { phase: Phase::Copy }).unwrap();
+        assert_eq!(Progress::of_event(&other), None);
     }
 
     #[test]

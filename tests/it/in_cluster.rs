@@ -202,6 +202,23 @@ async fn interrupted_the_job_ends_and_nothing_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_the_follower_is_killed_the_job_goes_on() {
+    let Some(site) = Site::make("in_cluster_alone").await else { return };
+    let lock = site.lock();
+    let running = Running::start(&mut site.command("c.pacharc", &[]));
+    site.waits().await;
+    running.signal("KILL");
+    site.unlock(lock);
+    until("the Job is done", async || {
+        let jobs = site.jobs().await;
+        jobs[0].status.as_ref().is_some_and(|status| status.succeeded == Some(1))
+    })
+    .await;
+    site.desk.run(["verify", "claim/c.pacharc", "--identity", "key.txt"]).code(0);
+    assert_eq!(site.jobs().await[0].spec.as_ref().unwrap().ttl_seconds_after_finished, Some(24 * 3600));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_cut_off_goes_on_where_it_was() {
     let Some(site) = Site::make("in_cluster_cut").await else { return };
     let gate = crate::support::moments::Gate::through(&site.desk.path("kubeconfig"), &site.desk.path("gated")).await;
