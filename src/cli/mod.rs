@@ -48,7 +48,6 @@ struct Cli {
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (bundle format 1)");
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Command {
     Backup(backup::Backup),
     Verify(verify::Verify),

@@ -282,7 +282,6 @@ fn databases() -> Case {
         ..Head::default()
     };
     let source = Source {
-        pause: None,
         postgres: Some(postgres),
         bucket: None,
         quiesce: "online".into(),
