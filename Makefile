@@ -2,7 +2,9 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup build test test-long demo lint docs clean
+FUZZ_SECONDS ?= 60
+
+.PHONY: help setup build test test-long fuzz demo lint docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -18,6 +20,14 @@ test: setup lint ## setup, lint, and every test but the long ones
 
 test-long: setup ## the large runs: hours, gigabytes
 	$(CARGO) test --release --workspace --locked -- --ignored --test-threads=1 --skip generate --skip bucket_environment::child
+
+fuzz: ## cargo-fuzz on every parser, FUZZ_SECONDS each; needs a nightly compiler and cargo-fuzz
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { \
+	echo "needs: rustup toolchain install nightly && cargo install cargo-fuzz"; exit 1; }
+	@for target in $$(ls fuzz/fuzz_targets | sed 's/\.rs$$//'); do \
+	$(CARGO) run --quiet -p pacharc-fuzz --bin pacharc-fuzz-seeds -- fuzz/corpus/$$target $$target && \
+	$(CARGO) +nightly fuzz run --features libfuzzer $$target -- -max_total_time=$(FUZZ_SECONDS) \
+	-rss_limit_mb=1024 -malloc_limit_mb=256 -max_len=200000 || exit 1; done
 
 demo: setup ## a backup and a restore before your eyes
 	@$(CARGO) build --release --locked --quiet --bin pacharc

@@ -14,6 +14,8 @@ pub mod extract;
 pub mod failure;
 mod farewell;
 pub mod feed;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hasher;
 pub mod inspect;
 pub mod interrupt;

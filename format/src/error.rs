@@ -102,6 +102,12 @@ impl Error {
         Self::Damaged { entry: entry.into(), offset, what: what.into() }
     }
 
+    /// Whether this says that the file ends too early.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        matches!(self, Self::Torn { .. })
+    }
+
     /// Whether this says that the bundle's bytes are wrong, as opposed to the key, the disk or the user.
     #[must_use]
     pub fn is_damage(&self) -> bool {

@@ -57,6 +57,9 @@ pub struct Source {
     pub bucket: Option<String>,
     /// `online`, `suspend` or `hold`.
     pub quiesce: String,
+    /// How that went; `None` where it is `online`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
     /// The release family of Pachyderm by the migrations table, e.g. `2.11.x`; `None` where no database is Pachyderm's.
     pub pachyderm: Option<String>,
     /// When the snapshot that counts was opened (RFC 3339, UTC).
@@ -66,6 +69,30 @@ pub struct Source {
     /// The Kubernetes namespace, where its state is in the bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Cluster>,
+}
+
+/// The time for which the source was suspended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pause {
+    /// When pachd was about to be scaled to zero (RFC 3339, UTC); `None` where it never was.
+    pub begun: Option<String>,
+    /// How long it took from then until pachd was ready again, in seconds; `None` where that was not waited for: the pause
+    /// ends after the bundle, or the source was suspended by somebody else before.
+    pub seconds: Option<f64>,
+    /// Who had suspended it before, and left it so: `user@host`.
+    pub held_by: Option<String>,
+    /// Why the snapshot cannot be called quiesced. `None`: it was opened while nothing ran that writes, and that was proved.
+    pub lost: Option<LostQuiescence>,
+}
+
+/// When and why a source was no longer suspended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostQuiescence {
+    /// When it was noticed (RFC 3339, UTC).
+    pub at: String,
+    /// What was noticed.
+    pub because: String,
 }
 
 /// A namespace of a Kubernetes cluster, as it was when the backup began.

@@ -90,7 +90,7 @@ async fn read(source: &dyn RangeReader, offset: u64, length: usize, what: &str) 
     }
 }
 
-async fn trailer(source: &dyn RangeReader) -> Result<Trailer> {
+pub(crate) async fn trailer(source: &dyn RangeReader) -> Result<Trailer> {
     let Some(offset) = source.length().checked_sub(TRAILER_FROM_END) else {
         return Err(Error::NotABundle(format!("it has only {} bytes", source.length())));
     };
@@ -365,7 +365,7 @@ impl<S: RangeReader> CatalogReader<'_, S> {
 }
 
 /// The key's file out of a slot; `None` if the slot is not the one of `hash`.
-fn slot_key(slot: &Bytes, hash: [u8; 32]) -> Option<Bytes> {
+pub(crate) fn slot_key(slot: &Bytes, hash: [u8; 32]) -> Option<Bytes> {
     let (_, size) = parse_header(slot.first_chunk()?).ok()?;
     let size = usize::try_from(size).ok()?;
     let key = (512_usize.checked_add(size)? <= slot.len()).then(|| slot.slice(512..512 + size))?;
@@ -378,10 +378,10 @@ fn last_before<'a>(blocks: &'a [CatalogBlock], path: &str) -> Option<&'a Catalog
     blocks.iter().rfind(|block| block.first.as_str() <= path)
 }
 
-fn packing(place: Place) -> Packing {
+pub(crate) fn packing(place: Place) -> Packing {
     if place.zstd { Packing::Zstd } else { Packing::Raw }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::Worker(e.to_string()))
 }

@@ -151,17 +151,29 @@ pub(crate) fn open(
     let name = name(opened.number, opened.packing);
     let damaged = |what: String| Error::damaged(&name, opened.offset, what);
     let plain = Bytes::from(key.open(opened.packing, sealed, limit).map_err(damaged)?);
-    let mut reader = TarReader { plain: &plain, at: 0 };
+    unpack(bundle, opened, sealed.len(), &plain)
+}
+
+/// Reads the tar of an opened segment, which had `length` bytes sealed.
+pub(crate) fn unpack(
+    bundle: Uuid,
+    opened: SegmentPlace,
+    length: usize,
+    plain: &Bytes,
+) -> Result<Vec<(Entry, IndexLine)>> {
+    let name = name(opened.number, opened.packing);
+    let damaged = |what: String| Error::damaged(&name, opened.offset, what);
+    let mut reader = TarReader { plain, at: 0 };
     let global = global_header(bundle, opened.number)?;
     if reader.take(global.len() as u64).as_deref() != Some(global.as_slice()) {
         return Err(damaged("it belongs to another bundle or another place".into()));
     }
     let mut entries = Vec::new();
     while let Some((line, at)) = reader.entry().map_err(damaged)? {
-        let (length, zstd) = (sealed.len() as u64, opened.packing == Packing::Zstd);
+        let (length, zstd) = (length as u64, opened.packing == Packing::Zstd);
         let place = Place { segment: opened.number, zstd, offset: opened.offset, length, at };
         let line = IndexLine { place: Some(place), ..line };
-        let body = slice(&plain, at, line.size).ok_or_else(|| damaged("it ends inside an entry".into()))?;
+        let body = slice(plain, at, line.size).ok_or_else(|| damaged("it ends inside an entry".into()))?;
         let hash = line.hash.unwrap_or_else(|| Hash::blake3(&body));
         if hash.again(&body) != hash {
             return Err(damaged(format!("the bytes of {} do not have the hash {hash}", line.path)));
@@ -294,7 +306,7 @@ fn ustar(name: &str, size: u64, kind: EntryType) -> [u8; 512] {
 }
 
 /// The pax header that opens each segment.
-fn global_header(bundle: Uuid, number: u64) -> Result<Vec<u8>> {
+pub(crate) fn global_header(bundle: Uuid, number: u64) -> Result<Vec<u8>> {
     let mut records = Vec::new();
     record(&mut records, "PACHARC.bundle", &bundle.to_string());
     record(&mut records, "PACHARC.segment", &number.to_string());

@@ -105,6 +105,8 @@ pub(super) struct Delta<'a> {
     pub(super) database: &'a str,
     pub(super) jobs: usize,
     pub(super) strict: bool,
+    /// Whether a missing object is told; an early comparison leaves that to the last one.
+    pub(super) tells_missing: bool,
 }
 
 impl Delta<'_> {
@@ -131,7 +133,7 @@ impl Delta<'_> {
                 continue;
             }
             let (fetcher, session, monitor) = (self.fetcher.clone(), Arc::clone(&session), Arc::clone(monitor));
-            let (vanished, strict) = (Arc::clone(&vanished), self.strict);
+            let (vanished, strict, tells_missing) = (Arc::clone(&vanished), self.strict, self.tells_missing);
             let work = async move {
                 match fetcher.fetch(&key, size).await? {
                     Fetched::Stored { size } => count(monitor.as_ref(), size),
@@ -151,7 +153,9 @@ impl Delta<'_> {
                     // The object is deleted after its row was condemned, never before (reference: Pachyderm,
                     // `src/internal/storage/chunk/gc.go`). If the row is live still, nobody deleted it rightly.
                     Fetched::Absent if still_live(&session, &chunk).await? => {
-                        monitor.event(Event::MissingObject { key: key.clone(), size: Some(size) });
+                        if tells_missing {
+                            monitor.event(Event::MissingObject { key: key.clone(), size: Some(size) });
+                        }
                         if strict {
                             return Err(Error::Missing(key));
                         }

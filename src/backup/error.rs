@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use pacharc_format::{self as format, Key};
 
-use crate::cluster::state;
+use crate::cluster::{state, suspend};
 use crate::failure::{Class, Explain};
 use crate::interrupt::Interrupted;
 use crate::{bucket, bundle, cluster, database};
@@ -19,6 +19,9 @@ pub enum Error {
     /// What the namespace says.
     #[error(transparent)]
     Discover(#[from] cluster::discover::Error),
+    /// The cluster cannot be suspended, or is not back.
+    #[error(transparent)]
+    Suspend(#[from] suspend::Error),
     /// The way to a server inside the cluster.
     #[error(transparent)]
     Forward(#[from] cluster::ForwardError),
@@ -118,6 +121,7 @@ impl Explain for Error {
         match self {
             Self::Cluster(error) => error.class(),
             Self::Discover(error) => error.class(),
+            Self::Suspend(error) => error.class(),
             Self::Forward(error) => error.class(),
             Self::UnreadableBucket { .. } | Self::Bouncer(_) | Self::Certificates(_) => Class::Other,
             Self::Database(error) => error.class(),
@@ -138,6 +142,7 @@ impl Explain for Error {
         match self {
             Self::Cluster(error) => error.advice(),
             Self::Discover(error) => error.advice(),
+            Self::Suspend(error) => error.advice(),
             Self::Forward(error) => error.advice(),
             Self::UnreadableBucket { advice, .. } => Some((*advice).into()),
             Self::Bouncer(_) => Some("Name PostgreSQL itself with --postgres postgres://HOST:PORT.".into()),
@@ -163,8 +168,8 @@ impl Explain for Error {
                 Some("Without --strict the backup goes on, names every such object, and ends with exit code 4.".into())
             }
             Self::CannotClose(_) => Some(
-                "Switch chunk garbage collection off (pachd.storageChunkGCPeriod: -1), try when less is deleted, or \
-                 scale pachd to zero meanwhile (what `--quiesce suspend` will do, which this version lacks)."
+                "Suspend the cluster meanwhile with --quiesce suspend (and --namespace), switch chunk garbage collection \
+                 off (pachd.storageChunkGCPeriod: -1), or try when less is deleted."
                     .into(),
             ),
             Self::Worker(_) => None,

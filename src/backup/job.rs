@@ -10,18 +10,18 @@ use pacharc_format::{BundleWriter, Entry, Head, HeadDatabase, Lock, Signer, Spoo
 use tokio::io::AsyncWrite;
 use uuid::Uuid;
 
-use super::copy::{self, Delta, Selection, Suspects};
+use super::closing::Dumped;
+use super::copy::{self, Selection, Suspects};
 use super::fetch::Fetcher;
+use super::pause::Pause;
 use super::{Error, Options, Source, catalog};
 use crate::budget::Budget;
+use crate::database::folder_name;
 use crate::database::restore::create_script;
-use crate::database::{Attempt, Progress, folder_name};
 use crate::feed::Feed;
-use crate::monitor::{Counter, Event, Monitor, Phase};
+use crate::monitor::{Counter, Monitor, Phase};
 use crate::signature::SigningKey;
 
-/// How many snapshots are opened, at most, until one is closed and dumped.
-const SNAPSHOTS: u32 = 5;
 /// Objects read at a time: enough to hide a store's latency; memory is bounded by the feed.
 const FETCHES: usize = 32;
 /// The same through the API server, which others need, too; each holds its own buffers besides.
@@ -36,16 +36,6 @@ pub(super) struct Job<'a> {
     pub(super) monitor: Arc<dyn Monitor>,
 }
 
-/// The databases as they were dumped, and the snapshot that they were dumped from.
-#[derive(Default)]
-struct Dumped {
-    databases: Vec<manifest::Database>,
-    snapshots: u32,
-    opened: Option<Timestamp>,
-    /// The live set of that snapshot, by path; `None` where no database is Pachyderm's.
-    live: Option<Spool>,
-}
-
 impl Job<'_> {
     /// Writes the whole bundle.
     pub(super) async fn write<W: AsyncWrite + Unpin + Send>(
@@ -53,6 +43,7 @@ impl Job<'_> {
         output: W,
         lock: Lock,
         signer: Option<&SigningKey>,
+        pause: &mut Pause,
     ) -> Result<(Written, Manifest), Error> {
         self.totals();
         let mut bundle = BundleWriter::create(output, self.writer_options(lock), self.head()).await?;
@@ -68,7 +59,7 @@ impl Job<'_> {
             });
             copied.await??;
         }
-        let mut dumped = self.dump(&mut bundle, &folders).await?;
+        let mut dumped = self.dump(&mut bundle, &folders, pause).await?;
         if let Some(bucket) = &self.source.bucket {
             bundle.flush().await?;
             let stored = bundle.entries()?;
@@ -92,7 +83,10 @@ impl Job<'_> {
         }
         let (mut catalog, entries) = bundle.finish_entries().await?;
         let objects = catalog::write(&mut catalog, entries, dumped.live.as_mut()).await?;
-        let manifest = self.manifest(dumped, objects, selection, cluster);
+        // The pause belongs into the manifest; that the cluster is not back does not make the bundle worse, and is told at
+        // the end.
+        pause.await_return().await;
+        let manifest = self.manifest(dumped, objects, selection, cluster, pause);
         let (_, written, manifest) = catalog.finish(manifest, signer.map(|signer| signer as &dyn Signer)).await?;
         Ok((written, manifest))
     }
@@ -114,97 +108,9 @@ impl Job<'_> {
         Ok(Some(captured))
     }
 
-    /// Opens snapshots until one is closed, and dumps that one.
-    async fn dump<W: AsyncWrite + Unpin + Send>(
-        &self,
-        bundle: &mut BundleWriter<W>,
-        folders: &Arc<AtomicU64>,
-    ) -> Result<Dumped, Error> {
-        let Some((server, tools)) = &self.source.server else { return Ok(Dumped::default()) };
-        let mut number = 0;
-        loop {
-            number += 1;
-            self.monitor.phase(Phase::Snapshot);
-            let attempt = match Attempt::open(server, tools, &self.source.databases, number).await {
-                Ok(attempt) => attempt,
-                Err(error) if error.is_retryable() && number < SNAPSHOTS => {
-                    self.attempt_failed(number, &error);
-                    continue;
-                }
-                Err(error) => return Err(give_up(number, error)),
-            };
-            let live = match self.close(&attempt, bundle, folders).await? {
-                Closure::Closed(live) => live,
-                Closure::Vanished(count) if number < SNAPSHOTS => {
-                    let reason = format!("{count} live objects vanished before they could be copied");
-                    self.monitor.event(Event::AttemptFailed { attempt: number, attempts: SNAPSHOTS, reason });
-                    continue;
-                }
-                Closure::Vanished(_) => return Err(Error::CannotClose(number)),
-                Closure::Lost(error) if error.is_retryable() && number < SNAPSHOTS => {
-                    self.attempt_failed(number, &error);
-                    continue;
-                }
-                Closure::Lost(error) => return Err(give_up(number, error)),
-            };
-            self.monitor.phase(Phase::Dump);
-            let opened = attempt.opened();
-            let monitor = Arc::clone(&self.monitor);
-            let progress = move |progress| {
-                if let Progress::Bytes(bytes) = progress {
-                    monitor.add(Counter::DatabaseBytes, bytes);
-                }
-            };
-            let jobs = self.options.limits.jobs;
-            let dumped = self.feed(bundle, |feed| Box::pin(async move { attempt.dump(&feed, jobs, progress).await }));
-            match dumped.await? {
-                Ok(databases) => return Ok(Dumped { databases, snapshots: number, opened, live }),
-                Err(error) if error.is_retryable() && number < SNAPSHOTS => self.attempt_failed(number, &error),
-                Err(error) => return Err(give_up(number, error)),
-            }
-        }
-    }
-
-    /// Copies what the attempt's live set shows to be lacking.
-    async fn close<W: AsyncWrite + Unpin + Send>(
-        &self,
-        attempt: &Attempt,
-        bundle: &mut BundleWriter<W>,
-        folders: &Arc<AtomicU64>,
-    ) -> Result<Closure, Error> {
-        let Some((server, _)) = &self.source.server else { return Ok(Closure::Closed(None)) };
-        let (Some(database), Some(bucket)) = (self.source.pachyderm(), &self.source.bucket) else {
-            return Ok(Closure::Closed(None));
-        };
-        bundle.flush().await?;
-        let copied = bundle.entries()?;
-        let live_set = match attempt.live_set().await {
-            Ok(live_set) => live_set,
-            Err(error) => return Ok(Closure::Lost(error)),
-        };
-        let mut live = self.spool();
-        let lacking = self.feed(bundle, |feed| {
-            let delta = Delta {
-                fetcher: Fetcher::new(Arc::clone(bucket), feed, Arc::clone(folders), true),
-                server,
-                database: &database.name,
-                jobs: self.fetches(),
-                strict: self.options.strict,
-            };
-            let (live, monitor) = (&mut live, &self.monitor);
-            Box::pin(async move { delta.run(live_set, copied, live, monitor).await })
-        });
-        match lacking.await? {
-            Ok(lacking) if lacking.vanished > 0 => Ok(Closure::Vanished(lacking.vanished)),
-            Ok(_) => Ok(Closure::Closed(Some(live))),
-            Err(Error::Database(error)) if error.is_retryable() => Ok(Closure::Lost(error)),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Runs a producer beside the writer. The outer error is the writer's, after which nothing can go on; the inner one
     /// is the producer's.
-    async fn feed<'f, T, E, W: AsyncWrite + Unpin + Send>(
+    pub(super) async fn feed<'f, T, E, W: AsyncWrite + Unpin + Send>(
         &self,
         bundle: &mut BundleWriter<W>,
         produce: impl FnOnce(Feed) -> BoxFuture<'f, Result<T, E>>,
@@ -234,11 +140,6 @@ impl Job<'_> {
         Ok(produced)
     }
 
-    fn attempt_failed(&self, attempt: u32, error: &crate::database::Error) {
-        let reason = crate::failure::chain(error);
-        self.monitor.event(Event::AttemptFailed { attempt, attempts: SNAPSHOTS, reason });
-    }
-
     fn totals(&self) {
         if let (Some(live), Some(_)) = (self.source.live, &self.source.bucket) {
             self.monitor.total(Counter::Objects, live.count);
@@ -249,7 +150,7 @@ impl Job<'_> {
         }
     }
 
-    fn fetches(&self) -> usize {
+    pub(super) fn fetches(&self) -> usize {
         if self.source.is_forwarded() { FORWARDED_FETCHES } else { FETCHES }
     }
 
@@ -257,7 +158,7 @@ impl Job<'_> {
         Budget::new(self.options.limits.max_memory)
     }
 
-    fn spool(&self) -> Spool {
+    pub(super) fn spool(&self) -> Spool {
         Spool::new(&self.options.limits.temp_dir, self.budget().spool)
     }
 
@@ -302,6 +203,7 @@ impl Job<'_> {
         objects: manifest::Objects,
         selection: Selection,
         cluster: Option<manifest::Cluster>,
+        pause: &Pause,
     ) -> Manifest {
         let encode = |prefix: Vec<u8>| pacharc_format::Key::new(prefix).to_string();
         let objects = self.source.bucket.as_ref().map(|_| manifest::Objects {
@@ -314,7 +216,8 @@ impl Job<'_> {
             source: manifest::Source {
                 postgres: self.source.postgres().cloned(),
                 bucket: self.bucket_url(),
-                quiesce: "online".into(),
+                quiesce: pause.quiesce().to_string(),
+                pause: pause.report(dumped.snapshots),
                 pachyderm: self.source.release(),
                 snapshot_opened: dumped.opened.map(|opened| opened.to_string()),
                 snapshots: dumped.snapshots,
@@ -329,22 +232,5 @@ impl Job<'_> {
 
     fn bucket_url(&self) -> Option<String> {
         self.source.bucket.as_ref().map(|bucket| bucket.url().to_owned())
-    }
-}
-
-/// What became of an attempt's live set.
-enum Closure {
-    /// Every live object was looked for and is in the bundle, or is known to be missing.
-    Closed(Option<Spool>),
-    /// So many live objects vanished: a newer snapshot is needed.
-    Vanished(u64),
-    /// The snapshot was lost.
-    Lost(crate::database::Error),
-}
-
-fn give_up(attempts: u32, error: crate::database::Error) -> Error {
-    match attempts {
-        1 => error.into(),
-        _ => Error::Attempts { attempts, source: Box::new(error) },
     }
 }

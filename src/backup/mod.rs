@@ -2,16 +2,20 @@
 //!
 //! The bucket is copied while the cluster runs; then a snapshot of the databases says which objects must be there; those
 //! that are not are fetched; when one has vanished meanwhile a newer snapshot is opened; the dump is made from the
-//! snapshot whose every live object is in the bundle (`docs/consistency.md`).
+//! snapshot whose every live object is in the bundle (`docs/consistency.md`). With a pause, the snapshot is opened while the
+//! cluster is suspended.
 
 mod catalog;
+mod closing;
 mod copy;
 mod error;
 mod fetch;
 mod found;
+mod herald;
 mod job;
 pub mod options;
 mod outcome;
+mod pause;
 mod plan;
 mod source;
 
@@ -23,12 +27,17 @@ use pacharc_format::Lock;
 use uuid::Uuid;
 
 pub use error::Error;
-pub use options::{Options, Quiesce};
+pub use options::{Options, Quiesce, Suspending};
 pub use outcome::{DatabaseOutcome, Outcome};
 pub use plan::{Plan, PlannedBucket, PlannedDatabase, plan};
 pub use source::Source;
 
+use herald::Herald;
+use pause::Pause;
+
 use crate::bundle::{Output, Place};
+use crate::cluster::notice::Notice;
+use crate::failure::chain;
 use crate::interrupt::Interrupt;
 use crate::monitor::{Monitor, Phase};
 use crate::signature::SigningKey;
@@ -54,26 +63,55 @@ pub async fn run(
     let source = interrupt.guard(Source::open(options, monitor.as_ref())).await?;
     source.check_room(&location)?;
     check_temp_dir(options)?;
+    let cluster = source.cluster.as_ref().map(|(cluster, _)| cluster);
+    let mut pause = interrupt.guard(Pause::prepare(options, cluster, &monitor)).await?;
     let (writer, output) = Output::create(&place).await?;
+    let mut herald = Herald::new(cluster, &monitor).await;
+    herald.tell(Notice::Started, format!("bundle {bundle}, {}", pause.quiesce())).await;
     let job = job::Job { options, source: &source, created, bundle, monitor: Arc::clone(&monitor) };
-    match interrupt.guard(job.write(writer, lock, signer)).await {
-        Ok((written, manifest)) => {
-            output.commit().await?;
-            let signed_by = signer.map(SigningKey::id);
-            Ok(Outcome { signed_by, ..Outcome::new(place.to_string(), &written, &manifest) })
-        }
+    let written = interrupt.guard(job.write(writer, lock, signer, &mut pause)).await;
+    let committed = match written {
+        Ok(written) => output.commit().await.map(|()| written).map_err(Error::from),
         Err(error) => {
-            if let Err(left) = output.abort().await {
-                // An upload that failed closes its end of the pipe: its own error says more than the writer's.
-                if matches!(&error, Error::Format(pacharc_format::Error::Write(source)) if source.kind() == ErrorKind::BrokenPipe)
-                {
-                    return Err(left.into());
-                }
-                monitor.warn(format!("something of the unfinished bundle may be left: {left}"));
-            }
+            // The cluster first: it comes back while the rest is cleared away.
+            pause.give_back();
+            Err(abort(output, error, monitor.as_ref()).await)
+        }
+    };
+    let (written, manifest) = match committed {
+        Ok(committed) => committed,
+        Err(error) => {
+            pause.give_back();
+            pause.await_return().await;
+            herald.tell(Notice::Failed, format!("bundle {bundle}: {}", chain(&error))).await;
+            return Err(error);
+        }
+    };
+    let mut outcome = Outcome::new(place.to_string(), &written, &manifest);
+    outcome.signed_by = signer.map(SigningKey::id);
+    let finished = pause.finish().await;
+    outcome.pause = pause.report(outcome.snapshots);
+    outcome.resume = pause.command_to_resume();
+    herald.tell(Notice::Completed, format!("bundle {bundle}, id {}", outcome.id)).await;
+    herald.keep(created, &outcome, &manifest).await;
+    match finished {
+        Ok(()) => Ok(outcome),
+        Err(error) => {
+            monitor.warn(format!("the bundle is complete all the same: {}, id {}", outcome.output, outcome.id));
             Err(error)
         }
     }
+}
+
+/// Takes back what was written. The error that says most of why.
+async fn abort(output: Output, error: Error, monitor: &dyn Monitor) -> Error {
+    let Err(left) = output.abort().await else { return error };
+    // An upload that failed closes its end of the pipe: its own error says more than the writer's.
+    if matches!(&error, Error::Format(pacharc_format::Error::Write(source)) if source.kind() == ErrorKind::BrokenPipe) {
+        return left.into();
+    }
+    monitor.warn(format!("something of the unfinished bundle may be left: {left}"));
+    error
 }
 
 /// Temporary files are made late: better to know now that they cannot be.

@@ -1,11 +1,13 @@
 //! What a backup is told.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::cluster;
+use crate::cluster::{self, suspend};
 use crate::options::{Cluster, Limits, Names, Postgres, Template};
 
 /// Everything but the keys. At least one of `cluster`, `postgres` and `bucket` is given.
@@ -25,6 +27,8 @@ pub struct Options {
     pub output: Option<Template>,
     /// How the source is treated meanwhile.
     pub quiesce: Quiesce,
+    /// How it is suspended, where it is; with a cluster alone.
+    pub suspension: Option<Suspending>,
     /// Leave orphans out.
     pub live_only: bool,
     /// Leave out keys that begin so.
@@ -50,8 +54,35 @@ impl Options {
 }
 
 /// How the source is treated during a backup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Quiesce {
     /// Not paused.
+    #[default]
     Online,
+    /// Suspended until its snapshot is open and each live object copied.
+    Suspend,
+    /// Suspended until the bundle is complete.
+    Hold,
+}
+
+/// As the manifest has it.
+impl fmt::Display for Quiesce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Online => "online",
+            Self::Suspend => "suspend",
+            Self::Hold => "hold",
+        })
+    }
+}
+
+/// How a cluster is suspended for a backup.
+#[derive(Clone, Debug)]
+pub struct Suspending {
+    /// How it is brought down and up.
+    pub options: suspend::Options,
+    /// The longest pause of [`Quiesce::Suspend`]; then the cluster is resumed, and the backup goes on as online.
+    pub max_pause: Duration,
+    /// Leave it down when the bundle is complete: for a cut-over.
+    pub stay: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use pacharc_format::manifest::{Manifest, Objects};
+use pacharc_format::manifest::{Manifest, Objects, Pause};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -31,6 +31,12 @@ pub struct Outcome {
     /// The objects; absent where no bucket was backed up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objects: Option<Objects>,
+    /// How the source was suspended; absent where it was not to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+    /// The command that brings back a cluster that was left suspended, as asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
     /// What the bundle holds, for the report.
     #[serde(skip)]
     pub contents: Option<Contents>,
@@ -69,6 +75,8 @@ impl Outcome {
             snapshots: manifest.source.snapshots,
             databases: databases.collect(),
             objects: manifest.objects.clone(),
+            pause: None,
+            resume: None,
             contents: Some(manifest.into()),
         }
     }
@@ -114,8 +122,29 @@ impl crate::outcome::Outcome for Outcome {
                 None => writeln!(text, "no Pachyderm database was backed up: there is no live set to compare with"),
             };
         }
+        if let Some(pause) = &self.pause {
+            let _ = writeln!(text, "{}", describe(pause, self.resume.is_some()));
+        }
         let signed = self.signed_by.as_ref().map(|key| format!(", signed by the key {key}")).unwrap_or_default();
         let _ = write!(text, "{}: {}{signed}, id {}", self.output, indicatif::HumanBytes(self.bytes), self.id);
+        if let Some(command) = &self.resume {
+            let _ = write!(text, "\nthe cluster stays suspended; bring it back, from any machine, with:\n{command}");
+        }
         text
+    }
+}
+
+/// A pause in one line.
+fn describe(pause: &Pause, is_left: bool) -> String {
+    let Pause { seconds, held_by, lost, .. } = pause;
+    let how_long = match (seconds, held_by) {
+        (_, Some(owner)) => format!("the cluster was held by {}, and is still", one_line(owner)),
+        (Some(seconds), None) => format!("the cluster was suspended for {seconds:.1} s"),
+        (None, None) if is_left => "the cluster is suspended".to_owned(),
+        (None, None) => "the cluster was not suspended".to_owned(),
+    };
+    match lost {
+        None => format!("quiesced: {how_long}; nothing ran that writes when the snapshot was opened"),
+        Some(lost) => format!("quiesced: lost at {} because {}; {how_long}", lost.at, one_line(&lost.because)),
     }
 }

@@ -8,11 +8,12 @@ use pacharc_format::Spool;
 use pacharc_format::manifest::{Count, DatabaseKind, Postgres};
 use serde::Serialize;
 
-use super::{Error, Options, Source};
+use super::{Error, Options, Quiesce, Source};
 use crate::budget::Budget;
 use crate::cluster::discover::Discovery;
+use crate::cluster::{history, suspend};
 use crate::database::Attempt;
-use crate::failure::Class;
+use crate::failure::{Class, chain};
 use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Event, Monitor, Phase};
 use crate::outcome::Facts;
@@ -42,6 +43,20 @@ pub struct Plan {
     pub bucket: Option<PlannedBucket>,
     /// Bytes that the bundle will have, roughly.
     pub estimated_bytes: u64,
+    /// How the source would be treated: `online`, `suspend` or `hold`.
+    pub quiesce: String,
+    /// Who holds the cluster suspended already: `user@host`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<String>,
+    /// How long it would take, in seconds, going by the last runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_seconds: Option<f64>,
+    /// How long the pause would be, in seconds, going by the last runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_pause_seconds: Option<f64>,
+    /// The pause after which the cluster would come back in any case, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub longest_pause_seconds: Option<f64>,
 }
 
 /// One database of a plan.
@@ -110,10 +125,16 @@ async fn make(options: &Options, monitor: &dyn Monitor) -> Result<Plan, Error> {
     if source.is_forwarded() && estimated_bytes > MUCH {
         let bytes = HumanBytes(estimated_bytes);
         let message =
-            format!("{bytes} would go through the API server by port-forward: run the backup in the cluster, as a Job");
+            format!("{bytes} would go through the API server by port-forward: run the backup there, with --in-cluster");
         monitor.event(Event::Hint { message });
     }
+    let pause = Expected::of(options, &source, estimated_bytes, monitor).await?;
     Ok(Plan {
+        quiesce: pause.quiesce.to_string(),
+        held_by: pause.held_by,
+        expected_seconds: pause.seconds,
+        expected_pause_seconds: pause.pause,
+        longest_pause_seconds: pause.longest,
         discovery: source.discovery().cloned(),
         postgres: source.postgres().cloned(),
         pg_dump: source.server.as_ref().map(|(_, tools)| {
@@ -125,6 +146,48 @@ async fn make(options: &Options, monitor: &dyn Monitor) -> Result<Plan, Error> {
         bucket,
         estimated_bytes,
     })
+}
+
+/// How long it will take, and for how long of that the cluster will be down.
+struct Expected {
+    quiesce: Quiesce,
+    held_by: Option<String>,
+    seconds: Option<f64>,
+    pause: Option<f64>,
+    longest: Option<f64>,
+}
+
+impl Expected {
+    /// Whatever would refuse the pause refuses the plan.
+    async fn of(options: &Options, source: &Source, bytes: u64, monitor: &dyn Monitor) -> Result<Self, Error> {
+        let quiesce = options.quiesce;
+        let mut expected = Self { quiesce, held_by: None, seconds: None, pause: None, longest: None };
+        let Some((cluster, _)) = &source.cluster else { return Ok(expected) };
+        if let (Some(suspending), true) = (&options.suspension, quiesce != Quiesce::Online) {
+            let held = suspend::look(cluster, &suspending.options, monitor).await?;
+            expected.held_by = held.map(|record| record.owner);
+            let is_limited = quiesce == Quiesce::Suspend && !suspending.stay && expected.held_by.is_none();
+            expected.longest = is_limited.then_some(suspending.max_pause.as_secs_f64());
+        }
+        let runs = match history::runs(cluster).await {
+            Ok(runs) => runs,
+            Err(error) => {
+                tracing::info!("the last runs are not known: {}", chain(&error));
+                Vec::new()
+            }
+        };
+        // The slowest of the last runs, since people plan by it. One that was much smaller tells of its set-up alone.
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let needed = |run: &history::Run| {
+            (run.bytes > bytes / 10).then(|| run.seconds * (bytes as f64 / run.bytes as f64).max(1.0))
+        };
+        expected.seconds = runs.iter().filter_map(needed).reduce(f64::max);
+        if expected.held_by.is_none() {
+            let alike = runs.iter().filter(|run| run.quiesce == quiesce.to_string());
+            expected.pause = alike.filter_map(|run| run.pause_seconds).reduce(f64::max);
+        }
+        Ok(expected)
+    }
 }
 
 /// Lists the bucket and compares it with the live set.
@@ -172,6 +235,32 @@ async fn count(options: &Options, source: &Source, monitor: &dyn Monitor) -> Res
     Ok(planned)
 }
 
+impl Plan {
+    /// The pause, in words.
+    fn pause(&self) -> String {
+        if let Some(owner) = &self.held_by {
+            return format!("the cluster is held by {owner}, and is left so");
+        }
+        let expected = match self.expected_pause_seconds {
+            Some(seconds) => format!("about {}, going by the last runs", duration(seconds)),
+            None => "how long is not known yet: no earlier run is on record".to_owned(),
+        };
+        match (self.quiesce.as_str(), self.longest_pause_seconds) {
+            ("online", _) => "none".to_owned(),
+            (_, Some(longest)) => format!("{expected}; after {} the cluster comes back in any case", duration(longest)),
+            (_, None) => format!("{expected}; the cluster stays down until the bundle is complete"),
+        }
+    }
+}
+
+/// Seconds as people say them.
+fn duration(seconds: f64) -> String {
+    match std::time::Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if seconds >= 60.0 => indicatif::HumanDuration(duration).to_string(),
+        _ => format!("{seconds:.0} s"),
+    }
+}
+
 impl crate::outcome::Outcome for Plan {
     fn class(&self) -> Option<Class> {
         None
@@ -212,8 +301,12 @@ impl crate::outcome::Outcome for Plan {
             }
         }
         facts.add("bundle", format!("about {}", HumanBytes(self.estimated_bytes)));
+        if let Some(seconds) = self.expected_seconds {
+            facts.add("time", format!("about {}, going by the last runs", duration(seconds)));
+        }
         if self.postgres.is_some() {
-            facts.add("note", "the source is not paused; its schema changes wait while the dump runs");
+            facts.add("pause", self.pause());
+            facts.add("note", "schema changes of the source wait while the dump runs");
         }
         Some(facts.into_text())
     }

@@ -6,6 +6,8 @@ mod layout;
 mod tree;
 mod walk;
 
+pub(crate) use attributes::parse as parse_attributes;
+
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use pacharc_format::{Key, Metadata};
 
+pub(crate) use self::directory::parse_attributes;
 pub use self::error::Error;
 pub use self::retry::Policy;
 pub use self::url::{BucketUrl, S3Url};

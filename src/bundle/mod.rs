@@ -4,11 +4,13 @@ mod error;
 mod input;
 mod output;
 mod select;
+mod what;
 
 pub use error::Error;
 pub use input::{BucketRange, Input};
 pub use output::{Output, OutputWriter, Place};
 pub use select::Selection;
+pub use what::what_lies_at;
 
 use std::path::Path;
 use std::sync::Arc;

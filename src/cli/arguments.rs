@@ -41,33 +41,25 @@ pub(super) struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// Whether neither a server nor a bucket is named.
+    pub(super) fn is_empty(&self) -> bool {
+        self.postgres.is_none() && self.bucket.is_none()
+    }
+
     /// The folder of PostgreSQL's programs, where it is named.
     pub(super) fn pg_bin(&self) -> Option<PathBuf> {
         self.pg_bin.clone()
     }
 
     /// The server, if one is named, or is to be found in a cluster; `matches` tells whether it was typed.
-    ///
-    /// # Errors
-    /// Where neither a server nor a bucket is named, nor a cluster that names them.
-    pub(super) fn postgres(
-        &self,
-        matches: &ArgMatches,
-        cluster: Option<&Cluster>,
-    ) -> Result<Option<Postgres>, usage::Error> {
+    pub(super) fn postgres(&self, matches: &ArgMatches, cluster: Option<&Cluster>) -> Option<Postgres> {
         // One that says nothing is completed by the cluster.
         let found = || cluster.map(|_| String::new());
-        if self.postgres.is_none() && self.bucket.is_none() && cluster.is_none() {
-            return Err(usage::Error::Missing {
-                what: "neither --postgres nor --bucket",
-                advice: "Name the server with --postgres URL and the bucket with --bucket URL.",
-            });
-        }
-        Ok(self.postgres.clone().or_else(found).map(|url| Postgres {
+        self.postgres.clone().or_else(found).map(|url| Postgres {
             url: Secret::from(url),
             from_command_line: matches.value_source("postgres") == Some(ValueSource::CommandLine),
             pg_bin: self.pg_bin.clone(),
-        }))
+        })
     }
 }
 
@@ -330,6 +322,10 @@ pub(super) struct EvidenceArgs {
 }
 
 impl EvidenceArgs {
+    pub(super) fn is_wanted(&self) -> bool {
+        self.report.is_some()
+    }
+
     /// Who keeps it, if it is wanted.
     ///
     /// # Errors

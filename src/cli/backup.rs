@@ -2,29 +2,39 @@
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
-use super::arguments::{ClusterArgs, EvidenceArgs, LockArgs, MachineArgs, NetworkArgs, ServerArgs, SignArgs};
+use super::arguments::{
+    ClusterArgs, EvidenceArgs, LockArgs, MachineArgs, NetworkArgs, ResumeArgs, ServerArgs, SignArgs, SuspendArgs,
+};
 use super::exit::{Failure, job_epilogue};
+use super::in_cluster::{self, InClusterArgs};
 use super::report::{Report, ReportArgs};
 use super::{usage, values};
-use crate::backup::{Options, Quiesce};
+use crate::backup::{Options, Quiesce, Suspending};
 use crate::failure::Class;
 use crate::keys::Lock;
 use crate::monitor::{Event, Monitor};
-use crate::options::Template;
+use crate::options::{self, Template};
 
 const EXAMPLES: &str = "
   A cluster, by what its namespace says of databases and bucket:
     pacharc backup --namespace pachyderm --recipients-file team.txt -o '{cluster}-{time}.pacharc'
+  The same, with a pause of at most 20 s, in which the snapshot is opened:
+    pacharc backup --namespace pachyderm --quiesce suspend --max-pause 20s \\
+      --recipients-file team.txt -o '{cluster}-{time}.pacharc'
   Into a file, from a server and a bucket; the password is in PGPASSWORD or ~/.pgpass:
     pacharc backup --postgres postgres://pachyderm@db.example/pachyderm?sslmode=verify-full \\
       --bucket 's3://pachyderm?region=eu-central-1' \\
       --recipients-file team.txt -o 'cluster-{time}.pacharc'
   Through a pipe, checked on the way:
     pacharc backup --config cluster.toml -o - | tee cluster.pacharc | pacharc verify -
+  In the cluster itself, onto a volume claim there:
+    pacharc backup --namespace pachyderm --recipients-file team.txt -o '{time}.pacharc' \\
+      --in-cluster --image registry.example/pacharc:0.1.0 --claim bundles
   What it would do:
     pacharc plan --config cluster.toml";
 
@@ -35,9 +45,13 @@ const CLASSES: &[Class] = &[
     Class::Refused,
     Class::Credentials,
     Class::Unreachable,
+    Class::Suspended,
     Class::Interrupted,
     Class::Terminated,
 ];
+
+/// The longest pause, where none is given.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// Read a source, write a bundle
 ///
@@ -63,8 +77,18 @@ pub(super) struct Backup {
     #[command(flatten)]
     sign: SignArgs,
     /// How the source is treated meanwhile
-    #[arg(long, value_name = "HOW", default_value = "online", help_heading = "What goes in")]
+    #[arg(long, value_name = "HOW", default_value = "online", help_heading = "Pause")]
     quiesce: QuiesceArg,
+    /// The longest pause of --quiesce suspend (60s); then the cluster comes back, and the backup goes on as online
+    #[arg(long, value_name = "TIME", value_parser = values::duration, help_heading = "Pause")]
+    max_pause: Option<Duration>,
+    /// What becomes of the suspended cluster in the end
+    #[arg(long, value_name = "WHAT", default_value = "resume", help_heading = "Pause")]
+    after: AfterArg,
+    #[command(flatten)]
+    suspend: SuspendArgs,
+    #[command(flatten)]
+    resume: ResumeArgs,
     /// Leave out objects that no row of the database needs
     #[arg(long, help_heading = "What goes in")]
     live_only: bool,
@@ -81,6 +105,8 @@ pub(super) struct Backup {
     #[command(flatten)]
     machine: MachineArgs,
     #[command(flatten)]
+    in_cluster: InClusterArgs,
+    #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
     evidence: EvidenceArgs,
@@ -88,17 +114,36 @@ pub(super) struct Backup {
     report: ReportArgs,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum QuiesceArg {
     /// No pause: copy, snapshot, copy what is new
     Online,
+    /// Suspended for the snapshot and what is new since the copy; back while the databases are dumped
+    Suspend,
+    /// Suspended from after the copy until the bundle is complete
+    Hold,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AfterArg {
+    /// It comes back
+    Resume,
+    /// It stays down, for a cut-over, until `pacharc resume`
+    StaySuspended,
 }
 
 impl Backup {
     /// What the arguments mean.
     pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, usage::Error> {
         let cluster = self.cluster.cluster();
-        let postgres = self.server.postgres(matches, cluster.as_ref())?;
+        if self.server.is_empty() && cluster.is_none() {
+            return Err(usage::Error::Missing {
+                what: "a source",
+                advice: "Name the namespace of Pachyderm with --namespace NAME; or a server with --postgres URL and a \
+                         bucket with --bucket URL.",
+            });
+        }
+        let postgres = self.server.postgres(matches, cluster.as_ref());
         if postgres.is_none() && !self.database.is_empty() {
             return Err(usage::Error::Needs { what: "--database", needed: "--postgres" });
         }
@@ -109,6 +154,7 @@ impl Backup {
         if let (Some(field), None) = (self.output.as_ref().and_then(Template::kubernetes_field), &cluster) {
             return Err(usage::Error::Needs { what: field, needed: "--namespace" });
         }
+        let suspension = self.suspension(cluster.as_ref())?;
         Ok(Options {
             cluster,
             postgres,
@@ -118,7 +164,10 @@ impl Backup {
             output: self.output.clone(),
             quiesce: match self.quiesce {
                 QuiesceArg::Online => Quiesce::Online,
+                QuiesceArg::Suspend => Quiesce::Suspend,
+                QuiesceArg::Hold => Quiesce::Hold,
             },
+            suspension,
             live_only: self.live_only,
             exclude: self.exclude.iter().map(|prefix| prefix.clone().into_bytes()).collect(),
             strict: self.strict,
@@ -127,8 +176,37 @@ impl Backup {
         })
     }
 
+    /// How the cluster is suspended, if one is named. A backup that is online needs to know, too: it may be held already.
+    fn suspension(&self, cluster: Option<&options::Cluster>) -> Result<Option<Suspending>, usage::Error> {
+        let (is_paused, stay) = (self.quiesce != QuiesceArg::Online, self.after == AfterArg::StaySuspended);
+        if is_paused && cluster.is_none() {
+            return Err(usage::Error::Needs { what: "--quiesce suspend or hold", needed: "--namespace" });
+        }
+        if self.max_pause.is_some() && self.quiesce != QuiesceArg::Suspend {
+            return Err(usage::Error::Needs { what: "--max-pause", needed: "--quiesce suspend" });
+        }
+        if stay && !is_paused {
+            return Err(usage::Error::Needs { what: "--after stay-suspended", needed: "--quiesce suspend or hold" });
+        }
+        if self.max_pause.is_some() && stay {
+            return Err(usage::Error::Conflict { one: "--max-pause", other: "--after stay-suspended" });
+        }
+        let Some(cluster) = cluster else { return Ok(None) };
+        let options = crate::cluster::suspend::Options {
+            kind: crate::cluster::suspend::Kind::Run,
+            guardian: self.suspend.guard()?,
+            ..self.suspend.options(&self.resume, cluster, &self.network)
+        };
+        Ok(Some(Suspending { options, max_pause: self.max_pause.unwrap_or(MAX_PAUSE), stay }))
+    }
+
     pub(super) fn report_args(&self) -> &ReportArgs {
         &self.report
+    }
+
+    /// Whether a Job in the cluster is to do it.
+    pub(super) fn is_in_cluster(&self) -> bool {
+        self.in_cluster.is_wanted()
     }
 
     /// The output, which a backup must have and a plan need not.
@@ -159,6 +237,17 @@ impl Job for Backup {
         self.check_output()?;
         let options = self.options(matches)?;
         let lock = self.lock.names().read()?;
+        if self.in_cluster.is_wanted() {
+            // A Job has neither the key nor the file: what was asked for must not be left out in silence.
+            for (one, is_given) in
+                [("--sign-key", self.sign.names().key.is_some()), ("--report", self.evidence.is_wanted())]
+            {
+                if is_given {
+                    return Err(usage::Error::Conflict { one, other: "--in-cluster" }.into());
+                }
+            }
+            return in_cluster::run(&self.in_cluster, &options, &self.lock.names(), &self.report, matches, report);
+        }
         let signer = self.sign.names().read()?;
         let keeper = self.evidence.keeper(signer.clone())?;
         report.run_kept(keeper.as_ref(), async |interrupt, monitor| {

@@ -239,7 +239,7 @@ mod tests {
             ("config = 'x'", "unknown key `config` in"),
             ("max-memory = 'lots'", "a size is a number with a unit, such as 256MiB"),
             ("jobs = 0", "a number from 1 to 256"),
-            ("quiesce = 'hold'", "it is one of online"),
+            ("quiesce = 'hard'", "it is one of online"),
             ("strict = 1", "it is true or false"),
             ("verbose = true", "it is a number from 0 to 3"),
             ("output = ['a']", "it takes one value, not a list"),

@@ -9,6 +9,7 @@ mod exit;
 mod extract;
 mod generate;
 mod guardian;
+mod in_cluster;
 mod inspect;
 mod keygen;
 mod list;

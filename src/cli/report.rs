@@ -51,6 +51,16 @@ pub(super) struct ReportArgs {
     config: Option<PathBuf>,
 }
 
+impl ReportArgs {
+    /// The flags by which a run elsewhere tells all that this one passes on.
+    pub(super) fn elsewhere(&self) -> Vec<String> {
+        let mut flags = vec!["--json".to_owned()];
+        flags.extend(self.quiet.then(|| "--quiet".to_owned()));
+        flags.extend((0..self.verbose).map(|_| "--verbose".to_owned()));
+        flags
+    }
+}
+
 /// One command's reporting.
 pub(super) struct Report {
     command: &'static str,
@@ -103,8 +113,8 @@ impl Report {
         &self,
         job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<O, Failure>,
     ) -> Result<ExitCode, Failure> {
-        let outcome = self.outcome(job, Arc::clone(&self.monitor) as Arc<dyn Monitor>)?;
-        self.finish(&outcome)
+        self.begin();
+        self.finish(&self.drive(job, Arc::clone(&self.monitor) as Arc<dyn Monitor>)?)
     }
 
     /// The same, and keeps evidence of it where that is wanted.
@@ -116,7 +126,8 @@ impl Report {
         let Some(keeper) = keeper else { return self.run(job) };
         let began = Timestamp::now();
         let notes = Arc::new(Notes::new(Arc::clone(&self.monitor) as Arc<dyn Monitor>));
-        let outcome = self.outcome(job, Arc::clone(&notes) as Arc<dyn Monitor>);
+        self.begin();
+        let outcome = self.drive(job, Arc::clone(&notes) as Arc<dyn Monitor>);
         let evidence = match &outcome {
             Ok(outcome) => {
                 let class = outcome.class();
@@ -156,19 +167,30 @@ impl Report {
         }
     }
 
-    /// Runs `job` to its end, with signals handled.
-    fn outcome<O: Outcome>(
+    /// Runs a job that passes on what a run elsewhere tells, its beginning and its end, too; its exit code is returned.
+    pub(super) fn follow(
         &self,
-        job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<O, Failure>,
+        job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<u8, Failure>,
+    ) -> Result<ExitCode, Failure> {
+        self.drive(job, Arc::clone(&self.monitor) as Arc<dyn Monitor>).map(ExitCode::from)
+    }
+
+    fn begin(&self) {
+        let started = Event::Started { command: self.command.into(), version: env!("CARGO_PKG_VERSION").into() };
+        self.monitor.event(started);
+    }
+
+    /// Runs `job` to its end, with signals handled.
+    fn drive<T>(
+        &self,
+        job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<T, Failure>,
         monitor: Arc<dyn Monitor>,
-    ) -> Result<O, Failure> {
+    ) -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
             .build()
             .map_err(NoRuntime)?;
-        let started = Event::Started { command: self.command.into(), version: env!("CARGO_PKG_VERSION").into() };
-        self.monitor.event(started);
         let outcome = runtime.block_on(async {
             let interrupt = Interrupt::listen().map_err(NoRuntime)?;
             let outcome = job(&interrupt, monitor).await;

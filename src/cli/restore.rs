@@ -96,7 +96,7 @@ struct ReleaseArgs {
     /// owner alone.
     #[arg(long, value_name = "DIR")]
     write_to: Option<PathBuf>,
-    /// Make the captured Secrets in --namespace; one that exists with other content is refused
+    /// Make the captured Secrets and ConfigMaps in --namespace; a Secret that exists with other content is refused
     #[arg(long, requires = "namespace")]
     apply_secrets: bool,
     /// Write credentials that only values can hold into values.secret.yaml, in clear
@@ -133,7 +133,14 @@ impl ReleaseArgs {
 impl Restore {
     /// What the arguments mean.
     pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, Failure> {
-        let postgres = self.server.postgres(matches, None)?;
+        if self.server.is_empty() {
+            return Err(usage::Error::Missing {
+                what: "a target",
+                advice: "Name the server with --postgres URL and the bucket with --bucket URL.",
+            }
+            .into());
+        }
+        let postgres = self.server.postgres(matches, None);
         if postgres.is_none() {
             for (what, given) in [("--database", !self.database.is_empty()), ("--owner", self.owner.is_some())] {
                 if given {

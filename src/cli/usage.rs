@@ -107,6 +107,7 @@ impl Explain for Error {
             Self::TerminalOutput => "Name a file, or let another program read it: `pacharc backup … -o - | …`.",
             Self::ConfigKey { similar: Some(similar), .. } => return Some(format!("Is `{similar}` meant?")),
             Self::ConfigKey { similar: None, .. } => "Keys are the long names of flags; docs/flags.md has them all.",
+            Self::Needs { what, needed } => return Some(format!("Add {needed}, or leave {what} out.")),
             _ => return None,
         };
         Some(advice.to_owned())

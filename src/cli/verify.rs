@@ -11,7 +11,7 @@ use super::arguments::{
 };
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
-use super::{Job, values};
+use super::{Job, usage, values};
 use crate::backup;
 use crate::failure::Class;
 use crate::options::{Location, Postgres};
@@ -146,9 +146,17 @@ impl Verify {
         let AgainstArgs { against, database, sample, seed, progress } = &self.against;
         let Some(side) = against else { return Ok(None) };
         let cluster = self.cluster.cluster();
+        if self.server.is_empty() && cluster.is_none() {
+            return Err(usage::Error::Missing {
+                what: "what to compare with",
+                advice: "Name it with --postgres, --bucket, or --namespace.",
+            }
+            .into());
+        }
         let place = backup::Options {
-            postgres: self.server.postgres(matches, cluster.as_ref())?,
+            postgres: self.server.postgres(matches, cluster.as_ref()),
             cluster,
+            suspension: None,
             databases: Vec::new(),
             bucket: self.server.bucket.clone(),
             ca_file: self.network.ca_file.clone(),

@@ -5,10 +5,13 @@
 
 mod client;
 pub mod discover;
+pub mod errand;
 mod error;
 pub mod forward;
 mod forward_error;
 pub mod helm;
+pub mod history;
+pub mod notice;
 pub mod permissions;
 mod readable;
 pub mod state;

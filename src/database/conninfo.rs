@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use super::Error;
 
 /// Name and value of each parameter that the string sets, in its order.
-pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, Error> {
+pub(crate) fn parse(text: &str) -> Result<Vec<(String, String)>, Error> {
     let url = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
     let parameters = match url {
         Some(rest) => parse_url(rest),

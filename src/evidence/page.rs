@@ -136,6 +136,12 @@ impl Page {
     }
 }
 
+/// A time without its fractions, which the report has; any other text as it is.
+fn in_seconds(time: &str) -> String {
+    let parsed = time.parse::<jiff::Timestamp>();
+    parsed.map_or_else(|_| time.to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
 /// What fits before the bars.
 fn shortened(name: &str) -> String {
     const MOST: usize = 44;
@@ -195,14 +201,14 @@ fn run(page: &mut Page, evidence: &Evidence) {
         ("Bundle", outcome("input").or_else(|| outcome("output"))),
         ("Its id", outcome("id")),
         ("Its UUID", outcome("bundle")),
-        ("Begun (bundle)", outcome("created")),
+        ("Begun (bundle)", outcome("created").map(|time| in_seconds(&time))),
         ("Signed by key", outcome("signed_by")),
         ("Level", level),
         ("Compared with", outcome("against")),
         ("Sample", outcome("sample")),
         ("Bytes", bytes.map(|bytes| format!("{} ({bytes})", HumanBytes(bytes)))),
-        ("From", Some(evidence.began.to_string())),
-        ("To", Some(evidence.ended.to_string())),
+        ("From", Some(in_seconds(&evidence.began.to_string()))),
+        ("To", Some(in_seconds(&evidence.ended.to_string()))),
         ("Duration", Some(format!("{:.1} s", evidence.seconds))),
         ("Program", Some(format!("pacharc {}", evidence.pacharc))),
         ("Exit code", Some(evidence.exit_code.to_string())),
@@ -241,8 +247,8 @@ fn held(page: &mut Page, contents: &Contents) {
         ("Bucket", contents.bucket.clone()),
         ("Namespace", contents.namespace.clone()),
         ("Pachyderm", contents.pachyderm.clone()),
-        ("Snapshot", contents.snapshot.clone()),
-        ("Complete since", Some(contents.finished.clone())),
+        ("Snapshot", contents.snapshot.as_deref().map(in_seconds)),
+        ("Complete since", Some(in_seconds(&contents.finished))),
         ("Closed", closed),
     ]);
     if let Some(Objects { live, orphan, foreign, rotten, missing, .. }) = &contents.objects {

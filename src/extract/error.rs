@@ -59,6 +59,9 @@ impl Explain for Error {
     fn advice(&self) -> Option<String> {
         match self {
             Self::Bundle(error) => error.advice(),
+            Self::Format(error) if error.is_damage() => {
+                Some("Copy the file again from its origin; or extract what is undamaged with --keep-going.".into())
+            }
             Self::Format(error) => error.advice(),
             Self::Signature(error) => error.advice(),
             Self::NoSuchEntry(_) => Some("`pacharc list` prints the paths of all entries.".into()),

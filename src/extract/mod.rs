@@ -1,48 +1,34 @@
 //! Extract: single entries out of a bundle, reading no more of it than they need.
 
 mod error;
+mod losses;
 pub mod options;
+mod outcome;
+mod salvage;
 mod sink;
+mod whole;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use pacharc_format::{
-    BundleReader, BundleStream, CatalogLine, Entry, Found, Hash, Piece, RangeReader, ReadOptions, State, Unlock,
+    self as format, BundleReader, BundleStream, CatalogLine, Entry, Found, Piece, RangeReader, ReadOptions,
+    SalvageReader, State, Unlock,
 };
-use serde::Serialize;
 
 pub use error::Error;
 pub use options::{Destination, Options};
+pub use outcome::{Damage, Lost, Outcome};
 
 use crate::budget::Budget;
-use crate::bundle::{Input, Selection};
-use crate::failure::Class;
-use crate::hasher::Hasher;
+use crate::bundle::{self, Input, Selection};
 use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Monitor, Phase};
+use losses::{Cause, Losses};
 use sink::Sink;
+use whole::Whole;
 
-/// What an extraction was.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Outcome {
-    /// Entries that were extracted.
-    pub entries: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-impl crate::outcome::Outcome for Outcome {
-    fn class(&self) -> Option<Class> {
-        None
-    }
-
-    fn summary(&self) -> String {
-        format!("extracted {} entries, {}", self.entries, indicatif::HumanBytes(self.bytes))
-    }
-}
-
-/// Extracts the entries that `options` name. Every byte is checked before it is written; an object in pieces gets its
+/// Extracts the entries that `options` name; with `keep_going`, all of them that are undamaged. Every byte is checked before it is written; an object in pieces gets its
 /// name only when the whole was checked.
 ///
 /// # Errors
@@ -59,27 +45,39 @@ pub async fn run(
         selection: Selection::new(&options.paths),
         found: vec![false; options.paths.len()],
         sink: Sink::new(options.destination.clone()),
+        losses: Losses::new(monitor.as_ref()),
+        keep_going: options.keep_going,
         monitor: monitor.as_ref(),
     };
     let work = async {
+        if options.keep_going {
+            if !input.is_seekable() {
+                return Err(bundle::Error::NotSeekable.into());
+            }
+            return extraction.keep_going(&input, unlock).await;
+        }
         // A signature comes last, when all would have been written.
         if input.is_seekable() || !options.trusted.is_empty() {
             let ranges = input.ranges().await?;
             // A bundle of another format is known by its clear beginning.
-            pacharc_format::inspect(&ranges).await?;
+            format::inspect(&ranges).await?;
             let reader = BundleReader::open(ranges, unlock).await?;
             options.trusted.check_reader::<_, Error>(&reader).await?;
-            extraction.by_ranges(reader).await
+            extraction.by_ranges(&reader).await
         } else {
             extraction.by_stream(&input, unlock, options).await
         }
     };
     interrupt.guard(work).await?;
-    if let Some(at) = extraction.found.iter().position(|found| !found) {
-        return Err(Error::NoSuchEntry(options.paths.get(at).cloned().unwrap_or_default()));
+    for (path, _) in options.paths.iter().zip(&extraction.found).filter(|(_, found)| !**found) {
+        // A catalog that can be read knows every path.
+        if !extraction.losses.is_damaged() {
+            return Err(Error::NoSuchEntry(path.clone()));
+        }
+        extraction.losses.lose(path, Cause::Damage, "it is not in what can be read");
     }
     extraction.sink.flush()?;
-    Ok(Outcome { entries: extraction.sink.entries, bytes: extraction.sink.bytes })
+    Ok(extraction.losses.outcome(extraction.sink.entries, extraction.sink.bytes))
 }
 
 struct Extraction<'a> {
@@ -87,16 +85,56 @@ struct Extraction<'a> {
     /// Which of the paths were there.
     found: Vec<bool>,
     sink: Sink,
+    losses: Losses<'a>,
+    keep_going: bool,
     monitor: &'a dyn Monitor,
 }
 
 impl Extraction<'_> {
-    async fn by_ranges<S: RangeReader>(&mut self, reader: BundleReader<S>) -> Result<(), Error> {
+    /// Extracts what is undamaged: found by the catalog where that can be read, else by reading the whole file.
+    async fn keep_going(&mut self, input: &Input, unlock: &Unlock) -> Result<(), Error> {
+        match BundleReader::open(input.ranges().await?, unlock).await {
+            Ok(reader) => {
+                self.losses.manifest = Some(reader.manifest().clone());
+                match self.catalog_is_whole(&reader).await {
+                    Ok(()) => return self.by_ranges(&reader).await,
+                    Err(error) if is_damage(&error) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(error) if is_damage(&error) => {}
+            // A damaged slot may look like one of somebody else's.
+            Err(format::Error::WrongIdentity | format::Error::WrongPassphrase) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.salvage(SalvageReader::open(input.ranges().await?, unlock).await?).await
+    }
+
+    /// Reads the catalog of all that is selected.
+    async fn catalog_is_whole<S: RangeReader>(&self, reader: &BundleReader<S>) -> Result<(), format::Error> {
+        let mut has_pieces = false;
+        for from in self.selection.ranges() {
+            let mut catalog = reader.catalog(from);
+            while let Some(lines) = catalog.next().await? {
+                has_pieces |= lines.iter().any(|line| line.entry.pieces.is_some());
+                if lines.last().is_some_and(|line| !line.entry.path.starts_with(from)) {
+                    break;
+                }
+            }
+        }
+        if has_pieces {
+            let mut catalog = reader.catalog("pieces/");
+            while catalog.next().await?.is_some() {}
+        }
+        Ok(())
+    }
+
+    async fn by_ranges<S: RangeReader>(&mut self, reader: &BundleReader<S>) -> Result<(), Error> {
         let selection = self.selection.clone();
         for from in selection.ranges() {
             // One entry is found at once; only folders are walked.
             if let Some(line) = reader.find(from).await? {
-                self.line(&reader, &line).await?;
+                self.line_or_loss(reader, &line).await?;
                 continue;
             }
             let mut catalog = reader.catalog(from);
@@ -106,11 +144,28 @@ impl Extraction<'_> {
                         break 'range;
                     }
                     if selection.takes(&line.entry.path) {
-                        self.line(&reader, &line).await?;
+                        self.line_or_loss(reader, &line).await?;
                     }
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Extracts an entry; where that is asked for, one that is damaged is named and left out.
+    async fn line_or_loss<S: RangeReader>(
+        &mut self,
+        reader: &BundleReader<S>,
+        line: &CatalogLine,
+    ) -> Result<(), Error> {
+        let path = line.entry.path.as_str();
+        let (cause, problem) = match self.line(reader, line).await {
+            Err(Error::Missing(_)) if self.keep_going => (Cause::Source, "its source did not have it".to_owned()),
+            Err(Error::Format(error)) if self.keep_going && is_damage(&error) => (Cause::Damage, error.to_string()),
+            done => return done,
+        };
+        self.sink.discard(path);
+        self.losses.lose(path, cause, &problem);
         Ok(())
     }
 
@@ -125,7 +180,7 @@ impl Extraction<'_> {
             self.append(path, &body)?;
             return self.sink.finish(path);
         };
-        let mut whole = Hasher::like(line.entry.hash);
+        let mut whole = Whole::new(path);
         for number in 0..pieces.count {
             let piece = format!("pieces/{}/{number:08}", pieces.folder);
             let Some(line) = reader.find(&piece).await? else { return Err(Error::NoSuchEntry(piece)) };
@@ -133,7 +188,7 @@ impl Extraction<'_> {
             whole.update(&body);
             self.append(path, &body)?;
         }
-        check_whole(whole, path, line.entry.hash)?;
+        whole.check(path, line.entry.hash)?;
         self.sink.finish(path)
     }
 
@@ -206,11 +261,8 @@ impl Extraction<'_> {
     }
 }
 
-/// Whether the pieces have made the object.
-fn check_whole(whole: Hasher, path: &str, expected: Option<Hash>) -> Result<(), Error> {
-    if Some(whole.finish()) == expected {
-        return Ok(());
-    }
-    let what = "its pieces do not make the object that the catalog names".to_owned();
-    Err(pacharc_format::Error::Damaged { entry: path.to_owned(), offset: 0, what }.into())
+/// Whether what was read is wrong, or cannot be read where it lies: a bad sector is damage.
+fn is_damage(error: &format::Error) -> bool {
+    const EIO: i32 = 5;
+    error.is_damage() || matches!(error, format::Error::Read(error) if error.raw_os_error() == Some(EIO))
 }

@@ -12,6 +12,9 @@ pub struct Options {
     pub bundle: Location,
     /// Entries whose path is one of these or lies below; never empty.
     pub paths: Vec<String>,
+    /// Whether what is undamaged is extracted although other things are not; to a folder, and from a bundle that can be
+    /// read in any place.
+    pub keep_going: bool,
     /// Where they go.
     pub destination: Destination,
     /// One of these keys must have signed it, if there are any; then it must be readable in any place.

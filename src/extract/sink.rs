@@ -62,6 +62,14 @@ impl Sink {
         }
     }
 
+    /// Takes back what was appended to the entry at `path`, where that is a file.
+    pub(super) fn discard(&mut self, path: &str) {
+        if let Some(file) = self.open.remove(path) {
+            let written = file.as_file().metadata().map_or(0, |metadata| metadata.len());
+            self.bytes = self.bytes.saturating_sub(written);
+        }
+    }
+
     /// Flushes standard output.
     pub(super) fn flush(&mut self) -> Result<(), Error> {
         let failed = |source| Error::Write { path: "-".into(), source };

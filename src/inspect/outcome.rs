@@ -1,7 +1,7 @@
 //! What an inspection found, for people and programs.
 
 use pacharc_format::About;
-use pacharc_format::manifest::{Database, Manifest, Objects};
+use pacharc_format::manifest::{Database, Manifest, Objects, Pause};
 use serde::Serialize;
 
 use crate::failure::Class;
@@ -67,6 +67,9 @@ fn describe(manifest: &Manifest, facts: &mut Facts) {
     }
     if let Some(opened) = &source.snapshot_opened {
         facts.add("snapshot", format_args!("{opened} ({}, number {})", source.quiesce, source.snapshots));
+        if let Some(pause) = &source.pause {
+            facts.add("quiesced", quiesced(pause));
+        }
     }
     for Database { name, tables, properties, .. } in &manifest.databases {
         let rows: u64 = tables.iter().map(|table| table.rows).sum();
@@ -90,5 +93,19 @@ fn describe(manifest: &Manifest, facts: &mut Facts) {
             None => "does not apply: no Pachyderm database",
         };
         facts.add("closed", closed);
+    }
+}
+
+/// A pause in one line.
+fn quiesced(pause: &Pause) -> String {
+    let how_long = match (&pause.held_by, pause.seconds) {
+        (Some(owner), _) => format!("held by {owner}"),
+        (None, Some(seconds)) => format!("for {seconds:.1} s"),
+        (None, None) if pause.begun.is_some() => "to the end of the backup".to_owned(),
+        (None, None) => "never suspended".to_owned(),
+    };
+    match &pause.lost {
+        None => format!("yes, {how_long}"),
+        Some(lost) => format!("lost at {} because {}; {how_long}", lost.at, lost.because),
     }
 }

@@ -55,6 +55,18 @@ impl LockNames {
             (None, true) => Err(Error::NoRecipient),
         }
     }
+
+    /// The recipients as text, those of files, too: for a run elsewhere.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn texts(&self) -> Result<Vec<String>, Error> {
+        let mut texts = self.recipients.clone();
+        for path in &self.recipients_files {
+            texts.extend(recipient::lines(path)?.into_iter().map(|(_, line)| line.trim().to_owned()));
+        }
+        Ok(texts)
+    }
 }
 
 /// What is worth a thought about a lock.

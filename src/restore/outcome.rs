@@ -98,6 +98,11 @@ fn told(release: &RestoredRelease) -> Vec<String> {
     if created + unchanged > 0 {
         lines.push(format!("Secrets: {created} made, {unchanged} there already"));
     }
+    let created = release.config_maps_created.len();
+    let there = release.config_maps_unchanged.len() + release.config_maps_different.len();
+    if created + there > 0 {
+        lines.push(format!("ConfigMaps: {created} made, {there} there already"));
+    }
     if let Some(folder) = &release.folder {
         lines.push(format!("{}: {} files for the new release", folder.display(), release.files.len()));
         lines.push(format!("\nWhat is left to do ({}/NEXT-STEPS.txt):\n{}", folder.display(), release.steps));

@@ -7,6 +7,7 @@
 pub mod against;
 mod closed;
 mod error;
+mod lost;
 pub mod options;
 mod outcome;
 mod tables;
@@ -19,6 +20,7 @@ use pacharc_format::{self as format, BundleReader, BundleStream, Entry, Found, I
 
 pub use closed::SourceDamage;
 pub use error::Error;
+pub use lost::Lost;
 pub use options::{Level, Options};
 pub use outcome::{Finding, Outcome, Verdict};
 pub use trial::{Scratch, Trial, TriedDatabase};
@@ -29,6 +31,7 @@ use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Event, Monitor, Phase};
 use crate::options::Expectations;
 use closed::{ClosedCheck, SourceDamages};
+use lost::Losses;
 use tables::TableCheck;
 use trial::{Stop, TrialRun};
 
@@ -50,8 +53,13 @@ pub async fn run(
         return Err(Error::NoKey);
     }
     let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
-    let verification =
-        Verification { options, input: &input, monitor: monitor.as_ref(), findings: Findings::default() };
+    let verification = Verification {
+        options,
+        input: &input,
+        monitor: monitor.as_ref(),
+        findings: Findings::default(),
+        losses: Losses::default(),
+    };
     interrupt.guard(verification.run(unlock)).await
 }
 
@@ -61,6 +69,7 @@ struct Verification<'a> {
     input: &'a Input,
     monitor: &'a dyn Monitor,
     findings: Findings,
+    losses: Losses,
 }
 
 #[derive(Default)]
@@ -85,7 +94,7 @@ impl Verification<'_> {
         }
         let about = stream.about().clone();
         let (mut tables, mut manifest, mut end) = (TableCheck::default(), None, None);
-        let (mut check, mut told) = (None, 0);
+        let (mut check, mut told, mut broke_off) = (None, 0, false);
         let (mut source, mut trial) = (SourceDamages::default(), None);
         loop {
             let found = match stream.next().await {
@@ -93,6 +102,7 @@ impl Verification<'_> {
                 Ok(Some(found)) => found,
                 Err(error) if error.is_damage() => {
                     self.damage(&error);
+                    broke_off = true;
                     break;
                 }
                 Err(error) => return Err(error.into()),
@@ -116,6 +126,7 @@ impl Verification<'_> {
                     }
                 }
                 Found::Catalog(lines) => {
+                    self.losses.catalog(&lines);
                     if let (Some(check), Some(dump)) = (&mut check, &mut tables.dump) {
                         check.catalog(&lines, dump)?;
                     }
@@ -128,6 +139,21 @@ impl Verification<'_> {
         {
             for problem in tables.compare(manifest) {
                 self.finding(Finding { path: "manifest.json.zst.age".into(), offset: None, problem });
+            }
+        }
+        if let Some(unlock) = unlock.filter(|_| level > Level::Sums && self.input.is_seekable())
+            && (broke_off || self.losses.is_unnamed())
+        {
+            match self.losses.walk(self.input.ranges().await?, unlock).await {
+                Ok((damage, found)) => {
+                    // Of a torn bundle the end is perhaps told already.
+                    let is_told = self.findings.named.iter().any(|finding| finding.path == "the end");
+                    damage.iter().filter(|error| !(error.is_torn() && is_told)).for_each(|error| self.damage(error));
+                    manifest = manifest.or(found.map(Box::new));
+                }
+                Err(error @ format::Error::Read(_)) => return Err(error.into()),
+                // That it is damaged is known already.
+                Err(_) => {}
             }
         }
         if let (Some(check), Some(dump), Some(manifest)) = (check, tables.dump, &manifest)
@@ -180,6 +206,7 @@ impl Verification<'_> {
             signed_by = trusted.check(signature.as_deref(), stream.sums()?)?;
             expected(&self.options.expect, id.as_deref(), &about.created)?;
         }
+        let (lost, lost_count) = self.losses.into_named(manifest.as_deref());
         Ok(Outcome {
             input: self.input.to_string(),
             level: level.name(),
@@ -193,6 +220,8 @@ impl Verification<'_> {
             closed,
             findings: self.findings.named,
             damages: self.findings.count,
+            lost,
+            lost_count,
             source: source.named,
             source_damages: source.count,
             trial: tried,
@@ -257,6 +286,7 @@ impl Verification<'_> {
     }
 
     fn damage(&mut self, error: &format::Error) {
+        self.losses.damage(error);
         let (path, offset, problem) = match error {
             format::Error::Damaged { entry, offset, what } => (entry.clone(), Some(*offset), what.clone()),
             format::Error::Torn { offset, what } => {
@@ -268,6 +298,10 @@ impl Verification<'_> {
     }
 
     fn finding(&mut self, finding: Finding) {
+        // Whoever walks the file again meets what was met before.
+        if self.findings.named.contains(&finding) {
+            return;
+        }
         self.findings.count += 1;
         if self.findings.named.len() < FINDINGS {
             self.monitor.event(Event::Damage { path: finding.path.clone(), problem: finding.problem.clone() });

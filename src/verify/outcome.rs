@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Level, SourceDamage, Trial, TriedDatabase};
+use super::{Level, Lost, SourceDamage, Trial, TriedDatabase};
 use crate::evidence::Contents;
 use crate::failure::Class;
 use crate::signature::SignedBy;
@@ -63,6 +63,12 @@ pub struct Outcome {
     pub findings: Vec<Finding>,
     /// How many things are wrong.
     pub damages: u64,
+    /// With a key: the entries that lie in what is damaged; the first hundred.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<Lost>,
+    /// How many entries are lost.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub lost_count: u64,
     /// What was wrong at the source, as level *closed* finds it; the first hundred.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub source: Vec<SourceDamage>,
@@ -158,6 +164,18 @@ impl crate::outcome::Outcome for Outcome {
                     text.push_str(&format!("\n  {}", one_line(&format!("{path}{place}: {problem}"))));
                 }
                 if self.damages > self.findings.len() as u64 {
+                    text.push_str("\n  …");
+                }
+                if self.lost_count > 0 {
+                    text.push_str(&format!(
+                        "\n{} entries lie in it; `extract --keep-going` gives all others:",
+                        self.lost_count
+                    ));
+                }
+                for lost in &self.lost {
+                    text.push_str(&format!("\n  {}", one_line(&lost.to_string())));
+                }
+                if self.lost_count > self.lost.len() as u64 {
                     text.push_str("\n  …");
                 }
                 text

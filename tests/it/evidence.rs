@@ -120,6 +120,10 @@ async fn what_failed_and_what_is_wrong_leave_evidence_too() {
     desk.run(["verify", "c.pacharc", "--report", "damaged.json"]).code(5).says("exists already").advises();
     assert_eq!(std::fs::read(desk.path("damaged.json")).unwrap(), before);
     desk.run(["verify", "c.pacharc", "--report", "page.html"]).code(2).advises();
+    for more in [["--report", "x.json"], ["--sign-key", "sign.key"]] {
+        let job = [&["--namespace", "n", "--in-cluster", "--image", "i"][..], &more].concat();
+        desk.backup(&[], "d.pacharc", &job).code(2).says("--in-cluster exclude each other");
+    }
     desk.backup(&cluster.source(), "d.pacharc", &["--report", "absent/x.json"]).code(1).advises();
     assert!(!desk.path("d.pacharc").exists());
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use pacharc_sample::skipped;
 
-use crate::support::outer::Outer;
+use crate::support::forge::Outer;
 use crate::support::program::{Desk, Run, Running, words};
 
 /// An object's key and bytes that must be seen nowhere without a key.

@@ -1,48 +1,10 @@
 //! Bundles that are not what they should be: each command says so with its exit code, and nothing is restored.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 use crate::support::cluster::{Cluster, target, target_server};
+use crate::support::outer::{Place, kinds, places, resize};
 use crate::support::program::{Desk, words};
-
-/// An entry of the outer container.
-#[derive(Clone, Debug)]
-struct Place {
-    /// Its name without the folder.
-    name: String,
-    header: usize,
-    content: Range<usize>,
-}
-
-fn octal(field: &[u8]) -> usize {
-    let digits = String::from_utf8_lossy(field);
-    usize::from_str_radix(digits.trim_matches(['\0', ' ']), 8).unwrap()
-}
-
-fn places(bundle: &[u8]) -> Vec<Place> {
-    let (mut places, mut header) = (Vec::new(), 0);
-    while bundle[header] != 0 {
-        let block = &bundle[header..header + 512];
-        let name = String::from_utf8_lossy(&block[..100]).trim_end_matches('\0').to_owned();
-        let content = header + 512..header + 512 + octal(&block[124..136]);
-        let name = name.split_once('/').unwrap().1.to_owned();
-        let next = content.end.next_multiple_of(512);
-        places.push(Place { name, header, content });
-        header = next;
-    }
-    assert_eq!(header + 1024, bundle.len());
-    places
-}
-
-/// One of each kind: names that differ by a number are one kind.
-fn kinds(bundle: &[u8]) -> Vec<Place> {
-    let mut seen = BTreeSet::new();
-    let kind = |place: &Place| place.name.replace(|c: char| c.is_ascii_digit(), "");
-    let places: Vec<Place> = places(bundle).into_iter().filter(|place| seen.insert(kind(place))).collect();
-    assert!(places.len() >= 10, "{places:?}");
-    places
-}
 
 /// The bundle with another text in one of its entries; sums are as they were.
 fn edited(bundle: &[u8], name: &str, from: &str, to: &str) -> Vec<u8> {
@@ -55,11 +17,7 @@ fn edited(bundle: &[u8], name: &str, from: &str, to: &str) -> Vec<u8> {
     assert!(content.len() <= padded.len());
     edited[padded.clone()].fill(0);
     edited[padded.start..padded.start + content.len()].copy_from_slice(content.as_bytes());
-    let header = &mut edited[place.header..place.header + 512];
-    header[124..136].copy_from_slice(format!("{:011o}\0", content.len()).as_bytes());
-    header[148..156].fill(b' ');
-    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:07o}\0").as_bytes());
+    resize(&mut edited[place.header..place.header + 512], content.len());
     edited
 }
 

@@ -26,7 +26,7 @@ struct Attributes {
 }
 
 /// Reads the content of an `.attrs` file.
-pub(super) fn parse(json: &[u8]) -> Result<Metadata, serde_json::Error> {
+pub(crate) fn parse(json: &[u8]) -> Result<Metadata, serde_json::Error> {
     let attributes: Attributes = serde_json::from_slice(json)?;
     let some = |value: String| Some(value).filter(|v| !v.is_empty());
     Ok(Metadata {

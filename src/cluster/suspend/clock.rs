@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Time since the machine was started, its sleep included.
 #[cfg(target_os = "linux")]
-pub(super) fn boottime() -> Duration {
+pub(crate) fn boottime() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
     Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default())
@@ -12,7 +12,7 @@ pub(super) fn boottime() -> Duration {
 
 /// Time since this was first asked for; elsewhere the standard library's clock has to do.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn boottime() -> Duration {
+pub(crate) fn boottime() -> Duration {
     use std::sync::LazyLock;
     use std::time::Instant;
     static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
