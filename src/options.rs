@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::secret::Secret;
+use crate::signature::TrustedKeys;
 
 /// A PostgreSQL server, and the programs to speak to it.
 #[derive(Clone, Debug)]
@@ -215,6 +216,8 @@ pub struct Expectations {
     pub id: Option<String>,
     /// It was begun at this time or later.
     pub created_after: Option<Timestamp>,
+    /// One of these keys signed it, if there are any.
+    pub trusted: TrustedKeys,
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ use crate::manifest::{CatalogBlock, Manifest};
 use crate::range::RangeReader;
 use crate::seal::BundleKey;
 use crate::segment::{self, SegmentPlace};
+use crate::signature::{SIGNATURE, SIGNATURE_LIMIT};
 use crate::stream::JSON_LIMIT;
+use crate::sums;
 use crate::trailer::{Extent, TRAILER, TRAILER_FROM_END, Trailer};
 
 /// What a bundle says of itself to anyone.
@@ -106,6 +108,9 @@ pub(crate) async fn trailer(source: &dyn RangeReader) -> Result<Trailer> {
     Ok(trailer)
 }
 
+/// Bytes of `BLAKE3SUMS` that are read at a time.
+const SUMS_PART: u64 = 1 << 20;
+
 /// A segment's number, and what is in it.
 type OpenedSegment = (u64, Vec<(Entry, IndexLine)>);
 
@@ -115,6 +120,8 @@ pub struct BundleReader<S> {
     trailer: Trailer,
     key: BundleKey,
     manifest: Manifest,
+    /// Of the manifest as it is stored, sealed.
+    manifest_hash: blake3::Hash,
     /// The segment that was opened last: neighbours are often asked for together.
     opened: tokio::sync::Mutex<Option<OpenedSegment>>,
 }
@@ -164,7 +171,8 @@ impl<S: RangeReader> BundleReader<S> {
         if manifest.about.bundle != bundle {
             return Err(damaged("it belongs to another bundle".into()));
         }
-        Ok(Self { source, trailer, key, manifest, opened: tokio::sync::Mutex::default() })
+        let manifest_hash = blake3::hash(&sealed);
+        Ok(Self { source, trailer, key, manifest, manifest_hash, opened: tokio::sync::Mutex::default() })
     }
 
     /// The manifest.
@@ -183,6 +191,57 @@ impl<S: RangeReader> BundleReader<S> {
     #[must_use]
     pub fn key(&self) -> BundleKey {
         self.key.clone()
+    }
+
+    /// The content of `BLAKE3SUMS.minisig`, if there is one: a signature of what [`Self::sums`] reads. It is not checked.
+    ///
+    /// # Errors
+    /// Damage, [`Error::Read`].
+    pub async fn signature(&self) -> Result<Option<Bytes>> {
+        let extent = self.trailer.signature;
+        if extent.length == 0 {
+            return Ok(None);
+        }
+        let damaged = |what: &str| Error::damaged(SIGNATURE, extent.offset, what);
+        if extent.length > SIGNATURE_LIMIT {
+            return Err(damaged("TRAILER gives it a size that makes no sense"));
+        }
+        let length = usize::try_from(extent.length).unwrap_or_default();
+        let content = read(&self.source, extent.offset, length, SIGNATURE).await?;
+        match blake3::hash(&content).as_bytes() == &self.trailer.signature_hash {
+            true => Ok(Some(content)),
+            false => Err(damaged("it does not have the hash that TRAILER gives it")),
+        }
+    }
+
+    /// Reads `BLAKE3SUMS`, handing every part to `each`, and makes sure that its hash is the bundle's id and that it has the
+    /// manifest that was opened: so whoever signed it stands for the manifest, for the key that opened it, and for all that
+    /// is read by them.
+    ///
+    /// # Errors
+    /// Damage, [`Error::Read`].
+    pub async fn sums(&self, mut each: impl FnMut(&[u8])) -> Result<()> {
+        const NAME: &str = "BLAKE3SUMS";
+        let Extent { offset, length } = self.trailer.sums;
+        let manifest_line = sums::line("manifest.json.zst.age", &self.manifest_hash).into_bytes();
+        let (mut hasher, mut last, mut at) = (blake3::Hasher::new(), Vec::new(), 0);
+        while at < length {
+            let part = usize::try_from((length - at).min(SUMS_PART)).unwrap_or_default();
+            let part = read(&self.source, offset + at, part, NAME).await?;
+            hasher.update(&part);
+            each(&part);
+            last.extend_from_slice(&part);
+            last.drain(..last.len().saturating_sub(manifest_line.len()));
+            at += part.len() as u64;
+        }
+        if hasher.finalize().as_bytes() != &self.trailer.id {
+            return Err(Error::damaged(NAME, offset, "its hash is not the id that TRAILER gives the bundle"));
+        }
+        // The manifest is the last that they name.
+        match last == manifest_line {
+            true => Ok(()),
+            false => Err(Error::damaged(NAME, offset, "it gives another hash to the manifest")),
+        }
     }
 
     /// The catalog's line of `path`, if there is one.

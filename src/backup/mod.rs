@@ -40,8 +40,9 @@ use crate::cluster::notice::Notice;
 use crate::failure::chain;
 use crate::interrupt::Interrupt;
 use crate::monitor::{Monitor, Phase};
+use crate::signature::SigningKey;
 
-/// Backs up what `options` name into a bundle that `lock` opens.
+/// Backs up what `options` name into a bundle that `lock` opens, signed by `signer` where there is one.
 ///
 /// The output has its final name only if this returns `Ok`.
 ///
@@ -50,6 +51,7 @@ use crate::monitor::{Monitor, Phase};
 pub async fn run(
     options: &Options,
     lock: Lock,
+    signer: Option<&SigningKey>,
     interrupt: &Interrupt,
     monitor: Arc<dyn Monitor>,
 ) -> Result<Outcome, Error> {
@@ -67,7 +69,7 @@ pub async fn run(
     let mut herald = Herald::new(cluster, &monitor).await;
     herald.tell(Notice::Started, format!("bundle {bundle}, {}", pause.quiesce())).await;
     let job = job::Job { options, source: &source, created, bundle, monitor: Arc::clone(&monitor) };
-    let written = interrupt.guard(job.write(writer, lock, &mut pause)).await;
+    let written = interrupt.guard(job.write(writer, lock, signer, &mut pause)).await;
     let committed = match written {
         Ok(written) => output.commit().await.map(|()| written).map_err(Error::from),
         Err(error) => {
@@ -86,6 +88,7 @@ pub async fn run(
         }
     };
     let mut outcome = Outcome::new(place.to_string(), &written, &manifest);
+    outcome.signed_by = signer.map(SigningKey::id);
     let finished = pause.finish().await;
     outcome.pause = pause.report(outcome.snapshots);
     outcome.resume = pause.command_to_resume();

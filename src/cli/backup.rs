@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
-use super::arguments::{ClusterArgs, LockArgs, MachineArgs, NetworkArgs, ResumeArgs, ServerArgs, SuspendArgs};
+use super::arguments::{
+    ClusterArgs, LockArgs, MachineArgs, NetworkArgs, ResumeArgs, ServerArgs, SignArgs, SuspendArgs,
+};
 use super::exit::{Failure, job_epilogue};
 use super::in_cluster::{self, InClusterArgs};
 use super::report::{Report, ReportArgs};
@@ -72,6 +74,8 @@ pub(super) struct Backup {
     database: Vec<String>,
     #[command(flatten)]
     lock: LockArgs,
+    #[command(flatten)]
+    sign: SignArgs,
     /// How the source is treated meanwhile
     #[arg(long, value_name = "HOW", default_value = "online", help_heading = "Pause")]
     quiesce: QuiesceArg,
@@ -234,9 +238,10 @@ impl Job for Backup {
         if self.in_cluster.is_wanted() {
             return in_cluster::run(&self.in_cluster, &options, &self.lock.names(), &self.report, matches, report);
         }
+        let signer = self.sign.names().read()?;
         report.run(async |interrupt, monitor| {
             advise(&options, &lock, monitor.as_ref());
-            Ok(crate::backup::run(&options, lock, interrupt, monitor).await?)
+            Ok(crate::backup::run(&options, lock, signer.as_ref(), interrupt, monitor).await?)
         })
     }
 }

@@ -20,6 +20,7 @@ mod resume;
 mod status;
 mod stdout;
 mod suspend;
+mod throwaway;
 mod usage;
 mod values;
 mod verify;
@@ -47,7 +48,6 @@ struct Cli {
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (bundle format 1)");
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Command {
     Backup(backup::Backup),
     Verify(verify::Verify),
@@ -63,6 +63,8 @@ enum Command {
     Status(status::Status),
     #[command(hide = true)]
     Guardian(guardian::Guardian),
+    #[command(hide = true)]
+    Throwaway(throwaway::Throwaway),
     Completions(generate::Completions),
     Man(generate::Man),
     #[command(hide = true)]
@@ -121,6 +123,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(job) => job.start(of_command),
         Command::Guardian(job) => job.start(of_command),
         Command::Keygen(keygen) => finish(keygen.run()),
+        Command::Throwaway(throwaway) => finish(throwaway.run()),
         Command::Completions(completions) => finish(completions.run()),
         Command::Man(man) => finish(man.run()),
         Command::Flags(flags) => finish(flags.run()),

@@ -122,12 +122,22 @@ impl UnlockNames {
 }
 
 /// The first line of `path`.
-fn passphrase(path: &Path) -> Result<Secret, Error> {
+pub(crate) fn passphrase(path: &Path) -> Result<Secret, Error> {
     let text = String::from_utf8(read(path)?).map_err(|_| Error::NotText(path.to_owned()))?;
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(Secret::from(line.to_owned())),
         _ => Err(Error::EmptyPassphrase(path.to_owned())),
     }
+}
+
+/// Asks on the terminal; `None` where there is none, or nothing was typed.
+pub(crate) fn ask(what: &str) -> Option<Secret> {
+    prompt::passphrase(what)
+}
+
+/// All of a small file of text, which may be secret.
+pub(crate) fn read_text(path: &Path) -> Result<Secret, Error> {
+    String::from_utf8(read(path)?).map(Secret::from).map_err(|_| Error::NotText(path.to_owned()))
 }
 
 /// All of a small file.

@@ -84,7 +84,7 @@ fn costs(desk: &Desk, original: &Crafted, is_walked: bool) -> BTreeMap<String, B
             original.files.keys().filter(|path| !found.files.contains_key(*path)).cloned().collect();
         let is_whole = lost.is_empty() && !is_walked;
         assert_eq!(found.run.status.code(), Some(if is_whole { 0 } else { 3 }), "{}", found.run.stderr);
-        assert!(found.damage.iter().any(|entry| *entry == place.name) || !is_walked, "{:?}", found.damage);
+        assert!(found.damage.contains(&place.name) || !is_walked, "{:?}", found.damage);
         costs.insert(place.name, lost);
     }
     costs

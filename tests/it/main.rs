@@ -3,6 +3,7 @@
 // Clippy's own exception for tests knows only the test functions themselves, not what they share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod against;
 mod bucket_conformance;
 mod bucket_directory;
 mod bucket_environment;
@@ -36,12 +37,14 @@ mod rights;
 mod round_trip;
 mod secrets;
 mod signals;
+mod signatures;
 mod stock_tools;
 mod support;
 mod suspend;
 mod suspend_killed;
 mod suspension;
 mod tampered;
+mod trial;
 mod ways;
 mod which_source;
 mod wrong_bundles;

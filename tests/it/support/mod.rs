@@ -4,6 +4,7 @@ pub mod authority;
 pub mod cluster;
 pub mod crafted;
 pub mod fault_server;
+pub mod forge;
 pub mod kubelab;
 pub mod minio;
 pub mod moments;
