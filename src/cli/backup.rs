@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
 use super::arguments::{
-    ClusterArgs, LockArgs, MachineArgs, NetworkArgs, ResumeArgs, ServerArgs, SignArgs, SuspendArgs,
+    ClusterArgs, EvidenceArgs, LockArgs, MachineArgs, NetworkArgs, ResumeArgs, ServerArgs, SignArgs, SuspendArgs,
 };
 use super::exit::{Failure, job_epilogue};
 use super::in_cluster::{self, InClusterArgs};
@@ -108,6 +108,8 @@ pub(super) struct Backup {
     in_cluster: InClusterArgs,
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    evidence: EvidenceArgs,
     #[command(flatten)]
     report: ReportArgs,
 }
@@ -239,7 +241,8 @@ impl Job for Backup {
             return in_cluster::run(&self.in_cluster, &options, &self.lock.names(), &self.report, matches, report);
         }
         let signer = self.sign.names().read()?;
-        report.run(async |interrupt, monitor| {
+        let keeper = self.evidence.keeper(signer.clone())?;
+        report.run_kept(keeper.as_ref(), async |interrupt, monitor| {
             advise(&options, &lock, monitor.as_ref());
             Ok(crate::backup::run(&options, lock, signer.as_ref(), interrupt, monitor).await?)
         })

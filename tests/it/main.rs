@@ -19,6 +19,7 @@ mod deploy;
 mod discover;
 mod docs;
 mod during_dump;
+mod evidence;
 mod hostile_names;
 mod in_cluster;
 mod keep_going;
