@@ -106,6 +106,8 @@ pub(crate) async fn trailer(source: &dyn RangeReader) -> Result<Trailer> {
     Ok(trailer)
 }
 
+const MANIFEST: &str = "manifest.json.zst.age";
+
 /// A segment's number, and what is in it.
 type OpenedSegment = (u64, Vec<(Entry, IndexLine)>);
 
@@ -115,6 +117,8 @@ pub struct BundleReader<S> {
     trailer: Trailer,
     key: BundleKey,
     manifest: Manifest,
+    /// BLAKE3 of the sealed manifest.
+    manifest_hash: blake3::Hash,
     /// The segment that was opened last: neighbours are often asked for together.
     opened: tokio::sync::Mutex<Option<OpenedSegment>>,
 }
@@ -164,7 +168,45 @@ impl<S: RangeReader> BundleReader<S> {
         if manifest.about.bundle != bundle {
             return Err(damaged("it belongs to another bundle".into()));
         }
-        Ok(Self { source, trailer, key, manifest, opened: tokio::sync::Mutex::default() })
+        let manifest_hash = blake3::hash(&sealed);
+        Ok(Self { source, trailer, key, manifest, manifest_hash, opened: tokio::sync::Mutex::default() })
+    }
+
+    /// Checks that `BLAKE3SUMS`, TRAILER and the first key slot are those that the manifest was sealed with: whoever has
+    /// no key can recompute sums, but not this. It reads the sums (some 90 bytes a segment) and the slot.
+    ///
+    /// # Errors
+    /// Damage, [`Error::Read`].
+    pub async fn check_sums(&self) -> Result<()> {
+        const WINDOW: u64 = 1 << 20;
+        let Extent { offset, length } = self.trailer.sums;
+        let wrong = |what: &str| Err(Error::damaged("BLAKE3SUMS", offset, what));
+        let last = crate::sums::line(MANIFEST, &self.manifest_hash);
+        let Some(before) = length.checked_sub(last.len() as u64) else { return wrong("it ends too early") };
+        let mut hasher = blake3::Hasher::new();
+        let mut at = 0;
+        while at < before {
+            let window = usize::try_from((before - at).min(WINDOW)).unwrap_or_default();
+            hasher.update(&read(&self.source, offset + at, window, "BLAKE3SUMS").await?);
+            at += window as u64;
+        }
+        if hasher.finalize().to_hex().as_str() != self.manifest.sums {
+            return wrong("it is not the one that the manifest was sealed with");
+        }
+        let line = read(&self.source, offset + before, last.len(), "BLAKE3SUMS").await?;
+        hasher.update(&line);
+        if *line != *last.as_bytes() || hasher.finalize().as_bytes() != &self.trailer.id {
+            return wrong("it does not end with the manifest, or is not the one that TRAILER names");
+        }
+        let slot = self.trailer.key;
+        let length = usize::try_from(slot.length.min(SLOT_MAX)).unwrap_or_default();
+        let first = read(&self.source, slot.offset, length, "the key's first slot").await?;
+        match slot_key(&first, self.trailer.key_hash) {
+            Some(_) => Ok(()),
+            None => {
+                Err(Error::damaged("bundle.key.age", slot.offset, "the key's slot does not have the hash in TRAILER"))
+            }
+        }
     }
 
     /// The manifest.

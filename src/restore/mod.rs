@@ -155,6 +155,8 @@ impl Job<'_> {
         let manifest = reader.manifest().clone();
         let id = hex::encode(reader.trailer().id);
         verify::expected(&self.options.expect, Some(&id), &manifest.about.created)?;
+        // Sums that somebody else has made to fit are told before anything is written.
+        reader.check_sums().await?;
         target::check_closed(&manifest, self.options.allow_incomplete)?;
         self.totals(&manifest);
         let options = verify::Options {

@@ -12,6 +12,7 @@ mod closed;
 mod closure;
 mod cluster_state;
 mod collected;
+mod damage_matrix;
 mod database_dump;
 mod database_restore;
 mod deploy;
