@@ -15,6 +15,7 @@ mod farewell;
 pub mod feed;
 #[doc(hidden)]
 pub mod fuzzing;
+mod hasher;
 pub mod inspect;
 pub mod interrupt;
 pub mod keys;
@@ -26,5 +27,6 @@ pub mod pachyderm;
 pub mod restore;
 pub mod secret;
 pub mod secret_file;
+pub mod signature;
 pub mod verify;
 mod visible;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::secret::Secret;
+use crate::signature::TrustedKeys;
 
 /// A PostgreSQL server, and the programs to speak to it.
 #[derive(Clone, Debug)]
@@ -154,12 +155,16 @@ impl std::str::FromStr for Template {
     }
 }
 
+/// What file names and keys may hold everywhere.
+fn safe(c: char) -> char {
+    if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' }
+}
+
 impl Template {
     /// The location for a bundle. The time is UTC and safe in file names: `20250131T093000Z`; so is what the names of
     /// clusters may hold (`arn:aws:eks:…:cluster/x`).
     #[must_use]
     pub fn fill(&self, names: &Names) -> Location {
-        let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
         let name: String = self
             .parts
             .iter()
@@ -172,6 +177,19 @@ impl Template {
             })
             .collect();
         Location::from(name.as_str())
+    }
+
+    /// The template as text, with the cluster's name filled in: for a run that would know it by another one.
+    #[must_use]
+    pub fn text_for(&self, cluster: &str) -> String {
+        let fields = self.parts.iter().map(|part| match part {
+            Part::Text(text) => text.replace('{', "{{").replace('}', "}}"),
+            Part::Time => "{time}".to_owned(),
+            Part::Uuid => "{uuid}".to_owned(),
+            Part::Cluster => cluster.chars().map(safe).collect(),
+            Part::Namespace => "{namespace}".to_owned(),
+        });
+        fields.collect()
     }
 
     /// A field that only a source in Kubernetes has a value for, if there is one.
@@ -198,6 +216,8 @@ pub struct Expectations {
     pub id: Option<String>,
     /// It was begun at this time or later.
     pub created_after: Option<Timestamp>,
+    /// One of these keys signed it, if there are any.
+    pub trusted: TrustedKeys,
 }
 
 #[cfg(test)]
@@ -214,6 +234,8 @@ mod tests {
         assert_eq!(fill("s3://b/{uuid}"), "s3://b/00000000-0000-0000-0000-000000000000");
         assert_eq!(fill("{{x}}"), "{x}");
         assert_eq!(fill("{cluster}/{namespace}"), "arn-aws-eks-eu-west-1-1-cluster-lake/pachyderm");
+        let text_for = |text: &str| text.parse::<Template>().unwrap().text_for("gke:lake");
+        assert_eq!(text_for("{{a}}/{cluster}-{namespace}-{time}"), "{{a}}/gke-lake-{namespace}-{time}");
         assert_eq!("{namespace}".parse::<Template>().unwrap().kubernetes_field(), Some("{namespace}"));
         assert!("-".parse::<Template>().unwrap().is_stdout());
         assert!(!"-{time}".parse::<Template>().unwrap().is_stdout());

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::fingerprint::Fingerprint;
 use crate::index::{CatalogLine, IndexLine, ShardHead, ShardKind, State, head_line};
 use crate::manifest::{CatalogBlock, Manifest};
+use crate::signature::{SIGNATURE, SIGNATURE_LIMIT, Signer, trusted_comment};
 use crate::trailer::{Extent, Trailer};
 use crate::writer::{Core, SHARD, Written};
 
@@ -141,13 +142,19 @@ impl<W: AsyncWrite + Unpin> CatalogWriter<W> {
         Ok(())
     }
 
-    /// Ends the bundle: second key slot, manifest, sums, TRAILER. What only the writer knows it fills into `manifest`.
+    /// Ends the bundle: second key slot, manifest, sums, the signature where there is a signer, TRAILER. What only the writer
+    /// knows it fills into `manifest`.
     ///
     /// Gives the output back, flushed, what was written, and the manifest as it stands in the bundle.
     ///
     /// # Errors
-    /// [`Error::Worker`] where lines of entries are absent from the catalog, [`Error::Write`], [`Error::Spool`].
-    pub async fn finish(mut self, mut manifest: Manifest) -> Result<(W, Written, Manifest)> {
+    /// [`Error::Worker`] where lines of entries are absent from the catalog, [`Error::Sign`], [`Error::Write`],
+    /// [`Error::Spool`].
+    pub async fn finish(
+        mut self,
+        mut manifest: Manifest,
+        signer: Option<&dyn Signer>,
+    ) -> Result<(W, Written, Manifest)> {
         self.flush_catalog().await?;
         self.flush_directory().await?;
         let mut core = self.core;
@@ -177,22 +184,39 @@ impl<W: AsyncWrite + Unpin> CatalogWriter<W> {
             std::io::BufRead::consume(&mut lines, count);
         }
         core.container.end(length).await?;
+        let (signature, signature_hash) = match signer {
+            Some(signer) => core.append_signature(signer).await?,
+            None => (Extent::default(), [0; 32]),
+        };
 
         let trailer = Trailer {
             manifest: manifest_extent,
             sums: Extent { offset, length },
             key: core.slot_extent,
             key2,
-            signature: Extent::default(),
+            signature,
             id: *core.sums.hash().as_bytes(),
             key_hash: slot_hash(&core.slot.key, &core.slot.padding),
-            signature_hash: [0; 32],
+            signature_hash,
         };
         core.container.append("TRAILER", &trailer.to_bytes()).await?;
         let (mut output, bytes) = core.container.finish().await?;
         output.flush().await.map_err(Error::Write)?;
         let id = core.sums.hash().to_hex().to_string();
         Ok((output, Written { id, bytes, totals: core.totals }, manifest))
+    }
+}
+
+impl<W: AsyncWrite + Unpin> Core<W> {
+    /// Has the sums signed, and appends the signature. Gives its extent and hash.
+    async fn append_signature(&mut self, signer: &dyn Signer) -> Result<(Extent, [u8; 32])> {
+        let signature = signer.sign(&mut self.sums.reader()?, &trusted_comment(&self.about)).map_err(Error::Sign)?;
+        if signature.is_empty() || signature.len() as u64 > SIGNATURE_LIMIT {
+            let why = format!("it has {} bytes, and at most {SIGNATURE_LIMIT} are allowed", signature.len());
+            return Err(Error::TooLarge { what: SIGNATURE.into(), why });
+        }
+        let offset = self.container.append(SIGNATURE, &signature).await?;
+        Ok((Extent { offset, length: signature.len() as u64 }, *blake3::hash(&signature).as_bytes()))
     }
 }
 

@@ -78,6 +78,9 @@ pub enum Error {
     /// Writing the bundle failed.
     #[error("could not write the bundle: {0}")]
     Write(#[source] io::Error),
+    /// The bundle could not be signed.
+    #[error("could not sign the bundle: {0}")]
+    Sign(#[source] io::Error),
     /// A temporary file failed.
     #[error("could not use a temporary file in {dir}: {source}")]
     Spool {

@@ -18,7 +18,9 @@ use crate::manifest::{CatalogBlock, Manifest};
 use crate::range::RangeReader;
 use crate::seal::BundleKey;
 use crate::segment::{self, SegmentPlace};
+use crate::signature::{SIGNATURE, SIGNATURE_LIMIT};
 use crate::stream::JSON_LIMIT;
+use crate::sums;
 use crate::trailer::{Extent, TRAILER, TRAILER_FROM_END, Trailer};
 
 /// What a bundle says of itself to anyone.
@@ -106,7 +108,8 @@ pub(crate) async fn trailer(source: &dyn RangeReader) -> Result<Trailer> {
     Ok(trailer)
 }
 
-const MANIFEST: &str = "manifest.json.zst.age";
+/// Bytes of `BLAKE3SUMS` that are read at a time.
+const SUMS_PART: u64 = 1 << 20;
 
 /// A segment's number, and what is in it.
 type OpenedSegment = (u64, Vec<(Entry, IndexLine)>);
@@ -117,7 +120,7 @@ pub struct BundleReader<S> {
     trailer: Trailer,
     key: BundleKey,
     manifest: Manifest,
-    /// BLAKE3 of the sealed manifest.
+    /// Of the manifest as it is stored, sealed.
     manifest_hash: blake3::Hash,
     /// The segment that was opened last: neighbours are often asked for together.
     opened: tokio::sync::Mutex<Option<OpenedSegment>>,
@@ -172,43 +175,6 @@ impl<S: RangeReader> BundleReader<S> {
         Ok(Self { source, trailer, key, manifest, manifest_hash, opened: tokio::sync::Mutex::default() })
     }
 
-    /// Checks that `BLAKE3SUMS`, TRAILER and the first key slot are those that the manifest was sealed with: whoever has
-    /// no key can recompute sums, but not this. It reads the sums (some 90 bytes a segment) and the slot.
-    ///
-    /// # Errors
-    /// Damage, [`Error::Read`].
-    pub async fn check_sums(&self) -> Result<()> {
-        const WINDOW: u64 = 1 << 20;
-        let Extent { offset, length } = self.trailer.sums;
-        let wrong = |what: &str| Err(Error::damaged("BLAKE3SUMS", offset, what));
-        let last = crate::sums::line(MANIFEST, &self.manifest_hash);
-        let Some(before) = length.checked_sub(last.len() as u64) else { return wrong("it ends too early") };
-        let mut hasher = blake3::Hasher::new();
-        let mut at = 0;
-        while at < before {
-            let window = usize::try_from((before - at).min(WINDOW)).unwrap_or_default();
-            hasher.update(&read(&self.source, offset + at, window, "BLAKE3SUMS").await?);
-            at += window as u64;
-        }
-        if hasher.finalize().to_hex().as_str() != self.manifest.sums {
-            return wrong("it is not the one that the manifest was sealed with");
-        }
-        let line = read(&self.source, offset + before, last.len(), "BLAKE3SUMS").await?;
-        hasher.update(&line);
-        if *line != *last.as_bytes() || hasher.finalize().as_bytes() != &self.trailer.id {
-            return wrong("it does not end with the manifest, or is not the one that TRAILER names");
-        }
-        let slot = self.trailer.key;
-        let length = usize::try_from(slot.length.min(SLOT_MAX)).unwrap_or_default();
-        let first = read(&self.source, slot.offset, length, "the key's first slot").await?;
-        match slot_key(&first, self.trailer.key_hash) {
-            Some(_) => Ok(()),
-            None => {
-                Err(Error::damaged("bundle.key.age", slot.offset, "the key's slot does not have the hash in TRAILER"))
-            }
-        }
-    }
-
     /// The manifest.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
@@ -225,6 +191,86 @@ impl<S: RangeReader> BundleReader<S> {
     #[must_use]
     pub fn key(&self) -> BundleKey {
         self.key.clone()
+    }
+
+    /// The content of `BLAKE3SUMS.minisig`, if there is one: a signature of what [`Self::sums`] reads. It is not checked.
+    ///
+    /// # Errors
+    /// Damage, [`Error::Read`].
+    pub async fn signature(&self) -> Result<Option<Bytes>> {
+        let extent = self.trailer.signature;
+        if extent.length == 0 {
+            return Ok(None);
+        }
+        let damaged = |what: &str| Error::damaged(SIGNATURE, extent.offset, what);
+        if extent.length > SIGNATURE_LIMIT {
+            return Err(damaged("TRAILER gives it a size that makes no sense"));
+        }
+        let length = usize::try_from(extent.length).unwrap_or_default();
+        let content = read(&self.source, extent.offset, length, SIGNATURE).await?;
+        match blake3::hash(&content).as_bytes() == &self.trailer.signature_hash {
+            true => Ok(Some(content)),
+            false => Err(damaged("it does not have the hash that TRAILER gives it")),
+        }
+    }
+
+    /// Reads `BLAKE3SUMS`, handing every part to `each`, and makes sure that its hash is the bundle's id and that it has the
+    /// manifest that was opened: so whoever signed it stands for the manifest, for the key that opened it, and for all that
+    /// is read by them.
+    ///
+    /// # Errors
+    /// Damage, [`Error::Read`].
+    pub async fn sums(&self, mut each: impl FnMut(&[u8])) -> Result<()> {
+        const NAME: &str = "BLAKE3SUMS";
+        let Extent { offset, length } = self.trailer.sums;
+        let manifest_line = sums::line("manifest.json.zst.age", &self.manifest_hash).into_bytes();
+        let (mut hasher, mut last, mut at) = (blake3::Hasher::new(), Vec::new(), 0);
+        while at < length {
+            let part = usize::try_from((length - at).min(SUMS_PART)).unwrap_or_default();
+            let part = read(&self.source, offset + at, part, NAME).await?;
+            hasher.update(&part);
+            each(&part);
+            last.extend_from_slice(&part);
+            last.drain(..last.len().saturating_sub(manifest_line.len()));
+            at += part.len() as u64;
+        }
+        if hasher.finalize().as_bytes() != &self.trailer.id {
+            return Err(Error::damaged(NAME, offset, "its hash is not the id that TRAILER gives the bundle"));
+        }
+        // The manifest is the last that they name.
+        match last == manifest_line {
+            true => Ok(()),
+            false => Err(Error::damaged(NAME, offset, "it gives another hash to the manifest")),
+        }
+    }
+
+    /// Checks that `BLAKE3SUMS` and the first key slot are those that the manifest was sealed with: whoever has no key can
+    /// recompute sums, but not this.
+    ///
+    /// # Errors
+    /// As [`BundleReader::sums`]; damage of the slot.
+    pub async fn check_sums(&self) -> Result<()> {
+        let Extent { offset, length } = self.trailer.sums;
+        let manifest_line = sums::line("manifest.json.zst.age", &self.manifest_hash);
+        let (mut hasher, mut left) = (blake3::Hasher::new(), length.saturating_sub(manifest_line.len() as u64));
+        self.sums(|part| {
+            let before = part.get(..usize::try_from(left).unwrap_or(usize::MAX)).unwrap_or(part);
+            hasher.update(before);
+            left -= before.len() as u64;
+        })
+        .await?;
+        if hasher.finalize().to_hex().as_str() != self.manifest.sums {
+            return Err(Error::damaged("BLAKE3SUMS", offset, "it is not the one that the manifest was sealed with"));
+        }
+        let slot = self.trailer.key;
+        let length = usize::try_from(slot.length.min(SLOT_MAX)).unwrap_or_default();
+        let first = read(&self.source, slot.offset, length, "the key's first slot").await?;
+        match slot_key(&first, self.trailer.key_hash) {
+            Some(_) => Ok(()),
+            None => {
+                Err(Error::damaged("bundle.key.age", slot.offset, "the key's slot does not have the hash in TRAILER"))
+            }
+        }
     }
 
     /// The catalog's line of `path`, if there is one.

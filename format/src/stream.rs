@@ -33,8 +33,6 @@ use crate::trailer::Extent;
 
 /// Largest `manifest.json` and `head.json` that a reader accepts, in bytes.
 pub(crate) const JSON_LIMIT: usize = 64 << 20;
-/// Largest signature file.
-const SIGNATURE_LIMIT: u64 = 4096;
 /// What an opened entry takes beside its body, in bytes: headers, path, index line.
 const ENTRY: usize = 2048;
 /// Entries whose damage is remembered by name.
@@ -72,6 +70,8 @@ pub enum Found {
         id: String,
         /// Bytes of the file.
         bytes: u64,
+        /// The content of `BLAKE3SUMS.minisig`, if there is one: a signature of [`BundleStream::sums`]. It is not checked.
+        signature: Option<Bytes>,
     },
 }
 
@@ -235,6 +235,14 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.container.offset()
+    }
+
+    /// The lines of `BLAKE3SUMS`; all of them, with the hash that is the bundle's id, when [`Found::End`] has come.
+    ///
+    /// # Errors
+    /// [`Error::Spool`].
+    pub fn sums(&mut self) -> Result<impl std::io::Read + use<R>> {
+        self.sums.reader()
     }
 
     /// The bundle's key, out of the first slot. CPU-bound for a passphrase (about a second).

@@ -142,7 +142,7 @@ async fn write(bundle: &Bundle, identity: &x25519::Identity) -> Result<Bytes, Er
         let (path, json) = (String::from_utf8(path).unwrap(), String::from_utf8(json).unwrap());
         catalog.push(states.get(&path).copied().unwrap_or(State::File), &path, &json).await?;
     }
-    let (output, _, _) = catalog.finish(Manifest { objects: Some(objects), ..Manifest::default() }).await?;
+    let (output, _, _) = catalog.finish(Manifest { objects: Some(objects), ..Manifest::default() }, None).await?;
     Ok(output.into())
 }
 

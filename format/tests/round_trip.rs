@@ -5,14 +5,15 @@
 
 mod support;
 
+use std::io::Read;
 use std::path::Path;
 
 use age::secrecy::SecretString;
 use age::x25519;
 use bytes::Bytes;
 use pacharc_format::{
-    BundleReader, BundleWriter, Entry, Error, Hash, Head, Key, Lock, Metadata, Packing, PieceWriter, State, Unlock,
-    inspect,
+    BundleReader, BundleStream, BundleWriter, Entry, Error, Found, Hash, Head, Key, Lock, Manifest, Metadata, Packing,
+    PieceWriter, ReadOptions, Signer, State, Unlock, inspect,
 };
 use support::{Memory, chunk, lock, object, odd_entries, options, stream, unlock, write};
 
@@ -54,6 +55,62 @@ async fn an_empty_bundle_is_a_bundle() {
     let inspection = inspect(&Memory(bundle)).await.unwrap();
     assert_eq!(inspection.recipients, ["X25519"]);
     assert_eq!(inspection.trailer.map(|t| hex::encode(t.id)), Some(written.id));
+}
+
+/// Signs with whatever it is given.
+struct Stamp(Vec<u8>);
+
+impl Signer for Stamp {
+    fn sign(&self, sums: &mut dyn Read, comment: &str) -> std::io::Result<Vec<u8>> {
+        let mut text = String::new();
+        sums.read_to_string(&mut text)?;
+        assert!(text.ends_with("  manifest.json.zst.age\n"), "{text}");
+        assert!(comment.starts_with("pacharc format=1 uuid=") && comment.contains(" created="), "{comment}");
+        Ok(self.0.clone())
+    }
+}
+
+#[tokio::test]
+async fn a_signature_lies_behind_the_sums() {
+    let identity = x25519::Identity::generate();
+    let finish = async |signature: &[u8]| {
+        let options = options(lock(&identity), 1 << 20, 1 << 20);
+        let bundle = BundleWriter::create(Vec::new(), options, Head::default()).await.unwrap();
+        let (catalog, _) = bundle.finish_entries().await.unwrap();
+        catalog.finish(Manifest::default(), Some(&Stamp(signature.to_vec()))).await
+    };
+    let (bundle, written, _) = finish(b"signed").await.unwrap();
+    let reader = BundleReader::open(Memory(bundle.clone().into()), &unlock(&identity)).await.unwrap();
+    assert_eq!(reader.signature().await.unwrap().unwrap(), b"signed"[..]);
+    let mut sums = Vec::new();
+    reader.sums(|part| sums.extend_from_slice(part)).await.unwrap();
+    assert_eq!(blake3::hash(&sums).to_hex().as_str(), written.id);
+
+    let options = ReadOptions { jobs: 1, memory: 1 << 20, temp_dir: &std::env::temp_dir() };
+    let mut stream = BundleStream::open(&bundle[..], options).await.unwrap();
+    let mut end = None;
+    while let Some(found) = stream.next().await.unwrap() {
+        assert!(!matches!(found, Found::Damage(_)), "{found:?}");
+        if let Found::End { signature, .. } = found {
+            end = signature;
+        }
+    }
+    assert_eq!(end.unwrap(), b"signed"[..]);
+    let mut streamed = Vec::new();
+    stream.sums().unwrap().read_to_end(&mut streamed).unwrap();
+    assert_eq!(streamed, sums);
+
+    // Any byte of it that is another one is damage, to both readers.
+    let at = bundle.windows(6).position(|window| window == b"signed").unwrap();
+    let mut damaged = bundle;
+    damaged[at] ^= 1;
+    assert!(support::stream(&damaged, None).await.is_err());
+    let reader = BundleReader::open(Memory(damaged.into()), &unlock(&identity)).await.unwrap();
+    assert!(matches!(reader.signature().await, Err(Error::Damaged { .. })));
+
+    for signature in [&[][..], &[b'x'; 4097]] {
+        assert!(matches!(finish(signature).await, Err(Error::TooLarge { .. })), "{}", signature.len());
+    }
 }
 
 #[tokio::test]

@@ -179,7 +179,7 @@ fn no_keys(account: Option<&Found<String>>) -> String {
     match account {
         Some(Found { value, found_in }) => format!(
             "the cluster holds no keys to its bucket, since its pods are {value} ({found_in}): your own credentials are used; \
-             a Job under that account needs none"
+             a Job under that account needs none (--in-cluster --service-account)"
         ),
         None => "the cluster holds no keys to its bucket: your own credentials are used".to_owned(),
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use pacharc_format::manifest::{self, Manifest};
-use pacharc_format::{BundleWriter, Entry, Head, HeadDatabase, Lock, Spool, WriterOptions, Written};
+use pacharc_format::{BundleWriter, Entry, Head, HeadDatabase, Lock, Signer, Spool, WriterOptions, Written};
 use tokio::io::AsyncWrite;
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ use crate::database::folder_name;
 use crate::database::restore::create_script;
 use crate::feed::Feed;
 use crate::monitor::{Counter, Monitor, Phase};
+use crate::signature::SigningKey;
 
 /// Objects read at a time: enough to hide a store's latency; memory is bounded by the feed.
 const FETCHES: usize = 32;
@@ -41,6 +42,7 @@ impl Job<'_> {
         &self,
         output: W,
         lock: Lock,
+        signer: Option<&SigningKey>,
         pause: &mut Pause,
     ) -> Result<(Written, Manifest), Error> {
         self.totals();
@@ -85,7 +87,7 @@ impl Job<'_> {
         // the end.
         pause.await_return().await;
         let manifest = self.manifest(dumped, objects, selection, cluster, pause);
-        let (_, written, manifest) = catalog.finish(manifest).await?;
+        let (_, written, manifest) = catalog.finish(manifest, signer.map(|signer| signer as &dyn Signer)).await?;
         Ok((written, manifest))
     }
 

@@ -11,6 +11,7 @@ mod copy;
 mod error;
 mod fetch;
 mod found;
+mod herald;
 mod job;
 pub mod options;
 mod outcome;
@@ -23,7 +24,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use pacharc_format::Lock;
-use pacharc_format::manifest::Manifest;
 use uuid::Uuid;
 
 pub use error::Error;
@@ -32,16 +32,17 @@ pub use outcome::{DatabaseOutcome, Outcome};
 pub use plan::{Plan, PlannedBucket, PlannedDatabase, plan};
 pub use source::Source;
 
+use herald::Herald;
 use pause::Pause;
 
 use crate::bundle::{Output, Place};
-use crate::cluster::notice::{Notice, Notices};
-use crate::cluster::{Cluster, history};
+use crate::cluster::notice::Notice;
 use crate::failure::chain;
 use crate::interrupt::Interrupt;
 use crate::monitor::{Monitor, Phase};
+use crate::signature::SigningKey;
 
-/// Backs up what `options` name into a bundle that `lock` opens.
+/// Backs up what `options` name into a bundle that `lock` opens, signed by `signer` where there is one.
 ///
 /// The output has its final name only if this returns `Ok`.
 ///
@@ -50,6 +51,7 @@ use crate::monitor::{Monitor, Phase};
 pub async fn run(
     options: &Options,
     lock: Lock,
+    signer: Option<&SigningKey>,
     interrupt: &Interrupt,
     monitor: Arc<dyn Monitor>,
 ) -> Result<Outcome, Error> {
@@ -64,13 +66,10 @@ pub async fn run(
     let cluster = source.cluster.as_ref().map(|(cluster, _)| cluster);
     let mut pause = interrupt.guard(Pause::prepare(options, cluster, &monitor)).await?;
     let (writer, output) = Output::create(&place).await?;
-    let notices = match cluster {
-        Some(cluster) => Some(Notices::of(cluster).await),
-        None => None,
-    };
-    tell(notices.as_ref(), Notice::Started, format!("bundle {bundle}, {}", pause.quiesce())).await;
+    let mut herald = Herald::new(cluster, &monitor).await;
+    herald.tell(Notice::Started, format!("bundle {bundle}, {}", pause.quiesce())).await;
     let job = job::Job { options, source: &source, created, bundle, monitor: Arc::clone(&monitor) };
-    let written = interrupt.guard(job.write(writer, lock, &mut pause)).await;
+    let written = interrupt.guard(job.write(writer, lock, signer, &mut pause)).await;
     let committed = match written {
         Ok(written) => output.commit().await.map(|()| written).map_err(Error::from),
         Err(error) => {
@@ -84,18 +83,17 @@ pub async fn run(
         Err(error) => {
             pause.give_back();
             pause.await_return().await;
-            tell(notices.as_ref(), Notice::Failed, format!("bundle {bundle}: {}", chain(&error))).await;
+            herald.tell(Notice::Failed, format!("bundle {bundle}: {}", chain(&error))).await;
             return Err(error);
         }
     };
     let mut outcome = Outcome::new(place.to_string(), &written, &manifest);
+    outcome.signed_by = signer.map(SigningKey::id);
     let finished = pause.finish().await;
     outcome.pause = pause.report(outcome.snapshots);
     outcome.resume = pause.command_to_resume();
-    tell(notices.as_ref(), Notice::Completed, format!("bundle {bundle}, id {}", outcome.id)).await;
-    if let Some(cluster) = cluster {
-        keep(cluster, created, &outcome, &manifest).await;
-    }
+    herald.tell(Notice::Completed, format!("bundle {bundle}, id {}", outcome.id)).await;
+    herald.keep(created, &outcome, &manifest).await;
     match finished {
         Ok(()) => Ok(outcome),
         Err(error) => {
@@ -114,28 +112,6 @@ async fn abort(output: Output, error: Error, monitor: &dyn Monitor) -> Error {
     }
     monitor.warn(format!("something of the unfinished bundle may be left: {left}"));
     error
-}
-
-async fn tell(notices: Option<&Notices>, notice: Notice, note: String) {
-    if let Some(notices) = notices {
-        notices.tell(notice, note).await;
-    }
-}
-
-/// Keeps the run for later plans. An account that may not do so backs up all the same.
-async fn keep(cluster: &Cluster, created: Timestamp, outcome: &Outcome, manifest: &Manifest) {
-    let run = history::Run {
-        bundle: outcome.bundle,
-        id: outcome.id.clone(),
-        begun: created,
-        seconds: Timestamp::now().duration_since(created).as_secs_f64(),
-        bytes: outcome.bytes,
-        quiesce: manifest.source.quiesce.clone(),
-        pause_seconds: outcome.pause.as_ref().and_then(|pause| pause.seconds),
-    };
-    if let Err(error) = history::keep(cluster, &run).await {
-        tracing::info!("this run was not kept for later plans: {}", chain(&error));
-    }
 }
 
 /// Temporary files are made late: better to know now that they cannot be.

@@ -18,6 +18,9 @@ pub struct Outcome {
     pub bundle: Uuid,
     /// Its id: BLAKE3 of its sums.
     pub id: String,
+    /// The number of the key that signed it; absent where it is not signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
     /// Its bytes.
     pub bytes: u64,
     /// Snapshots that were opened until one was closed and dumped.
@@ -63,6 +66,7 @@ impl Outcome {
             output,
             bundle: manifest.about.bundle,
             id: written.id.clone(),
+            signed_by: None,
             bytes: written.bytes,
             snapshots: manifest.source.snapshots,
             databases: databases.collect(),
@@ -112,7 +116,8 @@ impl crate::outcome::Outcome for Outcome {
         if let Some(pause) = &self.pause {
             let _ = writeln!(text, "{}", describe(pause, self.resume.is_some()));
         }
-        let _ = write!(text, "{}: {}, id {}", self.output, indicatif::HumanBytes(self.bytes), self.id);
+        let signed = self.signed_by.as_ref().map(|key| format!(", signed by the key {key}")).unwrap_or_default();
+        let _ = write!(text, "{}: {}{signed}, id {}", self.output, indicatif::HumanBytes(self.bytes), self.id);
         if let Some(command) = &self.resume {
             let _ = write!(text, "\nthe cluster stays suspended; bring it back, from any machine, with:\n{command}");
         }

@@ -70,7 +70,7 @@ impl Pause {
         let Some((cluster, suspending)) = pause.suspending.clone() else { return Ok(pause) };
         let held = match options.quiesce {
             Quiesce::Online => pause.look_for_hold(&cluster).await,
-            Quiesce::Suspend | Quiesce::Hold => suspend::look(&cluster, &suspending.options).await?,
+            Quiesce::Suspend | Quiesce::Hold => suspend::look(&cluster, &suspending.options, &**monitor).await?,
         };
         if let Some(record) = held {
             pause.adopt(&cluster, &suspending, record).await?;

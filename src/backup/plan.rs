@@ -125,10 +125,10 @@ async fn make(options: &Options, monitor: &dyn Monitor) -> Result<Plan, Error> {
     if source.is_forwarded() && estimated_bytes > MUCH {
         let bytes = HumanBytes(estimated_bytes);
         let message =
-            format!("{bytes} would go through the API server by port-forward: run the backup in the cluster, as a Job");
+            format!("{bytes} would go through the API server by port-forward: run the backup there, with --in-cluster");
         monitor.event(Event::Hint { message });
     }
-    let pause = Expected::of(options, &source, estimated_bytes).await?;
+    let pause = Expected::of(options, &source, estimated_bytes, monitor).await?;
     Ok(Plan {
         quiesce: pause.quiesce.to_string(),
         held_by: pause.held_by,
@@ -159,12 +159,12 @@ struct Expected {
 
 impl Expected {
     /// Whatever would refuse the pause refuses the plan.
-    async fn of(options: &Options, source: &Source, bytes: u64) -> Result<Self, Error> {
+    async fn of(options: &Options, source: &Source, bytes: u64, monitor: &dyn Monitor) -> Result<Self, Error> {
         let quiesce = options.quiesce;
         let mut expected = Self { quiesce, held_by: None, seconds: None, pause: None, longest: None };
         let Some((cluster, _)) = &source.cluster else { return Ok(expected) };
         if let (Some(suspending), true) = (&options.suspension, quiesce != Quiesce::Online) {
-            let held = suspend::look(cluster, &suspending.options).await?;
+            let held = suspend::look(cluster, &suspending.options, monitor).await?;
             expected.held_by = held.map(|record| record.owner);
             let is_limited = quiesce == Quiesce::Suspend && !suspending.stay && expected.held_by.is_none();
             expected.longest = is_limited.then_some(suspending.max_pause.as_secs_f64());

@@ -14,6 +14,7 @@ use crate::cluster::suspend::{
 use crate::keys::{LockNames, UnlockNames};
 use crate::options::{Cluster, Expectations, Limits, Postgres};
 use crate::secret::Secret;
+use crate::signature::{self, SigningKeyNames, TrustedKeys};
 
 /// Default of `--max-memory`.
 const MAX_MEMORY: &str = "256MiB";
@@ -39,28 +40,25 @@ pub(super) struct ServerArgs {
 }
 
 impl ServerArgs {
+    /// Whether neither a server nor a bucket is named.
+    pub(super) fn is_empty(&self) -> bool {
+        self.postgres.is_none() && self.bucket.is_none()
+    }
+
+    /// The folder of PostgreSQL's programs, where it is named.
+    pub(super) fn pg_bin(&self) -> Option<PathBuf> {
+        self.pg_bin.clone()
+    }
+
     /// The server, if one is named, or is to be found in a cluster; `matches` tells whether it was typed.
-    ///
-    /// # Errors
-    /// Where neither a server nor a bucket is named, nor a cluster that names them.
-    pub(super) fn postgres(
-        &self,
-        matches: &ArgMatches,
-        cluster: Option<&Cluster>,
-    ) -> Result<Option<Postgres>, usage::Error> {
+    pub(super) fn postgres(&self, matches: &ArgMatches, cluster: Option<&Cluster>) -> Option<Postgres> {
         // One that says nothing is completed by the cluster.
         let found = || cluster.map(|_| String::new());
-        if self.postgres.is_none() && self.bucket.is_none() && cluster.is_none() {
-            return Err(usage::Error::Missing {
-                what: "neither --postgres nor --bucket",
-                advice: "Name the server with --postgres URL and the bucket with --bucket URL.",
-            });
-        }
-        Ok(self.postgres.clone().or_else(found).map(|url| Postgres {
+        self.postgres.clone().or_else(found).map(|url| Postgres {
             url: Secret::from(url),
             from_command_line: matches.value_source("postgres") == Some(ValueSource::CommandLine),
             pg_bin: self.pg_bin.clone(),
-        }))
+        })
     }
 }
 
@@ -266,11 +264,49 @@ pub(super) struct ExpectArgs {
     /// Refuse a bundle that was begun earlier: an age (7d, 36h) or a time (RFC 3339)
     #[arg(long, value_name = "AGE|TIME", value_parser = values::not_older_than)]
     not_older_than: Option<jiff::Timestamp>,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl ExpectArgs {
-    pub(super) fn expectations(&self) -> Expectations {
-        Expectations { id: self.expect_id.clone(), created_after: self.not_older_than }
+    /// # Errors
+    /// Where a trusted key is none.
+    pub(super) fn expectations(&self) -> Result<Expectations, signature::Error> {
+        let trusted = self.trust.keys()?;
+        Ok(Expectations { id: self.expect_id.clone(), created_after: self.not_older_than, trusted })
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Which bundle it must be")]
+pub(super) struct TrustArgs {
+    /// Refuse a bundle that this key did not sign: minisign's public key (RW…), or a file of such keys (repeatable)
+    #[arg(long, value_name = "KEY|FILE")]
+    trusted_key: Vec<String>,
+}
+
+impl TrustArgs {
+    /// # Errors
+    /// Where one of them is no key.
+    pub(super) fn keys(&self) -> Result<TrustedKeys, signature::Error> {
+        TrustedKeys::read(&self.trusted_key)
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Keys")]
+pub(super) struct SignArgs {
+    /// Sign the bundle with this secret key, of `pacharc keygen --sign` or `minisign -G`
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
+    /// The first line of FILE is the password of that key; asked for where it has one and this is not given
+    #[arg(long, value_name = "FILE", requires = "sign_key")]
+    sign_password_file: Option<PathBuf>,
+}
+
+impl SignArgs {
+    pub(super) fn names(&self) -> SigningKeyNames {
+        SigningKeyNames { key: self.sign_key.clone(), password_file: self.sign_password_file.clone() }
     }
 }
 

@@ -7,8 +7,11 @@ use std::time::Duration;
 use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
-use super::arguments::{ClusterArgs, LockArgs, MachineArgs, NetworkArgs, ResumeArgs, ServerArgs, SuspendArgs};
+use super::arguments::{
+    ClusterArgs, LockArgs, MachineArgs, NetworkArgs, ResumeArgs, ServerArgs, SignArgs, SuspendArgs,
+};
 use super::exit::{Failure, job_epilogue};
+use super::in_cluster::{self, InClusterArgs};
 use super::report::{Report, ReportArgs};
 use super::{usage, values};
 use crate::backup::{Options, Quiesce, Suspending};
@@ -29,6 +32,9 @@ const EXAMPLES: &str = "
       --recipients-file team.txt -o 'cluster-{time}.pacharc'
   Through a pipe, checked on the way:
     pacharc backup --config cluster.toml -o - | tee cluster.pacharc | pacharc verify -
+  In the cluster itself, onto a volume claim there:
+    pacharc backup --namespace pachyderm --recipients-file team.txt -o '{time}.pacharc' \\
+      --in-cluster --image registry.example/pacharc:0.1.0 --claim bundles
   What it would do:
     pacharc plan --config cluster.toml";
 
@@ -68,6 +74,8 @@ pub(super) struct Backup {
     database: Vec<String>,
     #[command(flatten)]
     lock: LockArgs,
+    #[command(flatten)]
+    sign: SignArgs,
     /// How the source is treated meanwhile
     #[arg(long, value_name = "HOW", default_value = "online", help_heading = "Pause")]
     quiesce: QuiesceArg,
@@ -97,6 +105,8 @@ pub(super) struct Backup {
     #[command(flatten)]
     machine: MachineArgs,
     #[command(flatten)]
+    in_cluster: InClusterArgs,
+    #[command(flatten)]
     network: NetworkArgs,
     #[command(flatten)]
     report: ReportArgs,
@@ -124,7 +134,14 @@ impl Backup {
     /// What the arguments mean.
     pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, usage::Error> {
         let cluster = self.cluster.cluster();
-        let postgres = self.server.postgres(matches, cluster.as_ref())?;
+        if self.server.is_empty() && cluster.is_none() {
+            return Err(usage::Error::Missing {
+                what: "a source",
+                advice: "Name the namespace of Pachyderm with --namespace NAME; or a server with --postgres URL and a \
+                         bucket with --bucket URL.",
+            });
+        }
+        let postgres = self.server.postgres(matches, cluster.as_ref());
         if postgres.is_none() && !self.database.is_empty() {
             return Err(usage::Error::Needs { what: "--database", needed: "--postgres" });
         }
@@ -185,6 +202,11 @@ impl Backup {
         &self.report
     }
 
+    /// Whether a Job in the cluster is to do it.
+    pub(super) fn is_in_cluster(&self) -> bool {
+        self.in_cluster.is_wanted()
+    }
+
     /// The output, which a backup must have and a plan need not.
     fn check_output(&self) -> Result<(), usage::Error> {
         match &self.output {
@@ -213,9 +235,13 @@ impl Job for Backup {
         self.check_output()?;
         let options = self.options(matches)?;
         let lock = self.lock.names().read()?;
+        if self.in_cluster.is_wanted() {
+            return in_cluster::run(&self.in_cluster, &options, &self.lock.names(), &self.report, matches, report);
+        }
+        let signer = self.sign.names().read()?;
         report.run(async |interrupt, monitor| {
             advise(&options, &lock, monitor.as_ref());
-            Ok(crate::backup::run(&options, lock, interrupt, monitor).await?)
+            Ok(crate::backup::run(&options, lock, signer.as_ref(), interrupt, monitor).await?)
         })
     }
 }

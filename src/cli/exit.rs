@@ -9,6 +9,7 @@ use crate::failure::{Class, Explain};
 use crate::visible::{one_line, visible};
 
 /// Any room's error, on its way to the user.
+#[derive(Debug)]
 pub(super) struct Failure(Box<dyn Explain>);
 
 impl<E: Explain> From<E> for Failure {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args};
 
 use super::Job;
-use super::arguments::{MachineArgs, NetworkArgs, UnlockArgs};
+use super::arguments::{MachineArgs, NetworkArgs, TrustArgs, UnlockArgs};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
 use super::usage;
@@ -58,6 +58,8 @@ pub(super) struct Extract {
     #[command(flatten)]
     unlock: UnlockArgs,
     #[command(flatten)]
+    trust: TrustArgs,
+    #[command(flatten)]
     machine: MachineArgs,
     #[command(flatten)]
     network: NetworkArgs,
@@ -86,6 +88,7 @@ impl Job for Extract {
             paths: self.path.clone(),
             keep_going: self.keep_going,
             destination: if stdout { Destination::Stdout } else { Destination::Folder(self.output.clone()) },
+            trusted: self.trust.keys()?,
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,
         };

@@ -11,25 +11,32 @@ use jiff::Timestamp;
 use super::exit::{Failure, epilogue};
 use super::{stdout, usage};
 use crate::failure::{Class, Explain};
-use crate::keys::{KeyPair, recipients_of};
+use crate::keys::{KeyPair, read_text, recipients_of};
+use crate::signature::{SigningKey, is_signing_key, public_key_of};
 
 const EXAMPLES: &str = "
   A key, readable by you alone; its recipient is printed:
     pacharc keygen -o key.txt
   The recipient of a key that you have:
-    pacharc keygen -y key.txt";
+    pacharc keygen -y key.txt
+  A key that signs bundles, and its public half for whoever checks them:
+    pacharc keygen --sign -o sign.key
+    pacharc keygen -y sign.key > sign.pub";
 
-/// Make an age identity and print its recipient
+/// Make an age identity and print its recipient; with --sign, a key that signs
 ///
 /// The file has age's own syntax: age, rage and pacharc read it alike. Keep it apart from the bundles, in two places:
-/// without it nobody opens them.
+/// without it nobody opens them. A key that signs has minisign's syntax, and no password: `minisign -G` makes one with.
 #[derive(Args, Debug)]
 #[command(after_long_help = epilogue(EXAMPLES, &[Class::Other, Class::Usage, Class::Refused, Class::Credentials]))]
 pub(super) struct Keygen {
     /// Write the secret key to FILE (mode 0600), which must not exist; to standard output when not given
     #[arg(long, short, value_name = "FILE|-")]
     output: Option<PathBuf>,
-    /// Make nothing: print the recipients of the keys in FILE
+    /// Make a key that signs bundles (minisign's), for `backup --sign-key`; its public half is printed
+    #[arg(long, conflicts_with = "recipient_of")]
+    sign: bool,
+    /// Make nothing: print the recipients, or the public half, of the keys in FILE
     #[arg(long = "recipient-of", short = 'y', value_name = "FILE")]
     recipient_of: Option<PathBuf>,
 }
@@ -64,15 +71,22 @@ impl Keygen {
             if self.output.is_some() {
                 return Err(usage::Error::Conflict { one: "--recipient-of", other: "--output" }.into());
             }
-            return Ok(stdout::print(&recipients_of(path)?)?);
+            let signs = is_signing_key(&read_text(path)?);
+            return Ok(stdout::print(&if signs { public_key_of(path)? } else { recipients_of(path)? })?);
         }
-        let key = KeyPair::generate(Timestamp::now());
+        let (secret, public) = if self.sign {
+            let key = SigningKey::generate()?;
+            (key.to_file()?, key.public_key())
+        } else {
+            let key = KeyPair::generate(Timestamp::now());
+            (key.file, key.recipient)
+        };
         match self.output.filter(|path| path.as_os_str() != "-") {
-            Some(path) => write_new(&path, key.file.expose())?,
-            None => stdout::print(key.file.expose())?,
+            Some(path) => write_new(&path, secret.expose())?,
+            None => stdout::print(secret.expose())?,
         }
-        // The recipient is in the file, too: a closed standard error loses nothing.
-        let _ = writeln!(io::stderr().lock(), "Public key: {}", key.recipient);
+        // The secret key gives it once more: a closed standard error loses nothing.
+        let _ = writeln!(io::stderr().lock(), "Public key: {public}");
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args};
 
 use super::Job;
-use super::arguments::{MachineArgs, NetworkArgs, UnlockArgs};
+use super::arguments::{MachineArgs, NetworkArgs, TrustArgs, UnlockArgs};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
 use super::stdout::Output;
@@ -45,6 +45,8 @@ pub(super) struct List {
     #[command(flatten)]
     unlock: UnlockArgs,
     #[command(flatten)]
+    trust: TrustArgs,
+    #[command(flatten)]
     machine: MachineArgs,
     #[command(flatten)]
     network: NetworkArgs,
@@ -63,6 +65,7 @@ impl Job for List {
         let options = Options {
             bundle: Location::from(self.bundle.as_str()),
             paths: self.path.clone(),
+            trusted: self.trust.keys()?,
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,
         };

@@ -9,6 +9,7 @@ mod exit;
 mod extract;
 mod generate;
 mod guardian;
+mod in_cluster;
 mod inspect;
 mod keygen;
 mod list;
@@ -19,6 +20,7 @@ mod resume;
 mod status;
 mod stdout;
 mod suspend;
+mod throwaway;
 mod usage;
 mod values;
 mod verify;
@@ -61,6 +63,8 @@ enum Command {
     Status(status::Status),
     #[command(hide = true)]
     Guardian(guardian::Guardian),
+    #[command(hide = true)]
+    Throwaway(throwaway::Throwaway),
     Completions(generate::Completions),
     Man(generate::Man),
     #[command(hide = true)]
@@ -119,6 +123,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(job) => job.start(of_command),
         Command::Guardian(job) => job.start(of_command),
         Command::Keygen(keygen) => finish(keygen.run()),
+        Command::Throwaway(throwaway) => finish(throwaway.run()),
         Command::Completions(completions) => finish(completions.run()),
         Command::Man(man) => finish(man.run()),
         Command::Flags(flags) => finish(flags.run()),

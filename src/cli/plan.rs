@@ -6,7 +6,7 @@ use clap::{ArgMatches, Args, Subcommand};
 
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
-use super::{Job, backup, restore};
+use super::{Job, backup, restore, usage};
 use crate::failure::Class;
 
 const EXAMPLES: &str = "
@@ -41,6 +41,7 @@ pub(super) struct Plan {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum What {
     Backup(backup::Backup),
     Restore(restore::Restore),
@@ -68,6 +69,9 @@ impl Job for PlanBackup {
     }
 
     fn run(self, matches: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
+        if self.0.is_in_cluster() {
+            return Err(usage::Error::Conflict { one: "plan", other: "--in-cluster" }.into());
+        }
         let options = self.0.options(matches)?;
         report.run(async |interrupt, monitor| Ok(crate::backup::plan(&options, interrupt, monitor).await?))
     }

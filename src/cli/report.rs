@@ -49,6 +49,16 @@ pub(super) struct ReportArgs {
     config: Option<PathBuf>,
 }
 
+impl ReportArgs {
+    /// The flags by which a run elsewhere tells all that this one passes on.
+    pub(super) fn elsewhere(&self) -> Vec<String> {
+        let mut flags = vec!["--json".to_owned()];
+        flags.extend(self.quiet.then(|| "--quiet".to_owned()));
+        flags.extend((0..self.verbose).map(|_| "--verbose".to_owned()));
+        flags
+    }
+}
+
 /// One command's reporting.
 pub(super) struct Report {
     command: &'static str,
@@ -101,13 +111,28 @@ impl Report {
         &self,
         job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<O, Failure>,
     ) -> Result<ExitCode, Failure> {
+        let started = Event::Started { command: self.command.into(), version: env!("CARGO_PKG_VERSION").into() };
+        self.monitor.event(started);
+        self.finish(&self.drive(job)?)
+    }
+
+    /// Runs a job that passes on what a run elsewhere tells, its beginning and its end, too; its exit code is returned.
+    pub(super) fn follow(
+        &self,
+        job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<u8, Failure>,
+    ) -> Result<ExitCode, Failure> {
+        self.drive(job).map(ExitCode::from)
+    }
+
+    fn drive<T>(
+        &self,
+        job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
             .build()
             .map_err(NoRuntime)?;
-        let started = Event::Started { command: self.command.into(), version: env!("CARGO_PKG_VERSION").into() };
-        self.monitor.event(started);
         let outcome = runtime.block_on(async {
             let interrupt = Interrupt::listen().map_err(NoRuntime)?;
             let outcome = job(&interrupt, Arc::clone(&self.monitor) as Arc<dyn Monitor>).await;
@@ -118,9 +143,8 @@ impl Report {
             match (outcome, farewell::owed()) {
                 (Err(failure), Some(_)) if failure.class() == Class::Suspended => Err(failure),
                 (outcome, Some(command)) => {
-                    match outcome {
-                        Ok(outcome) => self.monitor.warn(outcome.summary()),
-                        Err(failure) => self.monitor.warn(failure.message()),
+                    if let Err(failure) = outcome {
+                        self.monitor.warn(failure.message());
                     }
                     Err(LeftSuspended { command }.into())
                 }
@@ -129,7 +153,7 @@ impl Report {
         });
         // A thread that still waits for standard input must not keep the process.
         runtime.shutdown_timeout(Duration::from_millis(100));
-        self.finish(&outcome?)
+        outcome
     }
 
     fn finish(&self, outcome: &impl Outcome) -> Result<ExitCode, Failure> {

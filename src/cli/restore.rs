@@ -90,7 +90,7 @@ struct ReleaseArgs {
     /// owner alone.
     #[arg(long, value_name = "DIR")]
     write_to: Option<PathBuf>,
-    /// Make the captured Secrets in --namespace; one that exists with other content is refused
+    /// Make the captured Secrets and ConfigMaps in --namespace; a Secret that exists with other content is refused
     #[arg(long, requires = "namespace")]
     apply_secrets: bool,
     /// Write credentials that only values can hold into values.secret.yaml, in clear
@@ -126,12 +126,19 @@ impl ReleaseArgs {
 
 impl Restore {
     /// What the arguments mean.
-    pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, usage::Error> {
-        let postgres = self.server.postgres(matches, None)?;
+    pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, Failure> {
+        if self.server.is_empty() {
+            return Err(usage::Error::Missing {
+                what: "a target",
+                advice: "Name the server with --postgres URL and the bucket with --bucket URL.",
+            }
+            .into());
+        }
+        let postgres = self.server.postgres(matches, None);
         if postgres.is_none() {
             for (what, given) in [("--database", !self.database.is_empty()), ("--owner", self.owner.is_some())] {
                 if given {
-                    return Err(usage::Error::Needs { what, needed: "--postgres" });
+                    return Err(usage::Error::Needs { what, needed: "--postgres" }.into());
                 }
             }
         }
@@ -146,7 +153,7 @@ impl Restore {
             allow_incomplete: self.allow_incomplete,
             cluster: self.cluster.cluster(),
             release: self.release.release(),
-            expect: self.expect.expectations(),
+            expect: self.expect.expectations()?,
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,
         })

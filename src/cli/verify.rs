@@ -1,16 +1,22 @@
 //! `pacharc verify`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
 
-use super::Job;
-use super::arguments::{ExpectArgs, MachineArgs, NetworkArgs, UnlockArgs};
+use super::arguments::{ClusterArgs, ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, UnlockArgs};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
+use super::{Job, usage, values};
+use crate::backup;
 use crate::failure::Class;
-use crate::options::Location;
-use crate::verify::{Level, Options};
+use crate::options::{Location, Postgres};
+use crate::restore::Rename;
+use crate::secret::Secret;
+use crate::verify::against::{self, Sample, Side};
+use crate::verify::{Level, Options, Scratch};
 
 const EXAMPLES: &str = "
   Every byte, without a key:
@@ -19,6 +25,11 @@ const EXAMPLES: &str = "
     pacharc verify --identity key.txt cluster.pacharc
   Does the dump name objects that are lacking, and which commits would they hurt?
     pacharc verify --identity key.txt --level closed cluster.pacharc
+  Does it restore? Into a PostgreSQL that is made for it, and goes with it:
+    pacharc verify --identity key.txt --level restore cluster.pacharc
+  Has the bucket still what was backed up, a thirtieth each day?
+    pacharc verify --identity key.txt --against source --bucket s3://pachyderm \\
+      --postgres postgres://pachyderm@db.example/pachyderm --sample $(date +%-d)/31 cluster.pacharc
   On the way into cold storage:
     pacharc backup --config cluster.toml -o - | tee /vault/cluster.pacharc | pacharc verify -
   Is it this one, and fresh?
@@ -48,6 +59,15 @@ pub(super) struct Verify {
     /// How deep; contents where a key is given, else sums
     #[arg(long, value_name = "LEVEL")]
     level: Option<LevelArg>,
+    /// Level restore: load into this server instead of a throwaway one; what is made on it is dropped
+    #[arg(long, value_name = "URL")]
+    scratch_postgres: Option<String>,
+    #[command(flatten)]
+    against: AgainstArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     #[command(flatten)]
     unlock: UnlockArgs,
     #[command(flatten)]
@@ -60,6 +80,34 @@ pub(super) struct Verify {
     report: ReportArgs,
 }
 
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Comparing")]
+struct AgainstArgs {
+    /// Compare with what lies somewhere now (--postgres, --bucket, --namespace), instead of reading the whole bundle
+    #[arg(long, value_name = "SIDE", conflicts_with = "level")]
+    against: Option<SideArg>,
+    /// A database that has another name there (repeatable)
+    #[arg(long, value_name = "BUNDLED=THERE", value_parser = values::rename, requires = "against")]
+    database: Vec<Rename>,
+    /// Compare a part: 5%, 1000 (objects), 30s (as many as that takes), 3/30 (the third of thirty that are all)
+    #[arg(long, value_name = "SAMPLE", requires = "against")]
+    sample: Option<Sample>,
+    /// Choose the sample by this number, which the verdict names, to repeat it; by chance when not given
+    #[arg(long, value_name = "N", requires = "sample")]
+    seed: Option<u64>,
+    /// Keep progress in FILE; an interrupted comparison goes on from there, and takes it away at the end
+    #[arg(long = "continue", value_name = "FILE", requires = "against")]
+    progress: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SideArg {
+    /// What was backed up: what it has lost or broken since
+    Source,
+    /// What was restored: it must be as the bundle has it
+    Target,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LevelArg {
     /// Every byte of the file against its sums; no key needed
@@ -68,6 +116,66 @@ enum LevelArg {
     Contents,
     /// Also: the dump names no object that is lacking, migrations are complete, tracker, file sets and chunks agree
     Closed,
+    /// Also: the dump is loaded into a PostgreSQL of its own, and read out again; foreign keys and indexes hold
+    Restore,
+}
+
+impl Verify {
+    fn scratch(&self, matches: &ArgMatches) -> Scratch {
+        let pg_bin = self.server.pg_bin();
+        match &self.scratch_postgres {
+            None => Scratch::Throwaway(pg_bin),
+            Some(url) => Scratch::Server(Postgres {
+                url: Secret::from(url.clone()),
+                from_command_line: matches.value_source("scratch_postgres") == Some(ValueSource::CommandLine),
+                pg_bin,
+            }),
+        }
+    }
+}
+
+impl Verify {
+    /// The comparison that is asked for, if one is.
+    fn comparison(&self, matches: &ArgMatches) -> Result<Option<against::Options>, Failure> {
+        let AgainstArgs { against, database, sample, seed, progress } = &self.against;
+        let Some(side) = against else { return Ok(None) };
+        let cluster = self.cluster.cluster();
+        if self.server.is_empty() && cluster.is_none() {
+            return Err(usage::Error::Missing {
+                what: "what to compare with",
+                advice: "Name it with --postgres, --bucket, or --namespace.",
+            }
+            .into());
+        }
+        let place = backup::Options {
+            postgres: self.server.postgres(matches, cluster.as_ref()),
+            cluster,
+            suspension: None,
+            databases: Vec::new(),
+            bucket: self.server.bucket.clone(),
+            ca_file: self.network.ca_file.clone(),
+            output: None,
+            quiesce: backup::Quiesce::Online,
+            live_only: false,
+            exclude: Vec::new(),
+            strict: false,
+            compression_level: 3,
+            limits: self.machine.limits()?,
+        };
+        Ok(Some(against::Options {
+            bundle: Location::from(self.bundle.as_str()),
+            side: match side {
+                SideArg::Source => Side::Source,
+                SideArg::Target => Side::Target,
+            },
+            place,
+            renames: database.clone(),
+            sample: *sample,
+            seed: *seed,
+            progress: progress.clone(),
+            expect: self.expect.expectations()?,
+        }))
+    }
 }
 
 impl Job for Verify {
@@ -77,19 +185,26 @@ impl Job for Verify {
         &self.report
     }
 
-    fn run(self, _: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
+    fn run(self, matches: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
         let names = self.unlock.names();
+        if let Some(options) = self.comparison(matches)? {
+            let unlock = names.read()?;
+            return report
+                .run(async |interrupt, monitor| Ok(against::run(&options, &unlock, interrupt, monitor).await?));
+        }
         let level = match self.level {
             Some(LevelArg::Sums) => Level::Sums,
             Some(LevelArg::Contents) => Level::Contents,
             Some(LevelArg::Closed) => Level::Closed,
+            Some(LevelArg::Restore) => Level::Restore,
             None if names.is_empty() => Level::Sums,
             None => Level::Contents,
         };
         let options = Options {
             bundle: Location::from(self.bundle.as_str()),
             level,
-            expect: self.expect.expectations(),
+            scratch: self.scratch(matches),
+            expect: self.expect.expectations()?,
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,
         };

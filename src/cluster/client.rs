@@ -44,6 +44,12 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// One whose API server is a test's own.
+    #[cfg(test)]
+    pub(super) fn of(client: Client) -> Self {
+        Self { client, namespace: "pachyderm".to_owned(), server: "https://test".to_owned() }
+    }
+
     /// What the kubeconfig calls the cluster that `options` name; `in-cluster` for a pod's own.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 mod client;
 pub mod discover;
+pub mod errand;
 mod error;
 pub mod forward;
 mod forward_error;

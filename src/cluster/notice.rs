@@ -53,9 +53,12 @@ impl Notices {
         Self { recorder: Recorder::new(cluster.client().clone(), reporter), regarding }
     }
 
-    /// Tells it, `note` being details without secrets. That it could not be told is logged, and hinders nothing.
-    pub async fn tell(&self, notice: Notice, note: String) {
-        let Some(regarding) = &self.regarding else { return };
+    /// Tells it, `note` being details without secrets.
+    ///
+    /// # Errors
+    /// Why it could not be told, in words. It hinders nothing.
+    pub async fn tell(&self, notice: Notice, note: String) -> Result<(), String> {
+        let Some(regarding) = &self.regarding else { return Ok(()) };
         let (type_, reason) = match notice {
             Notice::Started => (EventType::Normal, "BackupStarted"),
             Notice::Completed => (EventType::Normal, "BackupCompleted"),
@@ -73,9 +76,10 @@ impl Notices {
             secondary: None,
         };
         match tokio::time::timeout(PATIENCE, self.recorder.publish(&event, regarding)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::info!("no Event {reason} was written: {}", crate::failure::chain(&error)),
-            Err(_) => tracing::info!("no Event {reason} was written: the API server does not answer"),
+            Ok(told) => {
+                told.map_err(|error| format!("no Event {reason} was written: {}", crate::failure::chain(&error)))
+            }
+            Err(_) => Err(format!("no Event {reason} was written: the API server does not answer")),
         }
     }
 }

@@ -8,6 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::Api;
 use kube::api::PostParams;
+use serde_json::{Value, json};
 
 use super::{Cluster, Error as ClusterError, readable};
 use crate::failure::{Class, Explain};
@@ -166,17 +167,38 @@ async fn is_named(cluster: &Cluster, right: &Right) -> Result<bool, ClusterError
     Ok(!readable::names(cluster, right.group, right.resource).await?.is_empty())
 }
 
-/// The rules of a Role that would give `rights`: YAML in one line, as everything is that an error says.
+/// The rules of a Role that gives `rights` and no more.
 #[must_use]
-pub fn rules(rights: &[Right]) -> String {
+pub fn policy(rights: &[Right]) -> Value {
     let mut verbs: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
     for right in rights {
         verbs.entry((right.group, right.role_resource(), right.name)).or_default().insert(right.verb);
     }
-    let rules = verbs.into_iter().map(|((group, resource, name), verbs)| {
-        let verbs: Vec<String> = verbs.into_iter().map(|verb| format!("{verb:?}")).collect();
-        let name = name.map(|name| format!(", resourceNames: [{name:?}]")).unwrap_or_default();
-        format!("{{apiGroups: [{group:?}], resources: [{resource:?}]{name}, verbs: [{}]}}", verbs.join(", "))
+    // What is allowed on several objects alike is one rule.
+    let mut names: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for ((group, resource, name), verbs) in verbs {
+        names.entry((group, resource, name.is_some(), verbs)).or_default().extend(name);
+    }
+    let rules = names.into_iter().map(|((group, resource, _, verbs), names)| {
+        let mut rule = json!({ "apiGroups": [group], "resources": [resource] });
+        if !names.is_empty() {
+            rule["resourceNames"] = names.into();
+        }
+        rule["verbs"] = verbs.into_iter().collect();
+        rule
+    });
+    rules.collect()
+}
+
+/// The same as YAML in one line, as everything is that an error says.
+#[must_use]
+pub fn rules(rights: &[Right]) -> String {
+    let strings = |list: &Value| list.to_string().replace("\",", "\", ");
+    let rules = policy(rights);
+    let rules = rules.as_array().into_iter().flatten().map(|rule| {
+        let keys = ["apiGroups", "resources", "resourceNames", "verbs"].into_iter();
+        let fields = keys.filter_map(|key| Some(format!("{key}: {}", strings(rule.get(key)?))));
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
     });
     format!("rules: [{}]", rules.collect::<Vec<_>>().join(", "))
 }
@@ -192,11 +214,15 @@ mod tests {
             Right::new("", "secrets", "list"),
             Right::new("", "secrets", "get"),
             Right::new("", "configmaps", "update").named("pacharc-last"),
+            Right::new("", "configmaps", "update").named("pacharc-suspended"),
+            Right::new("", "configmaps", "create"),
         ];
         let yaml = rules(&rights);
         let parsed: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
         let wanted = serde_json::json!([
-            { "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["pacharc-last"], "verbs": ["update"] },
+            { "apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"] },
+            { "apiGroups": [""], "resources": ["configmaps"],
+              "resourceNames": ["pacharc-last", "pacharc-suspended"], "verbs": ["update"] },
             { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list"] },
             { "apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["patch"] },
         ]);

@@ -6,6 +6,7 @@ use tokio_postgres::error::SqlState;
 
 use super::DumpError;
 use super::restore::RestoreError;
+use super::throwaway::ThrowawayError;
 use crate::failure::{Class, Explain};
 
 /// A failure of this room.
@@ -135,6 +136,9 @@ pub enum Error {
     /// A restore failed.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// A server for a trial failed.
+    #[error(transparent)]
+    Throwaway(#[from] ThrowawayError),
     /// A program that pacharc needs is not installed.
     #[error("{program} was not found in {searched}")]
     ToolMissing {
@@ -255,6 +259,7 @@ impl Explain for Error {
             Self::PasswordMissing { .. } => Class::Credentials,
             Self::Dump(error) => error.class(),
             Self::Restore(error) => error.class(),
+            Self::Throwaway(error) => error.class(),
             Self::Connect { source, .. } | Self::Query { source, .. } => class(source),
             Self::Certificate { .. }
             | Self::DatabaseMissing { .. }
@@ -270,6 +275,7 @@ impl Explain for Error {
         let advice = match self {
             Self::Dump(error) => return error.advice(),
             Self::Restore(error) => return error.advice(),
+            Self::Throwaway(error) => return error.advice(),
             Self::PasswordOnCommandLine => {
                 "Put the whole URL into the variable PACHARC_POSTGRES, or the password alone \
                  into PGPASSWORD or ~/.pgpass."
@@ -300,6 +306,13 @@ impl Explain for Error {
             }
             Self::Query { source, .. } if class(source) == Class::Credentials => {
                 "Grant the role what is missing, or connect as the owner or a superuser.".to_owned()
+            }
+            Self::ToolMissing { program: "postgres", needed, .. }
+            | Self::ToolTooOld { program: "postgres", needed, .. } => {
+                format!(
+                    "Install a PostgreSQL server of version {needed} or newer, e.g. the package postgresql-{needed} (it need \
+                     not run), name the folder of its programs with --pg-bin, or a server with --scratch-postgres."
+                )
             }
             Self::ToolMissing { needed, .. } | Self::ToolTooOld { needed, .. } => {
                 format!(

@@ -32,6 +32,7 @@ mod settings;
 mod snapshot;
 mod statement;
 mod survey;
+pub mod throwaway;
 mod tls;
 mod tools;
 

@@ -65,6 +65,14 @@ impl Tools {
     pub async fn find_psql(server_version_num: u32, pg_bin: Option<&Path>) -> Result<Tool, Error> {
         Folders::new(pg_bin).newest("psql", server_version_num / 10_000).await
     }
+
+    /// A server's program `postgres`, with `initdb` beside it, that takes the dump of a server of `server_version_num`.
+    ///
+    /// # Errors
+    /// Of class *unreachable*: there is none, or all are older.
+    pub async fn find_server(server_version_num: u32, pg_bin: Option<&Path>) -> Result<Tool, Error> {
+        Folders::new(pg_bin).suitable("postgres", server_version_num / 10_000).await
+    }
 }
 
 struct Folders {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::bundle;
 use crate::failure::{Class, Explain};
 use crate::interrupt::Interrupted;
+use crate::signature;
 
 /// A failure of an extraction.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub enum Error {
     /// The bundle.
     #[error(transparent)]
     Format(#[from] pacharc_format::Error),
+    /// Nobody who is trusted signed it.
+    #[error(transparent)]
+    Signature(#[from] signature::Error),
     /// A signal.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -43,6 +47,7 @@ impl Explain for Error {
         match self {
             Self::Bundle(error) => error.class(),
             Self::Format(error) => error.class(),
+            Self::Signature(error) => error.class(),
             Self::Interrupted(error) => error.class(),
             Self::NoSuchEntry(_) => Class::Usage,
             Self::Missing(_) => Class::Incomplete,
@@ -58,6 +63,7 @@ impl Explain for Error {
                 Some("Copy the file again from its origin; or extract what is undamaged with --keep-going.".into())
             }
             Self::Format(error) => error.advice(),
+            Self::Signature(error) => error.advice(),
             Self::NoSuchEntry(_) => Some("`pacharc list` prints the paths of all entries.".into()),
             Self::Exists(_) => Some("Name another folder with --output: nothing is overwritten.".into()),
             Self::Missing(_) => Some("An older bundle may have it.".into()),

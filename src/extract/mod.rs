@@ -56,11 +56,14 @@ pub async fn run(
             }
             return extraction.keep_going(&input, unlock).await;
         }
-        if input.is_seekable() {
+        // A signature comes last, when all would have been written.
+        if input.is_seekable() || !options.trusted.is_empty() {
             let ranges = input.ranges().await?;
             // A bundle of another format is known by its clear beginning.
             format::inspect(&ranges).await?;
-            extraction.by_ranges(&BundleReader::open(ranges, unlock).await?).await
+            let reader = BundleReader::open(ranges, unlock).await?;
+            options.trusted.check_reader::<_, Error>(&reader).await?;
+            extraction.by_ranges(&reader).await
         } else {
             extraction.by_stream(&input, unlock, options).await
         }

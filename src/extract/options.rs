@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::options::{Limits, Location};
+use crate::signature::TrustedKeys;
 
 /// Everything but the keys.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct Options {
     pub keep_going: bool,
     /// Where they go.
     pub destination: Destination,
+    /// One of these keys must have signed it, if there are any; then it must be readable in any place.
+    pub trusted: TrustedKeys,
     /// Certificates of authorities to trust besides the system's, in PEM.
     pub ca_file: Option<PathBuf>,
     /// What it may take of the machine.

@@ -58,11 +58,11 @@ async fn by_stream(input: &Input, unlock: Option<&Unlock>) -> Result<Outcome, Er
     }
     let (about, recipients) = (stream.about().clone(), stream.recipients());
     let mut manifest: Option<Box<Manifest>> = None;
-    let mut id = None;
+    let (mut id, mut signed) = (None, false);
     loop {
         match stream.next().await {
             Ok(Some(Found::Manifest(found))) => manifest = Some(found),
-            Ok(Some(Found::End { id: found, .. })) => id = Some(found),
+            Ok(Some(Found::End { id: found, signature, .. })) => (id, signed) = (Some(found), signature.is_some()),
             Ok(Some(Found::Damage(error))) => return Err(error.into()),
             Ok(Some(_)) => {}
             Ok(None) | Err(pacharc_format::Error::Torn { .. }) => break,
@@ -70,5 +70,5 @@ async fn by_stream(input: &Input, unlock: Option<&Unlock>) -> Result<Outcome, Er
         }
     }
     let bytes = stream.offset();
-    Ok(Outcome { about, id, bytes, recipients, signed: false, manifest: manifest.map(|manifest| *manifest) })
+    Ok(Outcome { about, id, bytes, recipients, signed, manifest: manifest.map(|manifest| *manifest) })
 }

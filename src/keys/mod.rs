@@ -55,6 +55,18 @@ impl LockNames {
             (None, true) => Err(Error::NoRecipient),
         }
     }
+
+    /// The recipients as text, those of files, too: for a run elsewhere.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn texts(&self) -> Result<Vec<String>, Error> {
+        let mut texts = self.recipients.clone();
+        for path in &self.recipients_files {
+            texts.extend(recipient::lines(path)?.into_iter().map(|(_, line)| line.trim().to_owned()));
+        }
+        Ok(texts)
+    }
 }
 
 /// What is worth a thought about a lock.
@@ -110,12 +122,22 @@ impl UnlockNames {
 }
 
 /// The first line of `path`.
-fn passphrase(path: &Path) -> Result<Secret, Error> {
+pub(crate) fn passphrase(path: &Path) -> Result<Secret, Error> {
     let text = String::from_utf8(read(path)?).map_err(|_| Error::NotText(path.to_owned()))?;
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(Secret::from(line.to_owned())),
         _ => Err(Error::EmptyPassphrase(path.to_owned())),
     }
+}
+
+/// Asks on the terminal; `None` where there is none, or nothing was typed.
+pub(crate) fn ask(what: &str) -> Option<Secret> {
+    prompt::passphrase(what)
+}
+
+/// All of a small file of text, which may be secret.
+pub(crate) fn read_text(path: &Path) -> Result<Secret, Error> {
+    String::from_utf8(read(path)?).map(Secret::from).map_err(|_| Error::NotText(path.to_owned()))
 }
 
 /// All of a small file.

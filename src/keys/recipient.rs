@@ -49,18 +49,21 @@ pub(super) fn parse(text: &str) -> Result<BoxedRecipient, Error> {
     }
 }
 
-/// Reads a file of one recipient a line; empty lines and lines that begin with `#` are skipped.
-pub(super) fn read_file(path: &Path) -> Result<Vec<BoxedRecipient>, Error> {
+/// The lines of a file of one recipient a line, with their numbers; empty ones and those that begin with `#` are skipped.
+pub(super) fn lines(path: &Path) -> Result<Vec<(usize, String)>, Error> {
     let text = String::from_utf8(read(path)?).map_err(|_| Error::NotText(path.to_owned()))?;
+    let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.to_owned()));
+    Ok(lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')).collect())
+}
+
+/// Reads a file of recipients.
+pub(super) fn read_file(path: &Path) -> Result<Vec<BoxedRecipient>, Error> {
     let mut recipients = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        if line.trim().is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let recipient = parse(line).map_err(|error| match error {
+    for (number, line) in lines(path)? {
+        let recipient = parse(&line).map_err(|error| match error {
             // The line may be the secret of something else altogether: its number is enough.
             Error::NotARecipient(_) | Error::SecretAsRecipient => {
-                Error::NotARecipientLine { path: path.to_owned(), line: number + 1 }
+                Error::NotARecipientLine { path: path.to_owned(), line: number }
             }
             error => error,
         })?;

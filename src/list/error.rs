@@ -5,6 +5,7 @@ use std::io;
 use crate::bundle;
 use crate::failure::{Class, Explain};
 use crate::interrupt::Interrupted;
+use crate::signature;
 
 /// A failure of a listing.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum Error {
     /// The bundle.
     #[error(transparent)]
     Format(#[from] pacharc_format::Error),
+    /// Nobody who is trusted signed it.
+    #[error(transparent)]
+    Signature(#[from] signature::Error),
     /// A signal.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -28,6 +32,7 @@ impl Explain for Error {
         match self {
             Self::Bundle(error) => error.class(),
             Self::Format(error) => error.class(),
+            Self::Signature(error) => error.class(),
             Self::Interrupted(error) => error.class(),
             Self::Output(_) => Class::Other,
         }
@@ -37,6 +42,7 @@ impl Explain for Error {
         match self {
             Self::Bundle(error) => error.advice(),
             Self::Format(error) => error.advice(),
+            Self::Signature(error) => error.advice(),
             Self::Interrupted(_) | Self::Output(_) => None,
         }
     }

@@ -54,8 +54,9 @@ pub async fn run(
     let selection = Selection::new(&options.paths);
     let mut listing = Listing { output, monitor: monitor.as_ref(), outcome: Outcome::default() };
     let work = async {
-        if input.is_seekable() {
-            listing.by_ranges(&input, unlock, &selection).await
+        // A signature comes last, when the list would have been told.
+        if input.is_seekable() || !options.trusted.is_empty() {
+            listing.by_ranges(&input, unlock, &selection, options).await
         } else {
             listing.by_stream(&input, unlock, &selection, options).await
         }
@@ -71,11 +72,18 @@ struct Listing<'o, 'm> {
 }
 
 impl Listing<'_, '_> {
-    async fn by_ranges(&mut self, input: &Input, unlock: &Unlock, selection: &Selection) -> Result<(), Error> {
+    async fn by_ranges(
+        &mut self,
+        input: &Input,
+        unlock: &Unlock,
+        selection: &Selection,
+        options: &Options,
+    ) -> Result<(), Error> {
         let ranges = input.ranges().await?;
         // A bundle of another format is known by its clear beginning.
         pacharc_format::inspect(&ranges).await?;
         let reader = BundleReader::open(ranges, unlock).await?;
+        options.trusted.check_reader::<_, Error>(&reader).await?;
         for from in selection.ranges() {
             let mut catalog = reader.catalog(from);
             'range: while let Some(lines) = catalog.next().await? {

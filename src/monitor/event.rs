@@ -1,13 +1,13 @@
 //! The events of a run. Their names and fields are a promise: `docs/json.md`.
 
 use pacharc_format::Key;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Progress, Step};
 
 /// What a job is busy with. Not every job has every phase; a phase may come again (a newer snapshot).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Checks before the first byte: servers, tools, permissions, room.

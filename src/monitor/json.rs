@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::ticker::Ticker;
-use super::{Counter, Event, Meter, Monitor, Phase};
+use super::{Counter, Event, Meter, Monitor, Phase, Relayed};
 
 /// Between two lines of progress.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -36,7 +36,12 @@ impl Lines {
     /// Writes a line at once. The first that cannot be written is the last: a reader that has gone must not end a backup.
     fn write(&self, event: &Event) {
         let time = Timestamp::now().round(jiff::Unit::Millisecond).unwrap_or_default().to_string();
-        let Ok(mut line) = serde_json::to_vec(&Line { time, event }) else { return };
+        if let Ok(line) = serde_json::to_vec(&Line { time, event }) {
+            self.write_line(line);
+        }
+    }
+
+    fn write_line(&self, mut line: Vec<u8>) {
         line.push(b'\n');
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let written = output.as_mut().map(|output| output.write_all(&line).and_then(|()| output.flush()));
@@ -85,6 +90,12 @@ impl Monitor for Json {
 
     fn event(&self, event: Event) {
         self.lines.write(&event);
+    }
+
+    fn relay(&self, line: Relayed<'_>) {
+        if let Relayed::Event(event) = line {
+            self.lines.write_line(event.as_bytes().to_vec());
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Phase;
 
@@ -51,7 +51,7 @@ impl Counter {
 }
 
 /// What is done of a counter, and its total where that is known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amount {
     /// Done so far.
     pub done: u64,
@@ -67,7 +67,8 @@ impl Amount {
 }
 
 /// How far a run is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Progress {
     /// The phase it is in.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,6 +105,18 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// The progress that an event of a run elsewhere tells, if it is such an event.
+    pub(super) fn of_event(event: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Line {
+            event: String,
+            #[serde(flatten)]
+            progress: Progress,
+        }
+        let line: Line = serde_json::from_str(event).ok()?;
+        (line.event == "progress").then_some(line.progress)
+    }
+
     /// The amount of `counter`.
     #[must_use]
     pub fn amount(&self, counter: Counter) -> Amount {

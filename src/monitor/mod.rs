@@ -7,6 +7,7 @@ mod event;
 mod json;
 mod meter;
 mod recorder;
+mod relayed;
 mod step;
 mod terminal;
 mod ticker;
@@ -15,6 +16,7 @@ pub use event::{Event, Phase};
 pub use json::Json;
 pub use meter::{Amount, Counter, Meter, Progress};
 pub use recorder::Recorder;
+pub use relayed::Relayed;
 pub use step::Step;
 pub use terminal::{Style, Terminal};
 
@@ -36,6 +38,9 @@ pub trait Monitor: Send + Sync {
     fn step(&self, step: Step) {
         self.event(Event::Step { step });
     }
+
+    /// Passes on what a run elsewhere tells.
+    fn relay(&self, _line: Relayed<'_>) {}
 
     /// A warning: the job goes on.
     fn warn(&self, message: String) {
@@ -73,5 +78,9 @@ impl Monitor for All {
 
     fn event(&self, event: Event) {
         self.0.iter().for_each(|monitor| monitor.event(event.clone()));
+    }
+
+    fn relay(&self, line: Relayed<'_>) {
+        self.0.iter().for_each(|monitor| monitor.relay(line));
     }
 }

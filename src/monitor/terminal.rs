@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::ticker::Ticker;
-use super::{Counter, Event, Meter, Monitor, Phase, Progress};
+use super::{Counter, Event, Meter, Monitor, Phase, Progress, Relayed};
 use crate::visible::one_line;
 
 /// Between two drawings of the live line.
@@ -131,6 +131,18 @@ impl Monitor for Terminal {
             _ => {}
         }
     }
+
+    fn relay(&self, line: Relayed<'_>) {
+        match line {
+            // How much it is was settled where it comes from.
+            Relayed::Text(text) => self.line(text),
+            Relayed::Event(event) if self.style == Style::Live => {
+                let progress = Progress::of_event(event);
+                progress.iter().for_each(|progress| self.bar.set_message(describe(progress)));
+            }
+            Relayed::Event(_) => {}
+        }
+    }
 }
 
 fn line() -> ProgressStyle {
@@ -199,6 +211,16 @@ mod tests {
             describe(&progress),
             "copying objects  50%  1.50 GiB of 3.00 GiB  200.00 MiB/s  2m 10s to go  1,234 of 5,678 objects"
         );
+    }
+
+    #[test]
+    fn a_run_elsewhere_tells_as_much() {
+        let objects = Amount { done: 1234, total: Some(5678) };
+        let progress = Progress { phase: Some(Phase::Copy), objects, bytes_per_second: 7, ..Progress::default() };
+        let event = serde_json::to_string(&Event::Progress(progress.clone())).unwrap();
+        assert_eq!(Progress::of_event(&event), Some(progress));
+        let other = serde_json::to_string(&Event::Phase { phase: Phase::Copy }).unwrap();
+        assert_eq!(Progress::of_event(&other), None);
     }
 
     #[test]

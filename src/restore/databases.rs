@@ -6,14 +6,14 @@ use pacharc_format::manifest::Manifest;
 use pacharc_format::{Entry, Head, HeadDatabase};
 use uuid::Uuid;
 
-use super::{Error, Options, Rename};
+use super::{Error, Rename};
 use crate::database::restore::{self, DatabaseRestore, Proof, Start, Target};
 use crate::database::{Server, Tool};
 use crate::monitor::{Counter, Monitor, Phase};
 
 /// Loads the databases of one bundle.
-pub(super) struct DatabaseWriter<'a> {
-    psql: &'a Tool,
+pub(crate) struct DatabaseWriter<'a> {
+    psql: Tool,
     /// By folder of the database in the bundle.
     databases: HashMap<String, Restoring>,
     monitor: &'a dyn Monitor,
@@ -44,10 +44,11 @@ enum State {
 }
 
 impl<'a> DatabaseWriter<'a> {
-    /// `attempt` is the one that counts; `None` from a pipe, where databases are loaded under temporary names.
-    pub(super) fn new(
-        (server, psql): &'a (Server, Tool),
-        options: &Options,
+    /// `attempt` is the one that counts; `None` from a pipe, where databases are loaded under temporary names. They are
+    /// loaded by `jobs` sessions at a time for `owner`, or for the connecting role.
+    pub(crate) fn new(
+        (server, psql): &(Server, Tool),
+        (owner, jobs): (Option<&str>, usize),
         head: &Head,
         selection: &[Rename],
         attempt: Option<u32>,
@@ -62,8 +63,8 @@ impl<'a> DatabaseWriter<'a> {
             let target = Target {
                 server: server.clone(),
                 database: name,
-                owner: options.owner.clone(),
-                jobs: options.limits.jobs,
+                owner: owner.map(str::to_owned),
+                jobs,
                 mark: head.bundle.to_string(),
             };
             let restoring = Restoring {
@@ -77,11 +78,11 @@ impl<'a> DatabaseWriter<'a> {
             };
             Some((database.folder.clone(), restoring))
         });
-        Self { psql, databases: databases.collect(), monitor }
+        Self { psql: psql.clone(), databases: databases.collect(), monitor }
     }
 
     /// Creates the databases, or finds them loaded: all of them, before the first byte.
-    pub(super) async fn create(&mut self) -> Result<(), Error> {
+    pub(crate) async fn create(&mut self) -> Result<(), Error> {
         for restoring in self.databases.values_mut() {
             restoring.start().await?;
         }
@@ -89,13 +90,13 @@ impl<'a> DatabaseWriter<'a> {
     }
 
     /// What the database of this name in the bundle is called now.
-    pub(super) fn name_now(&self, bundled: &str) -> Option<String> {
+    pub(crate) fn name_now(&self, bundled: &str) -> Option<String> {
         let restoring = self.databases.values().find(|restoring| restoring.head.name == bundled)?;
         Some(restoring.target.database.clone())
     }
 
     /// Takes an entry below `database/`.
-    pub(super) async fn entry(&mut self, entry: Entry) -> Result<(), Error> {
+    pub(crate) async fn entry(&mut self, entry: Entry) -> Result<(), Error> {
         let mut parts = entry.path.splitn(4, '/').skip(1);
         let (Some(folder), Some(attempt), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
             return Ok(());
@@ -119,7 +120,7 @@ impl<'a> DatabaseWriter<'a> {
     }
 
     /// Does what is left when all entries were taken, and proves every database against the manifest.
-    pub(super) async fn finish(&mut self, manifest: &Manifest) -> Result<Vec<(String, Proof)>, Error> {
+    pub(crate) async fn finish(&mut self, manifest: &Manifest) -> Result<Vec<(String, Proof)>, Error> {
         let mut proofs = Vec::new();
         for database in &manifest.databases {
             let Some(restoring) = self.databases.get_mut(&database.folder) else { continue };
@@ -130,7 +131,7 @@ impl<'a> DatabaseWriter<'a> {
                 }
             }
             self.monitor.phase(Phase::Prove);
-            let proof = restore::prove(&restoring.target, self.psql, database).await?;
+            let proof = restore::prove(&restoring.target, &self.psql, database).await?;
             restoring.proved = true;
             proofs.push((restoring.name().to_owned(), proof));
         }
@@ -156,7 +157,7 @@ impl<'a> DatabaseWriter<'a> {
     }
 
     /// Drops what was loaded under temporary names; what cannot be dropped is told.
-    pub(super) async fn drop_temporary(&mut self) {
+    pub(crate) async fn drop_temporary(&mut self) {
         for restoring in self.databases.values_mut() {
             let begun = !matches!(std::mem::replace(&mut restoring.state, State::Waiting), State::Waiting);
             if begun && restoring.rename_to.is_some() {

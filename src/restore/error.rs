@@ -5,7 +5,7 @@ use pacharc_format::{self as format, Key};
 use crate::cluster::values;
 use crate::failure::{Class, Explain};
 use crate::interrupt::Interrupted;
-use crate::{bucket, bundle, database, verify};
+use crate::{bucket, bundle, database, signature, verify};
 
 /// A failure of a restore.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,9 @@ pub enum Error {
     /// The check before the first byte.
     #[error(transparent)]
     Verify(#[from] verify::Error),
+    /// Nobody who is trusted signed it.
+    #[error(transparent)]
+    Signature(#[from] signature::Error),
     /// What the release to come needs.
     #[error(transparent)]
     Release(#[from] values::Error),
@@ -101,6 +104,7 @@ impl Explain for Error {
             Self::Bundle(error) => error.class(),
             Self::Format(error) => error.class(),
             Self::Verify(error) => error.class(),
+            Self::Signature(error) => error.class(),
             Self::Release(error) => error.class(),
             Self::Interrupted(error) => error.class(),
             Self::Nothing | Self::NoSuchDatabase(_) | Self::NoObjects => Class::Usage,
@@ -122,6 +126,7 @@ impl Explain for Error {
             Self::Bundle(error) => return error.advice(),
             Self::Format(error) => return error.advice(),
             Self::Verify(error) => return error.advice(),
+            Self::Signature(error) => return error.advice(),
             Self::Release(error) => return error.advice(),
             Self::Interrupted(_) => "Run the same command again: it goes on where it stopped.",
             Self::Nothing => "Name a server with --postgres, a bucket with --bucket, or both.",

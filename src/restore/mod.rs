@@ -31,8 +31,9 @@ use crate::bundle::Input;
 use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Monitor, Phase};
 use crate::outcome::Outcome as _;
-use crate::verify::{self, Level};
-use databases::DatabaseWriter;
+use crate::signature::SignedBy;
+use crate::verify::{self, Level, Scratch};
+pub(crate) use databases::DatabaseWriter;
 use objects::ObjectWriter;
 use proof::Expected;
 use release::{LoadedDatabases, Release};
@@ -65,6 +66,7 @@ struct Job<'a> {
 struct Known {
     key: BundleKey,
     manifest: Manifest,
+    signed_by: Option<SignedBy>,
 }
 
 /// What came out of a bundle when its end was reached.
@@ -104,9 +106,10 @@ impl Job<'_> {
         }
         let attempt = known.as_ref().map(|known| known.manifest.attempt);
         let server = target.server.take();
-        let mut databases = server
-            .as_ref()
-            .map(|server| DatabaseWriter::new(server, self.options, &head, &selection, attempt, self.monitor.as_ref()));
+        let mut databases = server.as_ref().map(|server| {
+            let owner = (self.options.owner.as_deref(), self.options.limits.jobs);
+            DatabaseWriter::new(server, owner, &head, &selection, attempt, self.monitor.as_ref())
+        });
         target.check_bucket(head.bundle).await?;
         let proved = async {
             if let Some(databases) = &mut databases {
@@ -116,6 +119,7 @@ impl Job<'_> {
             let unpacked = self.unpack(&mut stream, &target, databases.as_mut(), release.as_mut()).await?;
             let source = unpacked.manifest.source.clone();
             let mut outcome = self.prove(unpacked, &target, databases.as_mut()).await?;
+            outcome.signed_by = known.as_ref().and_then(|known| known.signed_by.clone());
             if let Some(release) = &release {
                 let now = |name: &str| databases.as_ref().and_then(|databases| databases.name_now(name));
                 let loaded = LoadedDatabases::new(&head, &selection, now);
@@ -148,11 +152,15 @@ impl Job<'_> {
         interrupt: &Interrupt,
         release: Option<&mut Release<'_>>,
     ) -> Result<Option<Known>, Error> {
-        if !self.input.is_seekable() {
+        let trusted = &self.options.expect.trusted;
+        // A signature comes last, and the dump's SQL would have been run by then.
+        if !self.input.is_seekable() && trusted.is_empty() {
             return Ok(None);
         }
         let reader = BundleReader::open(self.input.ranges().await?, unlock).await?;
         let manifest = reader.manifest().clone();
+        // What is read by this key and this manifest later is what was signed, even if somebody swaps the file meanwhile.
+        let signed_by = trusted.check_reader::<_, Error>(&reader).await?;
         let id = hex::encode(reader.trailer().id);
         verify::expected(&self.options.expect, Some(&id), &manifest.about.created)?;
         // Sums that somebody else has made to fit are told before anything is written.
@@ -162,6 +170,7 @@ impl Job<'_> {
         let options = verify::Options {
             bundle: self.options.bundle.clone(),
             level: Level::Sums,
+            scratch: Scratch::Throwaway(None),
             expect: self.options.expect.clone(),
             ca_file: self.options.ca_file.clone(),
             limits: self.options.limits.clone(),
@@ -172,7 +181,7 @@ impl Job<'_> {
                 if let Some(release) = release {
                     release.read(&reader).await?;
                 }
-                Ok(Some(Known { key: reader.key(), manifest }))
+                Ok(Some(Known { key: reader.key(), manifest, signed_by }))
             }
             Some(_) => {
                 let first = checked.findings.first().map(|finding| format!("{}: {}", finding.path, finding.problem));
@@ -297,7 +306,7 @@ impl Job<'_> {
             let Expected { count, bytes, missing, rotten, .. } = expected;
             objects = Some(RestoredObjects { bucket: bucket.url().to_owned(), count, bytes, missing, rotten });
         }
-        Ok(Outcome { bundle: manifest.about.bundle, id, databases: restored, objects, release: None })
+        Ok(Outcome { bundle: manifest.about.bundle, id, databases: restored, objects, release: None, signed_by: None })
     }
 
     fn budget(&self) -> Budget {

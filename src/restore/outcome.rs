@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::release::RestoredRelease;
 use crate::failure::Class;
+use crate::signature::SignedBy;
 use crate::visible::one_line;
 
 /// A restore that was done and proved.
@@ -14,6 +15,9 @@ pub struct Outcome {
     pub bundle: Uuid,
     /// Its id.
     pub id: String,
+    /// The trusted key that signed it; absent where no key was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<SignedBy>,
     /// The databases, under their names on the target.
     pub databases: Vec<RestoredDatabase>,
     /// The objects; absent where no bucket was restored.
@@ -74,7 +78,8 @@ impl crate::outcome::Outcome for Outcome {
         if let Some(release) = &self.release {
             lines.extend(told(release));
         }
-        lines.push(format!("restored from bundle {}, id {}", self.bundle, self.id));
+        let signed = self.signed_by.as_ref().map(|by| format!(", signed by the trusted key {}", by.key));
+        lines.push(format!("restored from bundle {}{}, id {}", self.bundle, signed.unwrap_or_default(), self.id));
         lines.join("\n")
     }
 }
@@ -84,6 +89,11 @@ fn told(release: &RestoredRelease) -> Vec<String> {
     let (created, unchanged) = (release.secrets_created.len(), release.secrets_unchanged.len());
     if created + unchanged > 0 {
         lines.push(format!("Secrets: {created} made, {unchanged} there already"));
+    }
+    let created = release.config_maps_created.len();
+    let there = release.config_maps_unchanged.len() + release.config_maps_different.len();
+    if created + there > 0 {
+        lines.push(format!("ConfigMaps: {created} made, {there} there already"));
     }
     if let Some(folder) = &release.folder {
         lines.push(format!("{}: {} files for the new release", folder.display(), release.files.len()));

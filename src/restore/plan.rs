@@ -76,6 +76,7 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input, monitor: &Arc<d
     }
     let mut target = Target::open(options).await?;
     let reader = BundleReader::open(input.ranges().await?, unlock).await?;
+    options.expect.trusted.check_reader::<_, Error>(&reader).await?;
     let (manifest, id) = (reader.manifest().clone(), hex::encode(reader.trailer().id));
     verify::expected(&options.expect, Some(&id), &manifest.about.created)?;
     reader.check_sums().await?;

@@ -29,6 +29,12 @@ pub struct RestoredRelease {
     pub secrets_created: Vec<String>,
     /// Secrets that were there already, and the same.
     pub secrets_unchanged: Vec<String>,
+    /// ConfigMaps that were made in the namespace.
+    pub config_maps_created: Vec<String>,
+    /// ConfigMaps that were there already, and the same.
+    pub config_maps_unchanged: Vec<String>,
+    /// ConfigMaps that were there already with other content, and left so.
+    pub config_maps_different: Vec<String>,
     /// The values that wait for the operator.
     pub placeholders: Vec<String>,
     /// The commands that are left, in order, for people.
@@ -155,8 +161,20 @@ impl<'a> Release<'a> {
         };
         let mut restored = RestoredRelease { placeholders: successor.placeholders.clone(), ..Default::default() };
         if let (Some(cluster), true) = (&self.cluster, release.apply_secrets) {
-            let applied = values::apply(cluster, &successor.secrets).await?;
-            (restored.secrets_created, restored.secrets_unchanged) = (applied.created, applied.unchanged);
+            values::check_secrets(cluster, &successor.secrets).await?;
+            let secrets = values::apply(cluster, &successor.secrets).await?;
+            if let Some(name) = secrets.different.into_iter().next() {
+                let namespace = cluster.namespace().to_owned();
+                return Err(values::Error::Differs { name, namespace }.into());
+            }
+            (restored.secrets_created, restored.secrets_unchanged) = (secrets.created, secrets.unchanged);
+            let maps = values::apply(cluster, &successor.config_maps).await?;
+            if !maps.different.is_empty() {
+                let names = maps.different.join(", ");
+                monitor.warn(format!("ConfigMaps exist with other content, and were left so: {names}"));
+            }
+            (restored.config_maps_created, restored.config_maps_unchanged) = (maps.created, maps.unchanged);
+            restored.config_maps_different = maps.different;
         }
         if let Some(folder) = &release.write_to {
             let (clear, applied) = (release.secret_values, release.apply_secrets);

@@ -2,25 +2,28 @@
 //!
 //! Level *sums* needs no key: every byte of the file against the bundle's own sums. Level *contents* opens everything:
 //! every entry's hash and size, every chunk against its key, the tables' rows and fingerprints, and that index, catalog
-//! and manifest tell the same.
+//! and manifest tell the same. Level *closed* compares the dump with the objects; level *restore* loads it into a server.
 
+pub mod against;
 mod closed;
 mod error;
 mod lost;
 pub mod options;
 mod outcome;
 mod tables;
+mod trial;
 
 use std::sync::Arc;
 
 use pacharc_format::manifest::Manifest;
-use pacharc_format::{self as format, BundleReader, BundleStream, Found, ReadOptions, Unlock};
+use pacharc_format::{self as format, BundleReader, BundleStream, Entry, Found, IndexLine, ReadOptions, Unlock};
 
 pub use closed::SourceDamage;
 pub use error::Error;
 pub use lost::Lost;
 pub use options::{Level, Options};
 pub use outcome::{Finding, Outcome, Verdict};
+pub use trial::{Scratch, Trial, TriedDatabase};
 
 use crate::budget::Budget;
 use crate::bundle::Input;
@@ -30,6 +33,7 @@ use crate::options::Expectations;
 use closed::{ClosedCheck, SourceDamages};
 use lost::Losses;
 use tables::TableCheck;
+use trial::{Stop, TrialRun};
 
 /// Findings that are told one by one.
 const FINDINGS: usize = 100;
@@ -89,8 +93,9 @@ impl Verification<'_> {
             self.unlock(&mut stream, unlock).await?;
         }
         let about = stream.about().clone();
-        let (mut tables, mut manifest, mut id) = (TableCheck::default(), None, None);
+        let (mut tables, mut manifest, mut end) = (TableCheck::default(), None, None);
         let (mut check, mut told, mut broke_off) = (None, 0, false);
+        let (mut source, mut trial) = (SourceDamages::default(), None);
         loop {
             let found = match stream.next().await {
                 Ok(None) => break,
@@ -108,12 +113,17 @@ impl Verification<'_> {
                 Found::Entries(entries) => {
                     self.monitor.add(Counter::Entries, entries.len() as u64);
                     entries.iter().try_for_each(|(entry, _)| tables.entry(entry))?;
+                    self.try_entries(&entries, &mut trial, &mut source).await?;
                 }
                 Found::Manifest(found) => manifest = Some(found),
                 Found::Damage(error) => self.damage(&error),
-                Found::End { id: found, .. } => id = Some(found),
-                Found::Head(head) if level == Level::Closed => {
+                Found::End { id, signature, .. } => end = Some((id, signature)),
+                Found::Head(head) if level >= Level::Closed => {
                     (check, tables.dump) = ClosedCheck::new(&head, &limits.temp_dir, budget.write).unzip();
+                    if level == Level::Restore {
+                        let begun = TrialRun::begin(&self.options.scratch, &head, limits, self.monitor).await;
+                        trial = self.settle(begun, &mut source)?.flatten();
+                    }
                 }
                 Found::Catalog(lines) => {
                     self.losses.catalog(&lines);
@@ -146,7 +156,6 @@ impl Verification<'_> {
                 Err(_) => {}
             }
         }
-        let mut source = SourceDamages::default();
         if let (Some(check), Some(dump), Some(manifest)) = (check, tables.dump, &manifest)
             && self.findings.count == 0
         {
@@ -158,7 +167,23 @@ impl Verification<'_> {
             for damage in &report.source.named {
                 self.monitor.event(damage.clone().into());
             }
-            source = report.source;
+            source.append(report.source);
+        }
+        let mut tried = None;
+        if let Some(trial) = trial {
+            match &manifest {
+                Some(manifest) if self.findings.count == 0 => {
+                    let finished = trial.finish(manifest).await;
+                    if let Some((outcome, differences)) = self.settle(finished, &mut source)? {
+                        for problem in differences {
+                            self.finding(Finding { path: "database".into(), offset: None, problem });
+                        }
+                        tried = Some(outcome);
+                    }
+                }
+                // What is damaged is not tried.
+                _ => drop(self.settle(trial.end().await, &mut source)?),
+            }
         }
         let mut closed = manifest.as_ref().and_then(|manifest| closed(manifest));
         if let Some(unlock) = unlock.filter(|_| level == Level::Sums && self.input.is_seekable())
@@ -173,8 +198,12 @@ impl Verification<'_> {
             (0, _) => Verdict::Sound,
             _ => Verdict::Damaged,
         };
+        let (id, signature) = end.unzip();
+        let (signature, mut signed_by) = (signature.flatten(), None);
         // A damaged bundle is damaged, whatever it was expected to be.
         if verdict != Verdict::Damaged {
+            let trusted = &self.options.expect.trusted;
+            signed_by = trusted.check(signature.as_deref(), stream.sums()?)?;
             expected(&self.options.expect, id.as_deref(), &about.created)?;
         }
         let (lost, lost_count) = self.losses.into_named(manifest.as_deref());
@@ -185,6 +214,8 @@ impl Verification<'_> {
             bundle: about.bundle,
             id: id.filter(|_| verdict != Verdict::Damaged),
             created: about.created,
+            signed: signature.is_some(),
+            signed_by,
             bytes: stream.offset(),
             closed,
             findings: self.findings.named,
@@ -193,7 +224,44 @@ impl Verification<'_> {
             lost_count,
             source: source.named,
             source_damages: source.count,
+            trial: tried,
         })
+    }
+
+    /// Loads what belongs to a dump, until something is wrong.
+    async fn try_entries(
+        &mut self,
+        entries: &[(Entry, IndexLine)],
+        trial: &mut Option<TrialRun<'_>>,
+        source: &mut SourceDamages,
+    ) -> Result<(), Error> {
+        for (entry, _) in entries {
+            let Some(run) = trial else { break };
+            let loaded = run.entry(entry).await;
+            if self.findings.count > 0 || self.settle(loaded, source)?.is_none() {
+                // What it has made is taken away before the rest of the bundle is read.
+                let ended = match trial.take() {
+                    Some(run) => run.end().await,
+                    None => Ok(()),
+                };
+                self.settle(ended, source)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What stopped a trial becomes part of the verdict, or an error; `None` where it was stopped.
+    fn settle<T>(&mut self, step: Result<T, Stop>, source: &mut SourceDamages) -> Result<Option<T>, Error> {
+        match step {
+            Ok(done) => return Ok(Some(done)),
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Damage(path, problem)) => self.finding(Finding { path, offset: None, problem }),
+            Err(Stop::Source(damage)) => {
+                self.monitor.event(damage.clone().into());
+                source.push(damage);
+            }
+        }
+        Ok(None)
     }
 
     /// Unlocks by the first slot; where that is damaged and the bundle can be read in any place, by the second.
@@ -245,7 +313,7 @@ fn closed(manifest: &Manifest) -> Option<bool> {
     manifest.objects.as_ref().and_then(|objects| objects.closed)
 }
 
-/// Refuses a bundle that is not the expected one.
+/// Refuses a bundle that is not the expected one; signatures are apart.
 pub(crate) fn expected(expect: &Expectations, id: Option<&str>, created: &str) -> Result<(), Error> {
     if let Some(expected) = &expect.id
         && id != Some(expected)
@@ -269,7 +337,7 @@ mod tests {
     #[test]
     fn what_is_not_known_to_be_young_enough_is_refused() {
         let earliest = "2026-01-01T00:00:00Z".parse().unwrap();
-        let expect = Expectations { id: None, created_after: Some(earliest) };
+        let expect = Expectations { created_after: Some(earliest), ..Expectations::default() };
         assert!(expected(&expect, None, "2026-01-01T00:00:00Z").is_ok());
         for created in ["2025-12-31T23:59:59Z", "tomorrow", ""] {
             assert!(matches!(expected(&expect, None, created), Err(Error::TooOld { .. })), "{created}");

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::Scratch;
 use crate::options::{Expectations, Limits, Location};
 
 /// Everything but the keys, which every level but [`Level::Sums`] needs.
@@ -11,6 +12,8 @@ pub struct Options {
     pub bundle: Location,
     /// How deep.
     pub level: Level,
+    /// Where level *restore* restores into.
+    pub scratch: Scratch,
     /// Which bundle it must be.
     pub expect: Expectations,
     /// Certificates of authorities to trust besides the system's, in PEM.
@@ -28,4 +31,6 @@ pub enum Level {
     Contents,
     /// The dump against the objects: the live set, migrations, tracker, file sets.
     Closed,
+    /// The dump is loaded into a server of its own, and read out again.
+    Restore,
 }

@@ -1,10 +1,11 @@
 //! The verdict on a bundle, for people and programs.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Level, Lost, SourceDamage};
+use super::{Level, Lost, SourceDamage, Trial, TriedDatabase};
 use crate::failure::Class;
+use crate::signature::SignedBy;
 use crate::visible::one_line;
 
 /// One word on a bundle.
@@ -20,7 +21,7 @@ pub enum Verdict {
 }
 
 /// Something that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The entry or the part of the bundle.
     pub path: String,
@@ -47,6 +48,11 @@ pub struct Outcome {
     pub id: Option<String>,
     /// When it was begun, as it says.
     pub created: String,
+    /// Whether there is a signature.
+    pub signed: bool,
+    /// The trusted key that signed it; absent where no key was named, and so none was looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<SignedBy>,
     /// Bytes that were read.
     pub bytes: u64,
     /// Whether the manifest calls it closed; absent where no manifest was read or there is no live set.
@@ -68,6 +74,9 @@ pub struct Outcome {
     /// How many things were wrong at the source.
     #[serde(skip_serializing_if = "is_zero")]
     pub source_damages: u64,
+    /// What the trial restore has shown, at level *restore*; absent where it did not come to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -81,17 +90,24 @@ impl Level {
             Self::Sums => "sums",
             Self::Contents => "contents",
             Self::Closed => "closed",
+            Self::Restore => "restore",
+        }
+    }
+}
+
+impl Verdict {
+    pub(super) fn class(self) -> Option<Class> {
+        match self {
+            Self::Sound => None,
+            Self::Damaged => Some(Class::Damaged),
+            Self::Incomplete => Some(Class::Incomplete),
         }
     }
 }
 
 impl crate::outcome::Outcome for Outcome {
     fn class(&self) -> Option<Class> {
-        match self.verdict {
-            Verdict::Sound => None,
-            Verdict::Damaged => Some(Class::Damaged),
-            Verdict::Incomplete => Some(Class::Incomplete),
-        }
+        self.verdict.class()
     }
 
     fn summary(&self) -> String {
@@ -101,15 +117,18 @@ impl crate::outcome::Outcome for Outcome {
         match self.verdict {
             Verdict::Sound => {
                 let closed = match (self.closed, level) {
-                    (Some(true), "closed") => {
+                    (Some(true), "closed" | "restore") => {
                         ": every live object of the dump is in it, with the bytes its key promises"
                     }
                     (Some(true), _) => ", closed",
-                    (None, "closed") => " (there is no live set: it holds no bucket, or no database of Pachyderm's)",
+                    (None, "closed" | "restore") => {
+                        " (there is no live set: it holds no bucket, or no database of Pachyderm's)"
+                    }
                     (None, "sums") => " (whether it is closed, the manifest says: it needs the key)",
                     _ => "",
                 };
-                format!("sound: {input}, {bytes} checked at level {level}{closed}; id {id}")
+                let trial = self.trial.as_ref().map(told).unwrap_or_default();
+                format!("{trial}sound: {input}, {bytes} checked at level {level}{closed}{}; id {id}", self.signature())
             }
             Verdict::Incomplete => {
                 let why = match self.closed {
@@ -120,7 +139,8 @@ impl crate::outcome::Outcome for Outcome {
                     (_, 0) => "but the source lacked live objects".to_owned(),
                     (_, count) => format!("but of the source {count} things were lacking or broken"),
                 };
-                let mut text = format!("incomplete: {input} {why} ({bytes}, level {level}), {but}; id {id}");
+                let signed = self.signature();
+                let mut text = format!("incomplete: {input} {why} ({bytes}, level {level}), {but}{signed}; id {id}");
                 for damage in &self.source {
                     text.push_str(&format!("\n  {damage}"));
                 }
@@ -154,6 +174,33 @@ impl crate::outcome::Outcome for Outcome {
             }
         }
     }
+}
+
+impl Outcome {
+    /// Who signed it, where that was asked.
+    fn signature(&self) -> String {
+        match (&self.signed_by, self.signed) {
+            (Some(by), _) => format!(", signed by the trusted key {}", by.key),
+            (None, true) => ", signed (by whom was not asked: --trusted-key)".to_owned(),
+            (None, false) => String::new(),
+        }
+    }
+}
+
+/// A line for each database of a trial restore.
+fn told(trial: &Trial) -> String {
+    let Trial { server, throwaway, databases } = trial;
+    let made = if *throwaway { "a throwaway " } else { "" };
+    let line = |database: &TriedDatabase| {
+        let TriedDatabase { name, tables, rows, foreign_keys, indexes } = database;
+        let indexes = indexes.map(|count| format!(", {count} indexes in order")).unwrap_or_default();
+        format!(
+            "database {}: restored into {made}PostgreSQL {server}; {rows} rows in {tables} tables with counts and \
+             fingerprints as in the bundle, {foreign_keys} foreign keys hold{indexes}\n",
+            one_line(name)
+        )
+    };
+    databases.iter().map(line).collect()
 }
 
 fn things(count: u64) -> String {

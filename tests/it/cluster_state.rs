@@ -132,6 +132,28 @@ async fn what_helm_would_lose_is_in_the_bundle() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_cluster_that_is_held_at_zero_the_recorded_counts_go_in() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "held").await else { return };
+    let lab = namespace(kubelab, &desk).await;
+    desk.run([words(&["suspend"]), lab.flags()].concat()).code(0);
+    desk.backup(&[cluster.source(), lab.flags()].concat(), "c.pacharc", &[]).code(0);
+    let found =
+        desk.run(["extract", "c.pacharc", "cluster/workloads.yaml", "--identity", "key.txt", "-o", "-"]).code(0);
+    let workloads = yaml(&found.stdout);
+    let count = |name: &str| {
+        let found = workloads["workloads"].as_array().unwrap().iter().find(|workload| workload["name"] == name);
+        found.unwrap()["replicas"].clone()
+    };
+    // pachw had none before, either.
+    assert_eq!((count("pachd"), count("pachw"), count("default-edges-v1")), (json!(3), json!(0), json!(1)));
+    let inspected = desk.run(["inspect", "c.pacharc", "--identity", "key.txt", "--json"]).code(0).text();
+    let inspected: Value = serde_json::from_str(inspected.lines().last().unwrap()).unwrap();
+    assert_eq!(inspected["outcome"]["manifest"]["source"]["cluster"]["replicas"]["pachd"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_without_helm_and_one_that_is_not_there() {
     let Some(kubelab) = Kubelab::shared() else { return };
     let desk = Desk::new();

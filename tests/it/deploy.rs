@@ -16,19 +16,19 @@ use crate::support::cluster::{Cluster, target};
 use crate::support::kubelab::{Kubelab, Lab};
 use crate::support::program::{Desk, Run, words};
 
-fn deploy() -> PathBuf {
+pub fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
 
 /// The documents of a file of `deploy/`, for this namespace.
-fn documents(file: &str, lab: &Lab) -> Vec<Value> {
+pub fn documents(file: &str, lab: &Lab) -> Vec<Value> {
     let text = std::fs::read_to_string(deploy().join(file)).unwrap();
     let text = text.replace("namespace: pachyderm", &format!("namespace: {}", lab.name));
     serde_saphyr::from_multiple(&text).unwrap()
 }
 
 /// Makes what a file holds. Nothing of it may go beyond the namespace.
-async fn apply(file: &str, lab: &Lab) {
+pub async fn apply(file: &str, lab: &Lab) {
     for document in documents(file, lab) {
         match document["kind"].as_str().unwrap() {
             "ServiceAccount" => drop(lab.apply::<ServiceAccount>(document).await),
@@ -41,9 +41,13 @@ async fn apply(file: &str, lab: &Lab) {
 }
 
 /// Every right that the Role of a file gives: the Role without it, and the verb and resource.
-fn without_each(file: &str, lab: &Lab) -> Vec<(Value, String, String)> {
+pub fn without_each(file: &str, lab: &Lab) -> Vec<(Value, String, String)> {
     let documents = documents(file, lab);
-    let role = documents.iter().find(|document| document["kind"] == "Role").unwrap();
+    role_without_each(documents.iter().find(|document| document["kind"] == "Role").unwrap())
+}
+
+/// The same of a Role.
+pub fn role_without_each(role: &Value) -> Vec<(Value, String, String)> {
     let strings = |list: &Value| -> Vec<String> {
         list.as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_owned()).collect()
     };
@@ -77,6 +81,7 @@ async fn every_file_is_accepted_and_stays_in_its_namespace() {
     let files = [
         "rbac/backup.yaml",
         "rbac/backup-fixed-names.yaml",
+        "rbac/in-cluster.yaml",
         "rbac/restore.yaml",
         "rbac/suspend.yaml",
         "networkpolicy.yaml",
@@ -88,10 +93,12 @@ async fn every_file_is_accepted_and_stays_in_its_namespace() {
     assert_eq!(there, files.len() - 1, "a file is not tried");
 }
 
-/// What a way into the cluster needs, which `the_rights_that_a_forward_needs` tries, and what is only told.
+/// What a way into the cluster needs, which `the_rights_that_a_forward_needs` tries; what is only told; and what a run
+/// leaves behind, without which it warns.
 fn is_on_demand(verb: &str, resource: &str) -> bool {
-    let on_demand = ["services", "pods", "pods/portforward", "horizontalpodautoscalers", "scaledobjects"];
-    on_demand.contains(&resource) || (verb, resource) == ("get", "serviceaccounts")
+    let on_demand = ["services", "pods", "pods/portforward", "horizontalpodautoscalers", "scaledobjects", "events"];
+    on_demand.contains(&resource)
+        || matches!((verb, resource), ("get", "serviceaccounts") | ("create" | "update", "configmaps"))
 }
 
 #[tokio::test(flavor = "multi_thread")]

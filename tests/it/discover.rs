@@ -68,6 +68,8 @@ async fn keys_in_the_storage_secret() {
     let found = discover(&lab);
     assert_fact(&found["version"], "2.2.7", "Deployment/pachd image");
     assert_fact(&found["release"], "pachyderm", "Deployment/pachd annotation meta.helm.sh/release-name");
+    let chart = json!({ "chart": "pachyderm", "version": "2.11.6", "revision": 1, "status": "deployed" });
+    assert_fact(&found["chart"], chart, "Helm's sh.helm.release.v1.pachyderm.v1");
     assert_eq!(found["enterprise_server"], false);
     let database = &found["database"];
     assert_fact(&database["host"], "postgres", "Deployment/pachd env POSTGRES_HOST");

@@ -3,6 +3,7 @@
 // Clippy's own exception for tests knows only the test functions themselves, not what they share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod against;
 mod bucket_conformance;
 mod bucket_directory;
 mod bucket_environment;
@@ -20,6 +21,7 @@ mod discover;
 mod docs;
 mod during_dump;
 mod hostile_names;
+mod in_cluster;
 mod keep_going;
 mod large;
 mod live_writer;
@@ -28,18 +30,23 @@ mod odd_keys;
 mod pipes;
 mod postgres_connection;
 mod quiesce;
+mod quiesce_killed;
 mod quiet;
 mod restore_again;
 mod restore_namespace;
+mod rights;
 mod round_trip;
 mod secrets;
 mod signals;
+mod signatures;
 mod stock_tools;
 mod support;
 mod suspend;
 mod suspend_killed;
 mod suspension;
 mod tampered;
+mod trial;
+mod ways;
 mod which_source;
 mod wrong_bundles;
 mod wrong_inputs;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 
@@ -66,6 +66,9 @@ async fn helm_installs_what_was_written_and_nothing_is_made_anew() {
     for name in ["aws-for-pipelines", "pull"] {
         assert_eq!(data(&from, name).await, data(&to, name).await, "{name}");
     }
+    let map = to.api::<ConfigMap>().get("by-hand").await.unwrap();
+    assert_eq!(map.data.unwrap(), [("a", "5432"), ("b", "yes")].map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+    assert!(!run.stderr.contains("Make the ConfigMaps"), "{}", run.stderr);
     let pinned = data(&to, "pachyderm-restored").await;
     let auth = data(&from, "pachyderm-auth").await;
     assert_eq!(pinned["root-token"], auth["root-token"]);
@@ -131,6 +134,7 @@ async fn what_is_in_the_way_is_refused_before_the_first_byte() {
     // A Secret with other content is not overwritten; the same content is no matter.
     let other = json!({ "metadata": { "name": "aws-for-pipelines" }, "stringData": { "key": "another" } });
     to.apply::<Secret>(other).await;
+    to.apply::<ConfigMap>(json!({ "metadata": { "name": "by-hand" }, "data": { "a": "mine" } })).await;
     desk.restore("c.pacharc", &into, &["--apply-secrets"]).code(5).says("Secret aws-for-pipelines exists").advises();
     untouched();
     assert_eq!(data(&to, "aws-for-pipelines").await["key"].0, b"another");
@@ -143,6 +147,12 @@ async fn what_is_in_the_way_is_refused_before_the_first_byte() {
     desk.restore("c.pacharc", &into, &older).code(5).says("2.10.9 is older than 2.11.6").advises();
     untouched();
     assert!(!desk.path("release").exists());
+    // A ConfigMap with other content is left as it is, and named.
+    to.api::<Secret>().delete("aws-for-pipelines", &Default::default()).await.unwrap();
+    let run = desk.restore("c.pacharc", &into, &["--apply-secrets"]).code(0);
+    let run = run.says("ConfigMaps exist with other content, and were left so: by-hand");
+    assert!(run.stderr.contains("ConfigMaps: 0 made, 1 there already"), "{}", run.stderr);
+    assert_eq!(to.api::<ConfigMap>().get("by-hand").await.unwrap().data.unwrap()["a"], "mine");
     for args in [&["--apply-secrets"][..], &["--drill"], &["--secret-values"], &["--host", "h"]] {
         desk.restore("c.pacharc", &target(&desk.bucket("target")), args).code(2);
     }

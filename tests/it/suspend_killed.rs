@@ -1,16 +1,18 @@
 //! Whoever is killed, cut off or gone: the cluster comes back.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::support::kubelab::{Kubelab, Lab};
+use super::support::moments::{Gate, Told, guardians, kill};
 use super::support::pachyderm::{cleaned, install, is_clean, record, replicas, settled, until};
 use super::support::program::{Desk, Run, Running, words};
+
+/// Told beside the steps.
+const PHASES: [&str; 2] = ["suspend", "resume"];
 
 /// Of all Leases here, in seconds.
 const LEASE: u64 = 3;
@@ -33,49 +35,6 @@ async fn status(lab: &Lab) -> Run {
     tokio::task::spawn_blocking(move || Desk::new().run(args)).await.unwrap()
 }
 
-/// A process whose events are read.
-struct Told {
-    child: Child,
-    steps: std::sync::mpsc::Receiver<String>,
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-impl Told {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let (sender, steps) = std::sync::mpsc::channel();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let event: Value = serde_json::from_str(&line).unwrap();
-                if event["event"] == "step" && sender.send(event["step"].as_str().unwrap().to_owned()).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, steps }
-    }
-
-    /// Waits until a step is announced, and kills the process there. Whether it came to that step.
-    fn kill_at(mut self, step: &str) -> bool {
-        let came = self.steps.iter().any(|told| told == step);
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        came
-    }
-
-    /// All steps to the end.
-    fn steps(self) -> Vec<String> {
-        self.steps.iter().collect()
-    }
-}
-
 async fn kill_at(lab: &Lab, command: &str, more: &[&str], step: &str) -> bool {
     let (args, step) = (args(lab, command, more), step.to_owned());
     tokio::task::spawn_blocking(move || {
@@ -90,30 +49,14 @@ async fn steps(lab: &Lab, command: &str, more: &[&str]) -> Vec<String> {
     let args = args(lab, command, more);
     tokio::task::spawn_blocking(move || {
         let desk = Desk::new();
-        Told::start(&mut desk.command(args)).steps()
+        Told::start(&mut desk.command(args))
+            .steps()
+            .into_iter()
+            .filter(|name| !PHASES.contains(&name.as_str()))
+            .collect()
     })
     .await
     .unwrap()
-}
-
-/// The processes of guardians of a namespace.
-fn guardians(lab: &Lab) -> Vec<u32> {
-    let namespace = format!("--namespace={}", lab.name);
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(id) = entry.file_name().to_string_lossy().parse() else { continue };
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let words: Vec<String> =
-            line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
-        if words.get(1).is_some_and(|word| word == "guardian") && words.contains(&namespace) {
-            found.push(id);
-        }
-    }
-    found
-}
-
-fn kill(id: u32) {
-    assert!(Command::new("kill").args(["-KILL", &id.to_string()]).status().unwrap().success());
 }
 
 /// Waits until it runs as it did, and nothing is left behind.
@@ -124,13 +67,25 @@ async fn comes_back(lab: &Lab, pachd: i32) {
     until("the guardian ends", async || guardians(lab).is_empty()).await;
 }
 
+/// A guardian as a process of this machine, and as a Job.
+const PROCESS: [&str; 1] = ["--for=1h"];
+const JOB: [&str; 3] = ["--for=1h", "--guardian-image=pacharc", "--guardian-annotation=kubelab/exec=true"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_step_of_a_suspend_the_guardian_resumes() {
+    killed_at_any_step_of_a_suspend(&PROCESS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_step_of_a_suspend_the_guardian_in_the_cluster_resumes() {
+    killed_at_any_step_of_a_suspend(&JOB).await;
+}
+
+async fn killed_at_any_step_of_a_suspend(limit: &[&str]) {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
     install(&lab, 2, json!({})).await;
-    let limit = ["--for=1h"];
-    let all = steps(&lab, "suspend", &limit).await;
+    let all = steps(&lab, "suspend", limit).await;
     let wanted: BTreeSet<&str> = [
         "take_lease",
         "start_guardian",
@@ -150,7 +105,7 @@ async fn killed_at_any_step_of_a_suspend_the_guardian_resumes() {
     comes_back(&lab, 2).await;
     // From the guardian's proof on it must come back; before, nothing is changed.
     for step in &all[1..] {
-        assert!(kill_at(&lab, "suspend", &limit, step).await, "{step}");
+        assert!(kill_at(&lab, "suspend", limit, step).await, "{step}");
         if step == "start_guardian" {
             // There may be no guardian yet; but nothing was changed.
             assert!(record(&lab).await.is_none());
@@ -213,11 +168,20 @@ async fn a_hold_ends_when_its_time_is_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_a_resume_the_guardian_ends_it() {
+    killed_in_a_resume(&PROCESS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_a_resume_the_guardian_in_the_cluster_ends_it() {
+    killed_in_a_resume(&JOB).await;
+}
+
+async fn killed_in_a_resume(limit: &[&str]) {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
     install(&lab, 2, json!({})).await;
     for step in ["take_lease", "fence", "scale_up", "await_ready", "remove_record", "release_lease"] {
-        run(&lab, "suspend", &["--for=1h"]).await.code(0);
+        run(&lab, "suspend", limit).await.code(0);
         assert!(kill_at(&lab, "resume", &[], step).await, "{step}");
         if step == "take_lease" && replicas(&lab).await["pachd"] == 0 {
             // It may have died before it had the Lease: then it still is a hold.
@@ -298,59 +262,13 @@ async fn a_guardian_that_cannot_prove_itself_leaves_everything_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guardian_in_the_cluster_resumes_with_an_account_of_its_own() {
+async fn a_guardian_in_the_cluster_ends_a_hold_with_an_account_of_its_own() {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
     install(&lab, 2, json!({})).await;
-    let job = ["--for=1h", "--guardian-image=pacharc", "--guardian-annotation=kubelab/exec=true"];
-    // Killed half-way, and killed when the run itself was done but the time was not over: with a new guardian pod.
-    assert!(kill_at(&lab, "suspend", &job, "scale_workers").await);
-    settled(&lab, "pachd", 2).await;
-    settled(&lab, "pachw", 2).await;
-    cleaned(&lab).await;
-    let short = ["--for=15s", "--guardian-image=pacharc", "--guardian-annotation=kubelab/exec=true"];
-    run(&lab, "suspend", &short).await.code(0);
+    run(&lab, "suspend", &["--for=15s", JOB[1], JOB[2]]).await.code(0);
     assert_eq!(replicas(&lab).await["pachd"], 0);
     comes_back(&lab, 2).await;
-}
-
-/// A way to the API server that can be closed.
-struct Gate {
-    kubeconfig: PathBuf,
-    open: tokio::sync::watch::Sender<bool>,
-}
-
-impl Gate {
-    async fn new(lab: &Lab, folder: &std::path::Path) -> Self {
-        let text = std::fs::read_to_string(lab.kubeconfig()).unwrap();
-        let server = text.split("https://127.0.0.1:").nth(1).unwrap();
-        let port: u16 = server.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let own = listener.local_addr().unwrap().port();
-        let kubeconfig = folder.join("kubeconfig");
-        std::fs::write(&kubeconfig, text.replace(&format!("127.0.0.1:{port}"), &format!("127.0.0.1:{own}"))).unwrap();
-        let (open, is_open) = tokio::sync::watch::channel(true);
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let mut is_open = is_open.clone();
-                tokio::spawn(async move {
-                    if !*is_open.borrow() {
-                        return;
-                    }
-                    let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                        _ = is_open.wait_for(|open| !open) => {}
-                    }
-                });
-            }
-        });
-        Self { kubeconfig, open }
-    }
-
-    fn set(&self, open: bool) {
-        self.open.send(open).unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -81,7 +81,7 @@ async fn a_bucket_of_a_kind_that_is_not_known_is_no_obstacle() {
     let (catalog, _) = BundleWriter::create(file, options, head).await.unwrap().finish_entries().await.unwrap();
     let source = manifest::Source { bucket, ..manifest::Source::default() };
     let objects = Some(manifest::Objects::default());
-    catalog.finish(Manifest { source, objects, ..Manifest::default() }).await.unwrap();
+    catalog.finish(Manifest { source, objects, ..Manifest::default() }, None).await.unwrap();
 
     std::fs::create_dir(desk.path("target")).unwrap();
     let target = words(&["--bucket", &desk.bucket("target")]);

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -351,13 +352,13 @@ func (k *kubelet) serve(ctx context.Context, pki *pki) (int, error) {
 			return
 		}
 		if pod, err := k.pods.Lister().Pods(p[1]).Get(p[2]); err == nil {
-			fmt.Fprint(w, pod.Annotations[annLogs])
 			k.mu.Lock()
-			if st := k.state[p[1]+"/"+p[2]]; st != nil && st.proc != nil {
-				b, _ := os.ReadFile(st.proc.out)
-				_, _ = w.Write(b)
+			var proc *process
+			if st := k.state[p[1]+"/"+p[2]]; st != nil {
+				proc = st.proc
 			}
 			k.mu.Unlock()
+			logs(w, r, pod, proc)
 		}
 	})
 	// The test machine's other users must not reach it: a client certificate of our CA is required.
@@ -365,6 +366,58 @@ func (k *kubelet) serve(ctx context.Context, pki *pki) (int, error) {
 	go func() { _ = srv.ServeTLS(ln, "", "") }()
 	go func() { <-ctx.Done(); _ = srv.Close() }()
 	return ln.Addr().(*net.TCPAddr).Port, nil
+}
+
+// logs answers as a kubelet does: follow, timestamps and sinceTime (in whole seconds) of the request hold.
+func logs(w http.ResponseWriter, r *http.Request, pod *corev1.Pod, proc *process) {
+	query := r.URL.Query()
+	since, _ := time.Parse(time.RFC3339Nano, query.Get("sinceTime"))
+	show := func(line string) {
+		at, text, _ := strings.Cut(line, " ")
+		if t, err := time.Parse(stamp, at); err == nil && t.Before(since) {
+			return
+		}
+		if query.Get("timestamps") == "true" {
+			text = line
+		}
+		_, _ = io.WriteString(w, text)
+	}
+	for _, line := range strings.SplitAfter(pod.Annotations[annLogs], "\n") {
+		if line != "" {
+			show(pod.CreationTimestamp.UTC().Format(stamp) + " " + line)
+		}
+	}
+	if proc == nil {
+		return
+	}
+	f, err := os.Open(proc.out)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	in := bufio.NewReader(f)
+	line := ""
+	for {
+		running := proc.running()
+		for {
+			part, err := in.ReadString('\n')
+			line += part
+			if err != nil {
+				break
+			}
+			show(line)
+			line = ""
+		}
+		if !running || query.Get("follow") != "true" {
+			return
+		}
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-r.Context().Done():
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // PortForward joins the stream with the address that the pod's annotation

@@ -3,12 +3,15 @@ package main
 // Really runs a container's command on this machine (off unless -allow-exec).
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -33,6 +36,39 @@ func (p *process) running() bool {
 }
 func (p *process) term() { _ = p.cmd.Process.Signal(syscall.SIGTERM) }
 func (p *process) kill() { _ = p.cmd.Process.Kill(); <-p.done; _ = os.RemoveAll(p.dir) }
+
+// stamp is how the container runtimes write the time before each line of a log.
+const stamp = "2006-01-02T15:04:05.000000000Z07:00"
+
+// logFile keeps what a process writes as a container runtime does: whole lines, each with its time.
+type logFile struct {
+	mu   sync.Mutex
+	file *os.File
+	rest []byte
+}
+
+func (l *logFile) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rest = append(l.rest, b...)
+	for {
+		end := bytes.IndexByte(l.rest, '\n')
+		if end < 0 {
+			return len(b), nil
+		}
+		if _, err := fmt.Fprintf(l.file, "%s %s", time.Now().UTC().Format(stamp), l.rest[:end+1]); err != nil {
+			return 0, err
+		}
+		l.rest = l.rest[end+1:]
+	}
+}
+
+func (l *logFile) close() {
+	if len(l.rest) > 0 {
+		_, _ = l.Write([]byte{'\n'})
+	}
+	_ = l.file.Close()
+}
 
 func (k *kubelet) killAll() {
 	k.mu.Lock()
@@ -118,11 +154,15 @@ func (k *kubelet) startProcess(ctx context.Context, pod *corev1.Pod) (*process, 
 	if err != nil {
 		return nil, err
 	}
-	p.cmd.Env, p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = env, dir, f, f
+	log := &logFile{file: f}
+	p.cmd.Env, p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = env, dir, log, log
+	// A child that outlives it must not keep the log open.
+	p.cmd.WaitDelay = 5 * time.Second
 	if err := p.cmd.Start(); err != nil {
-		close(p.done)
 		p.code = 128
-		fmt.Fprintln(f, err)
+		fmt.Fprintln(log, err)
+		log.close()
+		close(p.done)
 		return p, nil
 	}
 	go func() {
@@ -131,7 +171,7 @@ func (k *kubelet) startProcess(ctx context.Context, pod *corev1.Pod) (*process, 
 		if p.code < 0 {
 			p.code = 137
 		}
-		_ = f.Close()
+		log.close()
 		close(p.done)
 	}()
 	return p, nil

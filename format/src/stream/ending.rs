@@ -2,10 +2,11 @@
 
 use tokio::io::AsyncRead;
 
-use super::{BundleStream, Found, REMEMBERED, SIGNATURE_LIMIT};
+use super::{BundleStream, Found, REMEMBERED};
 use crate::container::EntryHeader;
 use crate::error::{Error, Result};
 use crate::grammar::Part;
+use crate::signature::SIGNATURE_LIMIT;
 use crate::trailer::{Extent, TRAILER, Trailer};
 
 impl<R: AsyncRead + Unpin> BundleStream<'_, R> {
@@ -13,14 +14,15 @@ impl<R: AsyncRead + Unpin> BundleStream<'_, R> {
     pub(super) async fn end(&mut self) -> Result<Found> {
         let (_, sums_header) = self.next_part().await?;
         let sums_hash = self.compare_sums().await?;
-        let mut signature = (Extent::default(), [0; 32]);
+        let (mut signature, mut signature_found) = (None, (Extent::default(), [0; 32]));
         let trailer = loop {
             let (part, header) = self.next_part().await?;
             match part {
                 Part::Signature => {
                     let content = self.container.read_all(SIGNATURE_LIMIT).await?;
                     let extent = Extent { offset: header.offset, length: content.len() as u64 };
-                    signature = (extent, *blake3::hash(&content).as_bytes());
+                    signature_found = (extent, *blake3::hash(&content).as_bytes());
+                    signature = Some(content);
                 }
                 _ => {
                     let content = self.container.read_all(TRAILER as u64).await?;
@@ -42,10 +44,10 @@ impl<R: AsyncRead + Unpin> BundleStream<'_, R> {
             let what = format!("it does not have the hash that the bundle's sums give it{others}");
             return Ok(self.damage(Error::damaged(suspect, sums_header.offset, what)));
         }
-        if let Err(error) = self.agree(&trailer, sums_header, signature) {
+        if let Err(error) = self.agree(&trailer, sums_header, signature_found) {
             return Ok(self.damage(error));
         }
-        Ok(Found::End { id: hex::encode(trailer.id), bytes: self.container.offset() })
+        Ok(Found::End { id: hex::encode(trailer.id), bytes: self.container.offset(), signature })
     }
 
     /// Reads `BLAKE3SUMS` beside the lines that should stand there; differing names go to the suspects.

@@ -120,7 +120,7 @@ pub async fn write_as(
         ..Objects::default()
     };
     let manifest = Manifest { objects: Some(objects), ..Manifest::default() };
-    let (output, written, _) = catalog.finish(manifest).await.unwrap();
+    let (output, written, _) = catalog.finish(manifest, None).await.unwrap();
     assert_eq!(written.bytes, output.len() as u64);
     (output.into(), written)
 }
@@ -139,7 +139,7 @@ pub async fn stream(bundle: &[u8], key: Option<&Unlock>) -> Result<(BTreeMap<Str
                 entries.extend(found.into_iter().map(|(entry, _)| (entry.path.clone(), entry)));
             }
             Ok(Some(Found::Damage(error))) => damage.push(error),
-            Ok(Some(Found::End { id, bytes })) => {
+            Ok(Some(Found::End { id, bytes, .. })) => {
                 assert_eq!(bytes, bundle.len() as u64);
                 end = Some(id);
             }

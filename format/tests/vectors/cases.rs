@@ -285,6 +285,7 @@ fn databases() -> Case {
         postgres: Some(postgres),
         bucket: None,
         quiesce: "online".into(),
+        pause: None,
         pachyderm: None,
         snapshot_opened: Some("2026-01-01T00:00:01Z".into()),
         snapshots: 2,

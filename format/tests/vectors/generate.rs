@@ -114,7 +114,7 @@ async fn make(case: Case) -> (Vec<u8>, Sidecar) {
 
 /// Ends the bundle. What the writer fills into the manifest cannot be foreseen: of that the sidecar says nothing.
 async fn finish(catalog: CatalogWriter<Vec<u8>>, manifest: Manifest) -> (Vec<u8>, serde_json::Value, Written) {
-    let (bytes, written, _) = catalog.finish(manifest.clone()).await.unwrap();
+    let (bytes, written, _) = catalog.finish(manifest.clone(), None).await.unwrap();
     let mut told = serde_json::to_value(manifest).unwrap();
     for filled_in in ["about", "catalog", "sums"] {
         told.as_object_mut().unwrap().remove(filled_in);

@@ -71,7 +71,7 @@ async fn stream(bundle: &[u8], key: Option<&Unlock>) -> Result<Streamed, Error> 
             Found::Catalog(lines) => streamed.catalog.extend(lines),
             Found::Passed => {}
             Found::Damage(error) => return Err(error),
-            Found::End { id, bytes } => {
+            Found::End { id, bytes, .. } => {
                 assert_eq!(bytes, bundle.len() as u64);
                 streamed.id = id;
             }

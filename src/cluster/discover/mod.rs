@@ -23,7 +23,7 @@ pub use error::Error;
 pub use found::Found;
 pub use tools::{Tool, ToolKind, Tools};
 
-use super::Cluster;
+use super::{Cluster, helm};
 use objects::Objects;
 use workload::Workload;
 
@@ -43,6 +43,8 @@ pub struct Discovery {
     pub enterprise_server: bool,
     /// The name of the Helm release.
     pub release: Option<Found<String>>,
+    /// What Helm's own record says of it; `None` where that may not be read.
+    pub chart: Option<Found<Installed>>,
     /// The databases.
     pub database: Database,
     /// The bucket.
@@ -51,6 +53,19 @@ pub struct Discovery {
     pub tools: Tools,
     /// What should be known of it, in words.
     pub warnings: Vec<String>,
+}
+
+/// What Helm has installed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Installed {
+    /// The chart's name.
+    pub chart: String,
+    /// The chart's version.
+    pub version: String,
+    /// Which revision of the release.
+    pub revision: u64,
+    /// Helm's word for its state, e.g. `deployed`.
+    pub status: String,
 }
 
 /// Looks at a namespace.
@@ -85,15 +100,43 @@ pub async fn discover(cluster: &Cluster) -> Result<Discovery, Error> {
         false => Bucket::read(&main, &objects, &mut warnings).await?,
     };
     let release = main.deployment.annotations().get(HELM_RELEASE).cloned();
+    let chart = match &release {
+        Some(name) => installed(cluster, name, &mut warnings).await?,
+        None => None,
+    };
     Ok(Discovery {
         namespace: cluster.namespace().to_owned(),
         server: cluster.server().to_owned(),
         version: main.image().and_then(version::of_image),
         enterprise_server,
+        chart,
         release: release.map(|name| Found::new(name, format!("{} annotation {HELM_RELEASE}", main.label()))),
         tools: Tools::read(cluster, &[&main.deployment]).await?,
         database,
         bucket,
         warnings,
     })
+}
+
+/// What Helm says of a release. Known is better, but it is not needed.
+async fn installed(
+    cluster: &Cluster,
+    name: &str,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Found<Installed>>, Error> {
+    match helm::find(cluster, Some(name)).await {
+        Ok(None) => Ok(None),
+        Ok(Some(release)) => {
+            let helm::Release { revision, status, chart, .. } = release;
+            let found_in = format!("Helm's sh.helm.release.v1.{name}.v{revision}");
+            let installed = Installed { chart: chart.name, version: chart.version, revision, status };
+            Ok(Some(Found::new(installed, found_in)))
+        }
+        Err(helm::Error::Cluster(error)) if error.is_forbidden() => Ok(None),
+        Err(helm::Error::Cluster(error)) => Err(error.into()),
+        Err(error) => {
+            warnings.push(crate::failure::chain(&error));
+            Ok(None)
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::{Bucket, Discovery, Found, Place};
+use super::{Bucket, Discovery, Found, Installed, Place};
 use crate::failure::Class;
 use crate::outcome::{Facts, Outcome};
 
@@ -17,6 +17,10 @@ impl Discovery {
         }
         if let Some(release) = &self.release {
             add(facts, "Helm", format!("release {}", release.value), release);
+        }
+        if let Some(installed) = &self.chart {
+            let Installed { chart, version, revision, status } = &installed.value;
+            add(facts, "", format!("chart {chart} {version}, revision {revision} ({status})"), installed);
         }
         let database = &self.database;
         let server = format!("{}:{}", database.host.value, database.port.value);

@@ -25,7 +25,8 @@ pub use workloads::{Account, Workload, Workloads};
 
 use super::helm::{self, Release};
 use super::permissions::Right;
-use super::{Cluster, readable, yaml};
+use super::{Cluster, readable, suspend, yaml};
+use crate::failure::chain;
 use crate::feed::Feed;
 use omitted::{Credentials, Verdict};
 
@@ -66,12 +67,17 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Looks at workloads and Helm release. What is counted here is as it was before anything is suspended.
+    /// Looks at workloads and Helm release. What is counted here is as it was before anything was suspended: of a cluster
+    /// that is down already, what its record says.
     ///
     /// # Errors
     /// The API server's; a release that cannot be read.
     pub async fn take(cluster: &Cluster) -> Result<Self, Error> {
-        let found = workloads::read(cluster).await?;
+        let mut found = workloads::read(cluster).await?;
+        match suspend::recorded(cluster).await {
+            Ok(record) => record.iter().for_each(|record| found.workloads.recall(record)),
+            Err(error) => tracing::warn!("how many there were before a suspend is not known: {}", chain(&error)),
+        }
         let release = helm::find(cluster, found.release.as_deref()).await?;
         let workloads::Found { workloads, credentials, image, .. } = found;
         Ok(Self { workloads, credentials, release, image })

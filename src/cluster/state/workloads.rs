@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use super::omitted::{Credentials, is_noise};
 use crate::cluster::Cluster;
+use crate::cluster::suspend::Record;
 
 /// Objects asked for at a time.
 const PAGE: u32 = 100;
@@ -60,6 +61,20 @@ pub struct Account {
     /// The Secrets with which its pods pull images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<String>,
+}
+
+impl Workloads {
+    /// Puts the recorded counts in the place of zeros.
+    pub(super) fn recall(&mut self, record: &Record) {
+        for workload in self.workloads.iter_mut().filter(|workload| workload.replicas == 0) {
+            let recorded = match workload.kind.as_str() {
+                "Deployment" => record.deployments.get(&workload.name),
+                "ReplicationController" => record.workers.get(&workload.name),
+                _ => None,
+            };
+            workload.replicas = recorded.copied().unwrap_or_default();
+        }
+    }
 }
 
 /// What the workloads tell.

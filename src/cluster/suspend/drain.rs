@@ -207,7 +207,10 @@ fn uid(pod: &Pod) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::faulty::{self, Answer, FaultyServer};
     use super::*;
+    use crate::monitor::Silent;
+    use serde_json::json;
 
     fn pod(labels: &[(&str, &str)], phase: &str, owner: &str) -> Pod {
         serde_json::from_value(serde_json::json!({
@@ -236,6 +239,97 @@ mod tests {
         for (pod, pachd, all) in cases {
             assert_eq!((writes(&pod, Who::Pachd), writes(&pod, Who::All)), (pachd, all), "{pod:?}");
         }
+    }
+
+    const PODS: &str = "/api/v1/namespaces/pachyderm/pods";
+
+    /// A cluster whose Deployments are down, and whose pod is in the first `lists` lists. `odd` may answer otherwise.
+    fn draining(
+        lists: u32,
+        odd: impl Fn(&faulty::Request, u32) -> Option<Answer> + Send + Sync + 'static,
+    ) -> FaultyServer {
+        FaultyServer::new(move |request, seen| {
+            if let Some(answer) = odd(request, seen) {
+                return answer;
+            }
+            let path = request.path.as_str();
+            if path.contains("/leases") {
+                let is_first = request.method == "GET" && seen == 1;
+                return if is_first { Answer::Status(404) } else { Answer::Json(faulty::lease("me", seen)) };
+            }
+            if path.contains("/deployments/") {
+                let status = json!({ "observedGeneration": 2, "replicas": 0 });
+                let name = path.rsplit('/').next();
+                return Answer::Json(json!({ "metadata": { "name": name, "generation": 2 }, "status": status,
+                    "spec": { "replicas": 0, "selector": {}, "template": {} } }));
+            }
+            let pod = json!({ "metadata": { "name": "pachd-1", "uid": "u", "labels": { "app": "pachd" } },
+                              "status": { "phase": "Running" } });
+            let items = if path == PODS && seen <= lists { vec![pod] } else { Vec::new() };
+            match request.is_watch {
+                // One that is open, and quiet.
+                true => Answer::Never,
+                false => Answer::Json(json!({ "metadata": { "resourceVersion": "5" }, "items": items })),
+            }
+        })
+    }
+
+    async fn drained(server: &FaultyServer, limit: u64) -> Result<(), Error> {
+        let cluster = server.cluster();
+        let tenure = Tenure::begin(&cluster, "me", Duration::from_secs(60), false).await.unwrap();
+        gone(&cluster, Who::All, Duration::from_secs(limit), &tenure, &Silent).await
+    }
+
+    fn event(kind: &str, object: serde_json::Value) -> serde_json::Value {
+        json!({ "type": kind, "object": object })
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_expired_or_was_cut_begins_again() {
+        let expired = || Answer::Events(vec![event("ERROR", faulty::status(410))]);
+        let troubles = [expired(), Answer::Status(410), Answer::Status(500), Answer::Events(Vec::new()), Answer::Cut];
+        for trouble in troubles {
+            let told = format!("{trouble:?}");
+            let server = draining(2, move |request, seen| match (request.is_watch, seen) {
+                (true, 1) => Some(trouble.clone()),
+                // The next one sees the pod go.
+                (true, _) => {
+                    let pod = json!({ "metadata": { "name": "pachd-1", "uid": "u", "resourceVersion": "9",
+                                                    "labels": { "app": "pachd" } } });
+                    Some(Answer::Events(vec![event("DELETED", pod)]))
+                }
+                _ => None,
+            });
+            drained(&server, 30).await.unwrap_or_else(|error| panic!("{told}: {error}"));
+            assert!(server.seen(PODS, true) + server.seen(PODS, false) > 3, "{told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_that_fails_is_made_again() {
+        for trouble in [Answer::Status(500), Answer::Status(429), Answer::Cut] {
+            let again = trouble.clone();
+            let server = draining(0, move |request, seen| {
+                let is_list = request.path == PODS && !request.is_watch;
+                (is_list && (2..4).contains(&seen)).then(|| again.clone())
+            });
+            drained(&server, 30).await.unwrap_or_else(|error| panic!("{trouble:?}: {error}"));
+            assert!(server.seen(PODS, false) >= 4, "{trouble:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_right_that_was_taken_away_is_not_waited_for() {
+        let server = draining(99, |request, _| (request.path == PODS).then_some(Answer::Status(403)));
+        let error = drained(&server, 30).await.unwrap_err();
+        assert!(matches!(&error, Error::Cluster(error) if error.is_forbidden()), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_end_is_named_even_if_the_watch_is_silent() {
+        let server = draining(u32::MAX, |_, _| None);
+        let error = drained(&server, 2).await.unwrap_err();
+        assert!(matches!(&error, Error::Stuck { pods, .. } if pods.names == ["pachd-1"]), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::drain::Pods;
 use super::gitops::Keeper;
 use super::record;
 use super::tenure::Lost;
-use crate::cluster;
+use crate::cluster::{self, permissions};
 use crate::failure::{Class, Explain};
 
 /// An error of suspend, resume, status or a guardian.
@@ -16,6 +16,9 @@ pub enum Error {
     /// Kubernetes.
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
+    /// The account may not do what would have to be done.
+    #[error(transparent)]
+    Permissions(#[from] permissions::Error),
     /// No Pachyderm is here.
     #[error("namespace {namespace} has neither a Deployment pachd nor pach-enterprise")]
     Nothing {
@@ -132,6 +135,7 @@ impl Explain for Error {
     fn class(&self) -> Class {
         match self {
             Self::Cluster(error) => error.class(),
+            Self::Permissions(error) => error.class(),
             Self::Nothing { .. } | Self::Stuck { .. } | Self::Lost(_) => Class::Other,
             Self::Down { to_resume: false, .. }
             | Self::Suspended { .. }
@@ -151,6 +155,7 @@ impl Explain for Error {
     fn advice(&self) -> Option<String> {
         Some(match self {
             Self::Cluster(error) => return error.advice(),
+            Self::Permissions(error) => return error.advice(),
             Self::Nothing { .. } => "Name the namespace that Helm installed Pachyderm into.".to_owned(),
             Self::Down { command, .. } => format!("Say how many it shall have:\n{command}"),
             Self::Suspended { command, .. } => {

@@ -25,11 +25,14 @@
 pub(crate) mod clock;
 mod drain;
 mod error;
+#[cfg(test)]
+mod faulty;
 pub mod gitops;
 pub mod guardian;
 mod lease;
 mod record;
 mod resume;
+pub mod rights;
 mod status;
 mod suspension;
 mod tenure;
@@ -100,11 +103,12 @@ pub fn owner() -> String {
 /// Suspends a cluster that runs; a hold of the same owner that was cut off is continued with its own record.
 ///
 /// # Errors
-/// Nothing to suspend; suspended already; somebody else is at work; something would undo it; the guardian does not prove
-/// itself; pods that do not end in time. Whatever was scaled is brought back first; where that failed, the error's class
-/// is [`crate::failure::Class::Suspended`], and its advice ends with the command that resumes.
+/// A right that is missing; nothing to suspend; suspended already; somebody else is at work; something would undo it; the
+/// guardian does not prove itself; pods that do not end in time. Whatever was scaled is brought back first; where that
+/// failed, the error's class is [`crate::failure::Class::Suspended`], and its advice ends with the command that resumes.
 pub async fn suspend(cluster: &Cluster, options: Options, monitor: Arc<dyn Monitor>) -> Result<Suspension, Error> {
     monitor.phase(Phase::Suspend);
+    rights::require_to_suspend(cluster, &options.guardian, &*monitor).await?;
     let found = to_continue(cluster, &options).await?;
     check(cluster, &options, found.is_some()).await?;
     let run = found.map_or_else(Uuid::new_v4, |found| found.record.run);
@@ -118,9 +122,10 @@ pub async fn suspend(cluster: &Cluster, options: Options, monitor: Arc<dyn Monit
 /// Who holds the cluster suspended, whom a run may rely on; `None` where it runs.
 ///
 /// # Errors
-/// What [`suspend`] would refuse already, before anything is done: nothing to suspend, suspended by another run, something
-/// that would undo it. Kubernetes' own.
-pub async fn look(cluster: &Cluster, options: &Options) -> Result<Option<Record>, Error> {
+/// What [`suspend`] would refuse already, before anything is done: a right that is missing, nothing to suspend, suspended by
+/// another run, something that would undo it. Kubernetes' own.
+pub async fn look(cluster: &Cluster, options: &Options, monitor: &dyn Monitor) -> Result<Option<Record>, Error> {
+    rights::require_to_suspend(cluster, &options.guardian, monitor).await?;
     if let Some(found) = Records(cluster).read().await?
         && is_held(&found)
     {
@@ -146,8 +151,9 @@ fn is_held(found: &Found) -> bool {
 /// Uses a hold for the time of a run, and leaves it: [`Suspension::resume`] gives back the Lease alone.
 ///
 /// # Errors
-/// There is no hold, or something runs; somebody else is at work.
+/// A right that is missing; there is no hold, or something runs; somebody else is at work.
 pub async fn adopt(cluster: &Cluster, options: Options, monitor: Arc<dyn Monitor>) -> Result<Suspension, Error> {
+    rights::require_to_suspend(cluster, &guardian::Guard::None, &*monitor).await?;
     let Some(found) = Records(cluster).read().await?.filter(is_held) else {
         return Err(Error::Lost(Lost::now("there is no hold")));
     };
@@ -205,6 +211,14 @@ async fn check(cluster: &Cluster, options: &Options, continued: bool) -> Result<
     }
     let keepers = gitops::keepers(cluster, &deployments).await?;
     if keepers.is_empty() || options.ignore_gitops { Ok(()) } else { Err(Error::Kept(keepers)) }
+}
+
+/// What was recorded when the cluster was suspended; `None` where it is not.
+///
+/// # Errors
+/// A record that cannot be read; Kubernetes'.
+pub async fn recorded(cluster: &Cluster) -> Result<Option<Record>, Error> {
+    Ok(Records(cluster).read().await?.map(|found| found.record))
 }
 
 /// The pods in the namespace that write, by name.

@@ -27,7 +27,7 @@ pub struct Resumed {
 /// Brings a suspended cluster back; where it runs, waits until it is ready.
 ///
 /// # Errors
-/// Not the owner, where `force` is not given; somebody is at work; not ready in time; Kubernetes'.
+/// A right that is missing; not the owner, where `force` is not given; somebody is at work; not ready in time; Kubernetes'.
 pub async fn resume(
     cluster: &Cluster,
     options: &Options,
@@ -35,6 +35,7 @@ pub async fn resume(
     monitor: &dyn Monitor,
 ) -> Result<Resumed, Error> {
     monitor.phase(Phase::Resume);
+    super::rights::require_to_resume(cluster).await?;
     let records = Records(cluster);
     let found = match records.read().await {
         // What cannot be read is as good as lost, if the counts are given.

@@ -158,7 +158,7 @@ pub fn steps(
     target: &Target,
     folder: &Path,
     with_clear: bool,
-    secrets_are_made: bool,
+    are_made: bool,
 ) -> String {
     let folder = quoted(&folder.display().to_string());
     let namespace = quoted(target.namespace.as_deref().unwrap_or("NAMESPACE"));
@@ -174,11 +174,11 @@ pub fn steps(
             "Cut the namespace off from the world (your network plugin must support NetworkPolicy):\n    {policy}"
         ));
     }
-    if !successor.secrets.is_empty() && !secrets_are_made {
+    if !successor.secrets.is_empty() && !are_made {
         let apply = format!("kubectl --namespace {namespace} create -f {folder}/secrets");
         steps.push(format!("Make the Secrets:\n    {apply}"));
     }
-    if !successor.config_maps.is_empty() {
+    if !successor.config_maps.is_empty() && !are_made {
         let apply = format!("kubectl --namespace {namespace} create -f {folder}/configmaps");
         steps.push(format!("Make the ConfigMaps:\n    {apply}"));
     }

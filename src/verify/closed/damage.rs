@@ -58,7 +58,14 @@ pub(in crate::verify) struct SourceDamages {
 }
 
 impl SourceDamages {
-    pub(super) fn push(&mut self, damage: SourceDamage) {
+    /// Adds those that were found elsewhere.
+    pub(in crate::verify) fn append(&mut self, others: Self) {
+        self.count += others.count;
+        let room = NAMED.saturating_sub(self.named.len());
+        self.named.extend(others.named.into_iter().take(room));
+    }
+
+    pub(in crate::verify) fn push(&mut self, damage: SourceDamage) {
         self.count += 1;
         if self.named.len() < NAMED {
             self.named.push(damage);

@@ -90,11 +90,18 @@ fn with(bundle: &[u8], at: usize, bit: u8) -> Vec<u8> {
 /// The same entry of another bundle, in this one's folder.
 fn splice(bundle: &[u8], place: &Place, other: &[u8]) -> Option<Vec<u8>> {
     let theirs = places(other).into_iter().find(|theirs| theirs.name == place.name)?;
+    if !is_of_its_own(bundle, place) {
+        return None;
+    }
     let mut entry = other[theirs.header..theirs.end()].to_vec();
     entry[..17].copy_from_slice(&bundle[..17]);
     sum(&mut entry[..512]);
-    let bytes = [&bundle[..place.header], &entry, &bundle[place.end()..]].concat();
-    (bytes != bundle).then_some(bytes)
+    Some([&bundle[..place.header], &entry, &bundle[place.end()..]].concat())
+}
+
+/// Whether no other bundle has the same there.
+fn is_of_its_own(bundle: &[u8], place: &Place) -> bool {
+    place.name != "README.txt" && bundle[place.content.clone()].iter().any(|&b| b != 0)
 }
 
 /// Gives a bundle whose entries have kept their sizes the sums and the TRAILER that fit what is in it now.
@@ -128,32 +135,34 @@ fn bundle_key(bundle: &[u8], identity: &x25519::Identity) -> x25519::Identity {
     text.lines().find(|line| !line.starts_with('#')).unwrap().parse().unwrap()
 }
 
-/// A compressed entry that unpacks to 200 MB, by someone who has the bundle's key; sums are made to fit.
+/// The entry with another content, and a TRAILER and sums that fit: by someone who knows the format, and has no key.
+fn replaced(bundle: &[u8], place: &Place, content: &[u8]) -> Vec<u8> {
+    let padding = vec![0; content.len().next_multiple_of(512) - content.len()];
+    let mut bytes = [&bundle[..place.content.start], content, &padding, &bundle[place.end()..]].concat();
+    resize(&mut bytes[place.header..place.header + 512], content.len());
+    let moved = i64::try_from(bytes.len()).unwrap() - i64::try_from(bundle.len()).unwrap();
+    let at = bytes.len() - 1536;
+    let mut trailer = Trailer::from_bytes(&bytes[at..at + 512], u64::MAX / 2).unwrap();
+    for extent in [&mut trailer.manifest, &mut trailer.sums, &mut trailer.key, &mut trailer.key2] {
+        if extent.offset > place.content.start as u64 {
+            extent.offset = extent.offset.checked_add_signed(moved).unwrap();
+        }
+    }
+    if place.name.starts_with("manifest") {
+        trailer.manifest.length = content.len() as u64;
+    }
+    bytes[at..at + 512].copy_from_slice(&trailer.to_bytes());
+    sums_recomputed(&bytes)
+}
+
+/// A compressed entry that unpacks to 200 MB, by someone who has the bundle's key.
 fn bomb(bundle: &[u8], place: &Place, key: &x25519::Identity) -> Option<Vec<u8>> {
     if !place.name.ends_with(".zst.age") {
         return None;
     }
     // Frames one after the other are as good as one.
     let frame = zstd::bulk::compress(&vec![0; 20 << 20], 19).unwrap();
-    let sealed = age::encrypt(&key.to_public(), &frame.repeat(10)).unwrap();
-    let padding = vec![0; sealed.len().next_multiple_of(512) - sealed.len()];
-    let mut bytes = [&bundle[..place.content.start], &sealed, &padding, &bundle[place.end()..]].concat();
-    resize(&mut bytes[place.header..place.header + 512], sealed.len());
-    let moved = i64::try_from(bytes.len()).unwrap() - i64::try_from(bundle.len()).unwrap();
-    // TRAILER follows what has moved, so that every reader gets as far as the bomb.
-    let at = bytes.len() - 1536;
-    let mut trailer = Trailer::from_bytes(&bytes[at..at + 512], u64::MAX / 2).unwrap();
-    let behind = place.content.start as u64;
-    for extent in [&mut trailer.manifest, &mut trailer.sums, &mut trailer.key, &mut trailer.key2] {
-        if extent.offset > behind {
-            extent.offset = extent.offset.checked_add_signed(moved).unwrap();
-        }
-    }
-    if place.name.starts_with("manifest") {
-        trailer.manifest.length = sealed.len() as u64;
-    }
-    bytes[at..at + 512].copy_from_slice(&trailer.to_bytes());
-    Some(sums_recomputed(&bytes))
+    Some(replaced(bundle, place, &age::encrypt(&key.to_public(), &frame.repeat(10)).unwrap()))
 }
 
 /// Everything that is done; `other` is another bundle of the same recipients.
@@ -183,9 +192,10 @@ pub fn all(bundle: &[u8], other: &[u8], identity: &x25519::Identity) -> Vec<Dama
         if !place.content.is_empty() && !["BLAKE3SUMS", "TRAILER"].contains(&place.name.as_str()) {
             let flipped = sums_recomputed(&with(bundle, place.middle(), 1));
             add("a bit flipped, sums recomputed", place, true, flipped);
-            let spliced = splice(bundle, place, other).filter(|spliced| spliced.len() == bundle.len());
-            if let Some(spliced) = spliced {
-                add("spliced, sums recomputed", place, true, sums_recomputed(&spliced));
+            let theirs = places(other).into_iter().find(|theirs| theirs.name == place.name).unwrap();
+            if is_of_its_own(bundle, place) {
+                let bytes = replaced(bundle, place, &other[theirs.content]);
+                add("spliced, sums recomputed", place, true, bytes);
             }
         }
         if let Some(bytes) = bomb(bundle, place, &key) {

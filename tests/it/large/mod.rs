@@ -7,6 +7,7 @@
 
 mod course;
 mod pattern;
+mod pause;
 
 use std::sync::Arc;
 

@@ -109,6 +109,6 @@ pub async fn craft(recipient: &str, seed: u8) -> Crafted {
         Database { name: "pachyderm".into(), folder: "pachyderm".into(), tables: vec![table], ..Database::default() };
     let objects = Objects { closed: Some(true), live, foreign, ..Objects::default() };
     let manifest = Manifest { objects: Some(objects), databases: vec![database], attempt: 1, ..Manifest::default() };
-    let (bundle, ..) = catalog.finish(manifest).await.unwrap();
+    let (bundle, ..) = catalog.finish(manifest, None).await.unwrap();
     Crafted { bundle, files }
 }

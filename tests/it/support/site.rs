@@ -36,7 +36,13 @@ impl Site {
         Self::make_with(postgres::Options::default(), "host").await
     }
 
-    pub async fn make_with(mut options: postgres::Options, connections: &str) -> Option<Self> {
+    /// The same with servers that are set up otherwise.
+    pub async fn make_with(server: postgres::Options, connections: &str) -> Option<Self> {
+        Self::make_of(server, connections, &Options { objects: 60, jobs: 500, ..Options::default() }).await
+    }
+
+    /// The same with other contents.
+    pub async fn make_of(mut options: postgres::Options, connections: &str, contents: &Options) -> Option<Self> {
         let lab = Kubelab::shared()?.namespace().await;
         let hba = format!(
             "local all all trust\nhost all postgres 127.0.0.1/32 trust\n{connections} all all 127.0.0.1/32 scram-sha-256\n"
@@ -47,8 +53,7 @@ impl Site {
         let role = format!("CREATE ROLE pachyderm LOGIN PASSWORD '{}'", PASSWORD.replace('\'', "''"));
         postgres.psql("postgres", &role).unwrap();
         let bucket: Arc<dyn Bucket> = Arc::new(SdkBucket::make(&s3, "lake").await);
-        let options = Options { objects: 60, jobs: 500, ..Options::default() };
-        let made = cluster::make(&postgres.url("postgres"), Arc::clone(&bucket), &options).await.unwrap();
+        let made = cluster::make(&postgres.url("postgres"), Arc::clone(&bucket), contents).await.unwrap();
         Some(Self { lab, desk: Desk::new(), postgres, s3, bucket, made })
     }
 

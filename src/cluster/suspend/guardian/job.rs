@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::super::{Error, record};
+use super::super::{Error, rights};
 use super::RUN;
-use crate::cluster::{self, Cluster, suspend};
+use crate::cluster::{self, Cluster, permissions};
 
 /// The account, its Role and its RoleBinding.
 pub const ACCOUNT: &str = "pacharc-guardian";
@@ -31,20 +31,10 @@ pub struct Job {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The rules of the guardian's Role, as in a manifest.
+/// The rules of the guardian's Role, as in a manifest: it may resume, and no more.
 #[must_use]
 pub fn rules() -> Value {
-    let names = suspend::DEPLOYMENT_NAMES;
-    json!([
-        { "apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": names,
-          "verbs": ["get", "list", "watch", "patch"] },
-        { "apiGroups": ["apps"], "resources": ["deployments/scale"], "resourceNames": names, "verbs": ["update"] },
-        { "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [record::NAME],
-          "verbs": ["get", "update", "delete"] },
-        { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
-          "resourceNames": [suspend::RUN_LEASE, suspend::GUARDIAN_LEASE], "verbs": ["get", "update", "delete"] },
-        { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"] },
-    ])
+    permissions::policy(&rights::to_resume())
 }
 
 /// Makes the account where there is none, and the Job.

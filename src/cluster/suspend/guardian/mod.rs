@@ -23,7 +23,7 @@ use super::{Error, Options};
 use crate::cluster::Cluster;
 use crate::monitor::Monitor;
 
-pub use job::Job;
+pub use job::{ACCOUNT, Job, rules};
 pub use watch::{End, Watch, watch};
 
 /// The annotation of the guardian's Lease that names the run it guards.

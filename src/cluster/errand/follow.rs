@@ -1,0 +1,227 @@
+//! Following a Job: until its pod runs, along its log, to its exit code.
+
+use std::cell::Cell;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::{AsyncBufReadExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, LogParams};
+use tokio::time::Instant;
+
+use super::pod::{self, CONTAINER, State};
+use super::{Errand, Error, GRACE};
+use crate::cluster::Error as ClusterError;
+use crate::failure::Class;
+use crate::interrupt::Interrupt;
+use crate::monitor::{Monitor, Relayed};
+
+/// Between two looks at the pod.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// So long the log may be silent until the pod is looked at: a connection may be dead without a sign.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// So long an API server may be gone before the Job is left to itself.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A pod whose log has ended says soon how it ended; and one that was killed when its grace was over, too.
+const LATE: Duration = Duration::from_secs(30);
+
+/// The exit code of the Job.
+pub(super) async fn follow(
+    errand: &Errand<'_>,
+    start_timeout: Duration,
+    interrupt: &Interrupt,
+    monitor: &dyn Monitor,
+) -> Result<u8, Error> {
+    let (told, stopping) = (Cell::new(None), Cell::new(false));
+    let mut following =
+        Following { errand, monitor, pod: None, last: None, unseen: None, told: &told, stopping: &stopping };
+    let mut way = pin!(async {
+        following.begin(start_timeout).await?;
+        following.log().await?;
+        following.end().await
+    });
+    let signal = tokio::select! {
+        biased;
+        signal = interrupt.wait() => signal,
+        ended = &mut way => return ended,
+    };
+    let job = &errand.name;
+    monitor.warn(format!("asking Job {job} to end, which may take {} s", GRACE.as_secs()));
+    stopping.set(true);
+    errand.delete().await.map_err(|source| Error::OutOfSight { job: job.clone(), source })?;
+    let limit = GRACE + LATE;
+    let how = match tokio::time::timeout(limit, way).await {
+        Err(_) => return Err(Error::Ending { job: job.clone(), after: limit }),
+        // What the run itself says of a cluster that it could not bring back is graver than the signal.
+        Ok(Ok(code)) if code == Class::Suspended.exit_code() => return Ok(code),
+        Ok(Ok(code)) => format!(" with exit code {code}"),
+        Ok(Err(Error::Killed { .. })) => String::new(),
+        Ok(Err(error)) => return Err(error),
+    };
+    monitor.warn(format!("Job {job} has ended{how}, and is removed"));
+    Err(signal.into())
+}
+
+struct Following<'a> {
+    errand: &'a Errand<'a>,
+    monitor: &'a dyn Monitor,
+    /// The pod's name, once it is there.
+    pod: Option<String>,
+    /// The time of the last line of the log that was read.
+    last: Option<Timestamp>,
+    /// Since when the API server does not answer.
+    unseen: Option<Instant>,
+    /// The exit code that the run's own last event tells.
+    told: &'a Cell<Option<u8>>,
+    /// Whether the Job was asked to end.
+    stopping: &'a Cell<bool>,
+}
+
+impl Following<'_> {
+    /// Waits until there is a log.
+    async fn begin(&mut self, limit: Duration) -> Result<(), Error> {
+        let end = Instant::now() + limit;
+        let mut told = None;
+        loop {
+            let waits = match self.look().await? {
+                Some(State::Waits(why)) => why,
+                Some(_) => return Ok(()),
+                None if self.stopping.get() => return Ok(()),
+                None => Some("no pod has been made".to_owned()),
+            };
+            if Instant::now() >= end {
+                let waits = waits.unwrap_or_else(|| "its container is being made".to_owned());
+                return Err(Error::NotStarted { job: self.errand.name.clone(), waits, after: limit });
+            }
+            if self.pod.is_some() && waits != told {
+                if let Some(why) = &waits {
+                    self.monitor.warn(format!("the pod of Job {} waits: {why}", self.errand.name));
+                }
+                told = waits;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Passes the log on until it ends.
+    async fn log(&mut self) -> Result<(), Error> {
+        let Some(name) = self.pod.clone() else { return Ok(()) };
+        let (cluster, job) = (self.errand.cluster, &self.errand.name);
+        let pods = cluster.api::<Pod>();
+        loop {
+            let params = LogParams {
+                container: Some(CONTAINER.to_owned()),
+                follow: true,
+                timestamps: true,
+                since_time: self.last,
+                ..LogParams::default()
+            };
+            let opened = cluster.call(format!("reading the log of Job {job}"), pods.log_stream(&name, &params)).await;
+            let mut lines = match opened {
+                Ok(log) => log.lines(),
+                Err(error) if error.is_not_found() => return Ok(()),
+                Err(error) => {
+                    self.bear(error)?;
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+            };
+            let before = self.last;
+            loop {
+                match tokio::time::timeout(SILENCE, lines.try_next()).await {
+                    Ok(Ok(Some(line))) => self.take(&line, before),
+                    Ok(Ok(None)) => break,
+                    Ok(Err(error)) => {
+                        tracing::info!("the log of Job {job} was cut off: {error}");
+                        break;
+                    }
+                    Err(_) => {
+                        if !matches!(self.look().await?, Some(State::Runs)) {
+                            break;
+                        }
+                    }
+                }
+            }
+            // A log that ends while the pod runs was cut off.
+            if !matches!(self.look().await?, Some(State::Runs)) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Passes a line on, but for those that were read `before` the log was opened again: the server counts in seconds.
+    fn take(&mut self, line: &str, before: Option<Timestamp>) {
+        let (time, text) = line.split_once(' ').unwrap_or((line, ""));
+        if let Ok(time) = time.parse::<Timestamp>() {
+            if before.is_some_and(|before| time <= before) {
+                return;
+            }
+            self.last = Some(time);
+        }
+        let relayed = Relayed::of(text);
+        if let Relayed::Event(event) = relayed {
+            self.told.set(exit_code(event).or(self.told.get()));
+        }
+        self.monitor.relay(relayed);
+    }
+
+    /// Waits until the pod says how it ended.
+    async fn end(&mut self) -> Result<u8, Error> {
+        let end = Instant::now() + LATE;
+        loop {
+            let killed = match self.look().await? {
+                Some(State::Exited(code)) => return Ok(code),
+                Some(State::Killed(how)) => how,
+                None => "was removed by somebody".to_owned(),
+                Some(_) if Instant::now() < end => {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+                Some(_) => "does not say how it ended".to_owned(),
+            };
+            // The run's own word is good enough.
+            return self.told.get().ok_or(Error::Killed { job: self.errand.name.clone(), how: killed });
+        }
+    }
+
+    /// The state of the Job's pod; `None` where there is none.
+    async fn look(&mut self) -> Result<Option<State>, Error> {
+        let (cluster, job) = (self.errand.cluster, &self.errand.name);
+        let params = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+        loop {
+            match cluster.call(format!("looking for the pod of Job {job}"), cluster.api::<Pod>().list(&params)).await {
+                Ok(found) => {
+                    self.unseen = None;
+                    let pod = found.items.into_iter().next();
+                    self.pod = pod.as_ref().and_then(|pod| pod.metadata.name.clone()).or(self.pod.take());
+                    return Ok(pod.as_ref().map(pod::state));
+                }
+                Err(error) => self.bear(error)?,
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Whether an error may pass.
+    fn bear(&mut self, error: ClusterError) -> Result<(), Error> {
+        let since = *self.unseen.get_or_insert_with(Instant::now);
+        let job = self.errand.name.clone();
+        if error.is_retryable() && since.elapsed() < PATIENCE {
+            Ok(())
+        } else {
+            Err(Error::OutOfSight { job, source: error })
+        }
+    }
+}
+
+/// The exit code in the last event of a run.
+fn exit_code(event: &str) -> Option<u8> {
+    let event: serde_json::Value = serde_json::from_str(event).ok()?;
+    let is_last = matches!(event["event"].as_str(), Some("finished" | "error"));
+    event["exit_code"].as_u64().filter(|_| is_last).and_then(|code| u8::try_from(code).ok())
+}

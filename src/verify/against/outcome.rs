@@ -1,0 +1,158 @@
+//! What a comparison has shown, for people and programs.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::failure::Class;
+use crate::signature::SignedBy;
+use crate::verify::{Finding, Verdict};
+use crate::visible::one_line;
+
+/// What a bundle is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// What was backed up, and may have gone on since.
+    Source,
+    /// What was restored, and must be as the bundle has it.
+    Target,
+}
+
+/// Objects that were compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Objects {
+    /// How many.
+    pub compared: u64,
+    /// Bytes that were read of them.
+    pub bytes: u64,
+    /// Of them, as the bundle has them.
+    pub equal: u64,
+    /// Not there, and not missed: no live row names them (any more), or no database was asked.
+    pub gone: u64,
+    /// Not there, and missed.
+    pub lost: u64,
+    /// There, with other bytes than the bundle has.
+    pub changed: u64,
+    /// There, and to be thawed before they can be read: these were not compared.
+    pub archived: u64,
+}
+
+/// One database of a comparison.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ComparedDatabase {
+    /// Its name in the bundle.
+    pub name: String,
+    /// Its name there.
+    pub there: String,
+    /// Tables that were compared.
+    pub tables: u64,
+    /// Rows in them, there.
+    pub rows: u64,
+    /// What differs: tables, sequences, large objects; the first hundred.
+    pub differences: Vec<String>,
+    /// How much differs.
+    pub different: u64,
+}
+
+/// A comparison of a bundle with what lies somewhere now.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// The bundle's place.
+    pub input: String,
+    /// What it was compared with.
+    pub against: Side,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The bundle's UUID.
+    pub bundle: Uuid,
+    /// Its id.
+    pub id: String,
+    /// When it was begun.
+    pub created: String,
+    /// The trusted key that signed it; absent where none was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<SignedBy>,
+    /// How much was compared, as it was typed; absent where it is all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<String>,
+    /// What the sample was chosen by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Whether an interrupted comparison went on.
+    pub continued: bool,
+    /// The bucket; absent where none was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
+    /// The objects in it; absent where no bucket was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objects: Option<Objects>,
+    /// The databases.
+    pub databases: Vec<ComparedDatabase>,
+    /// What is wrong; the first hundred.
+    pub findings: Vec<Finding>,
+}
+
+impl crate::outcome::Outcome for Comparison {
+    fn class(&self) -> Option<Class> {
+        self.verdict.class()
+    }
+
+    fn summary(&self) -> String {
+        let mut text = String::new();
+        let (there, since) = match self.against {
+            Side::Source => ("the source", " since the backup"),
+            Side::Target => ("the target", ""),
+        };
+        // Writing to a string has no way to fail.
+        for ComparedDatabase { name, there, tables, rows, different, .. } in &self.databases {
+            let (name, there) = (one_line(name), one_line(there));
+            let now = if name == there { String::new() } else { format!(" (there {there})") };
+            let _ = match different {
+                0 => writeln!(text, "database {name}{now}: {rows} rows in {tables} tables are as in the bundle"),
+                count => writeln!(
+                    text,
+                    "database {name}{now}: of {tables} tables and what belongs to them, {count} differ{since}"
+                ),
+            };
+        }
+        if let (Some(bucket), Some(objects)) = (&self.bucket, &self.objects) {
+            let Objects { compared, bytes, equal, gone, lost, changed, archived } = objects;
+            let bytes = indicatif::HumanBytes(*bytes);
+            let _ = write!(text, "{bucket}: {compared} objects compared, {bytes} read: {equal} as in the bundle");
+            for (count, what) in
+                [(gone, "gone"), (lost, "LOST"), (changed, "with other bytes"), (archived, "to be thawed")]
+            {
+                if *count > 0 {
+                    let _ = write!(text, ", {count} {what}");
+                }
+            }
+            text.push('\n');
+        }
+        if let (Some(sample), Some(seed)) = (&self.sample, self.seed) {
+            let _ = writeln!(text, "a sample: {sample}, --seed {seed}");
+        }
+        let signed =
+            self.signed_by.as_ref().map(|by| format!(", signed by the trusted key {}", by.key)).unwrap_or_default();
+        let _ = match self.verdict {
+            Verdict::Sound => write!(
+                text,
+                "sound: {there} has what {} has, as far as it was compared{signed}; id {}",
+                self.input, self.id
+            ),
+            Verdict::Incomplete => write!(
+                text,
+                "incomplete: {there} has lost or broken what {} still has{signed}; id {}:",
+                self.input, self.id
+            ),
+            Verdict::Damaged => {
+                write!(text, "damaged: {there} is not what {} holds{signed}; id {}:", self.input, self.id)
+            }
+        };
+        for Finding { path, problem, .. } in &self.findings {
+            let _ = write!(text, "\n  {}", one_line(&format!("{path}: {problem}")));
+        }
+        text
+    }
+}

@@ -1,0 +1,210 @@
+//! `verify --against`: what a source has lost or broken since the backup, and whether a target is what the bundle holds.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::cluster::{Cluster, target, target_server};
+use crate::support::program::{Desk, Run, Running, wait_until, words};
+
+/// The arguments that compare with a source or a target of a test's cluster.
+fn args(side: &str, place: &[String], more: &[&str]) -> Vec<String> {
+    let mut args = words(&["verify", "c.pacharc", "--identity", "key.txt", "--against", side]);
+    // What names the databases of a backup are here those of the bundle.
+    let mut words_of = place.iter();
+    while let Some(word) = words_of.next() {
+        if word == "--database" {
+            words_of.next();
+        } else {
+            args.push(word.clone());
+        }
+    }
+    args.extend(words(more));
+    args
+}
+
+fn outcome(run: &Run) -> Value {
+    let text = run.text();
+    let finished: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    finished["outcome"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_goes_on_is_no_damage_and_one_that_rots_is() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "against_source").await else { return };
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+    let source = cluster.source();
+    let same = outcome(&desk.run(args("source", &source, &["--json"])).code(0));
+    let objects = &same["objects"];
+    assert_eq!(
+        (&objects["equal"], &objects["compared"]),
+        (&objects["compared"], &cluster.made.objects().into()),
+        "{same}"
+    );
+    assert!(same["databases"].as_array().unwrap().iter().all(|database| database["different"] == 0), "{same}");
+    assert_eq!(same["databases"].as_array().unwrap().len(), 2);
+
+    // It goes on: rows are added, an object that no row names goes, and one of another kind changes.
+    let live = cluster.live().await;
+    let orphan = an_orphan(&desk, &live);
+    cluster.bucket.delete(&orphan).await.unwrap();
+    let sql = "DELETE FROM storage.tracker_refs WHERE ctid = (SELECT min(ctid) FROM storage.tracker_refs)";
+    cluster.server.psql(&cluster.database, sql).unwrap();
+    let run = desk.run(args("source", &source, &["--json"])).code(0);
+    let later = outcome(&run);
+    assert_eq!((&later["objects"]["gone"], &later["objects"]["lost"]), (&1.into(), &0.into()), "{later}");
+
+    let changed: u64 = later["databases"].as_array().unwrap().iter().map(|d| d["different"].as_u64().unwrap()).sum();
+    assert_eq!((changed, &later["findings"]), (1, &serde_json::json!([])), "{later}");
+
+    // A live object goes, another one rots; of those that have bytes.
+    let mut full = Vec::new();
+    for key in live {
+        let bytes = cluster.bucket.get(&key).await.unwrap();
+        if bytes.is_some_and(|bytes| !bytes.is_empty()) {
+            full.push(key);
+        }
+    }
+    let live = full;
+    cluster.bucket.delete(&live[0]).await.unwrap();
+    cluster.flip(&live[1]).await;
+    let run = desk.run(args("source", &source, &[])).code(4);
+    for key in [&live[0], &live[1]] {
+        assert!(run.stderr.contains(key.as_str()), "{key}: {}", run.stderr);
+    }
+    let broken = outcome(&desk.run(args("source", &source, &["--json"])).code(4));
+    assert_eq!((&broken["objects"]["lost"], &broken["objects"]["changed"]), (&1.into(), &1.into()), "{broken}");
+    // Without the database nobody knows that it is missed; the other one is rotten all the same.
+    let bucket = words(&["--bucket", &cluster.bucket_url]);
+    let alone = outcome(&desk.run(args("source", &bucket, &["--json"])).code(4));
+    assert_eq!((&alone["objects"]["lost"], &alone["objects"]["gone"]), (&0.into(), &2.into()), "{alone}");
+}
+
+/// An object of the bundle that is an orphan.
+fn an_orphan(desk: &Desk, live: &[String]) -> String {
+    let listed = desk.run(["list", "c.pacharc", "--identity", "key.txt", "objects/chunk"]).code(0).text();
+    let orphan = listed.lines().find(|line| line.starts_with("orphan")).unwrap();
+    let key = orphan.rsplit(' ').next().unwrap().strip_prefix("objects/").unwrap().to_owned();
+    assert!(!live.contains(&key));
+    key
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_must_be_what_the_bundle_holds() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "against_target").await else { return };
+    let Some(server) = target_server() else { return };
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+    let place = target(&desk.bucket("target"));
+    desk.restore("c.pacharc", &place, &[]).code(0);
+    desk.run(args("target", &place, &[])).code(0).says("the target has what c.pacharc has");
+
+    let live = cluster.live().await;
+    let bytes = std::fs::read(object(&desk.path("target"), &live[3])).unwrap();
+    std::fs::write(object(&desk.path("target"), &live[3]), &bytes[1..]).unwrap();
+    std::fs::remove_file(object(&desk.path("target"), &live[4])).unwrap();
+    let run = desk.run(args("target", &place, &[])).code(3).says(&live[3]).says(&live[4]);
+    assert!(run.stderr.contains("damaged: the target"), "{}", run.stderr);
+    // A row less, in the databases alone.
+    let databases = words(&["--postgres", &server.url("postgres")]);
+    desk.run(args("target", &databases, &[])).code(0);
+    let delete = "DELETE FROM storage.chunk_objects WHERE ctid = (SELECT min(ctid) FROM storage.chunk_objects)";
+    server.psql(&cluster.database, delete).unwrap();
+    desk.run(args("target", &databases, &[])).code(3).says("chunk_objects");
+    // Under another name: one that holds something else, and one that there is not.
+    for (name, code) in [(cluster.dex.as_str(), 7), ("absent", 7)] {
+        let renamed = format!("{}={name}", cluster.database);
+        desk.run(args("target", &databases, &["--database", &renamed])).code(code).advises();
+    }
+}
+
+/// Where a directory bucket keeps an object.
+fn object(folder: &Path, key: &str) -> std::path::PathBuf {
+    let name = key.rsplit('/').next().unwrap();
+    let below = std::fs::read_dir(folder.join("chunk")).unwrap().flatten();
+    below.map(|entry| entry.path()).find(|path| path.file_name().unwrap().to_string_lossy() == name).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_are_repeatable_and_together_everything() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "samples").await else { return };
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+    let bucket = words(&["--bucket", &cluster.bucket_url]);
+    let compared = |more: &[&str]| {
+        let outcome = outcome(&desk.run(args("source", &bucket, &[&["--json"][..], more].concat())).code(0));
+        (outcome["objects"]["compared"].as_u64().unwrap(), outcome["seed"].as_u64())
+    };
+    let all = cluster.made.objects();
+    assert_eq!(compared(&[]), (all, None));
+    let parts: u64 = (1..=5).map(|part| compared(&["--sample", &format!("{part}/5")]).0).sum();
+    assert_eq!(parts, all);
+    let (count, seed) = compared(&["--sample", "50%"]);
+    assert!(count > 0 && count < all, "{count} of {all}");
+    assert_eq!(compared(&["--sample", "50%", "--seed", &seed.unwrap().to_string()]), (count, seed));
+    let seeds: std::collections::BTreeSet<u64> =
+        (0..8).map(|seed| compared(&["--sample", "10", "--seed", &seed.to_string()]).0).collect();
+    assert!(seeds.len() > 1, "{seeds:?}");
+    // As much time as is needed is everything; less is what comes first.
+    assert_eq!(compared(&["--sample", "1h", "--seed", "7"]), (all, Some(7)));
+    for (more, code) in [(["--sample", "0%"], 2), (["--seed", "7"], 2)] {
+        desk.run(args("source", &bucket, &more)).code(code);
+    }
+    desk.run(["verify", "c.pacharc", "--sample", "5%"]).code(2);
+    desk.run(args("source", &bucket, &["--level", "sums"])).code(2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_comparison_goes_on() {
+    use crate::support::fault_server::{Fault, FaultServer};
+    use pacharc_sample::bucket::Bucket;
+    use std::sync::Arc;
+
+    let desk = Desk::new();
+    let server = Arc::new(FaultServer::start().await);
+    let bucket: Arc<dyn Bucket> = Arc::clone(&server) as Arc<dyn Bucket>;
+    let options = pacharc_sample::cluster::Options { objects: 400, jobs: 10, ..Default::default() };
+    let Some(cluster) = Cluster::make_in(bucket, &server.url(), "continued", options).await else { return };
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+    let mut live = cluster.live().await;
+    live.sort();
+    let place = words(&["--bucket", &cluster.bucket_url]);
+    let compare = args("source", &place, &["--continue", "progress", "--json"]);
+    // What comes late does not come.
+    let late = live[300].clone();
+    let asked = format!("/bucket/{late}");
+    server.plan_for("GET", &late, [Fault::Stall(0)]);
+    let running = Running::start(&mut desk.command(compare.clone()));
+    wait_until("it has come so far", || {
+        server.seen().iter().any(|request| request.method == "GET" && request.path == asked)
+    });
+    // Progress is written from time to time.
+    wait_until("progress is kept", || {
+        server.seen();
+        desk.path("progress").exists()
+    });
+    running.signal("INT");
+    running.finish().code(130);
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(desk.path("progress")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    // Of another comparison it is not.
+    desk.run(args("target", &place, &["--continue", "progress"])).code(5).says("another comparison").advises();
+
+    server.seen();
+    let done = outcome(&desk.run(compare.clone()).code(0));
+    let asked =
+        server.seen().iter().filter(|request| request.method == "GET" && request.path.contains("chunk/")).count();
+    assert_eq!(
+        (&done["continued"], &done["objects"]["compared"]),
+        (&true.into(), &cluster.made.objects().into()),
+        "{done}"
+    );
+    assert!((asked as u64) < cluster.made.objects(), "{asked} were asked for again");
+    assert!(!desk.path("progress").exists());
+    let anew = outcome(&desk.run(compare).code(0));
+    assert_eq!((&anew["continued"], &anew["objects"]), (&false.into(), &done["objects"]));
+    std::fs::write(desk.path("progress"), "{}").unwrap();
+    desk.run(args("source", &place, &["--continue", "progress"])).code(1).advises();
+}
