@@ -244,6 +244,35 @@ impl<S: RangeReader> BundleReader<S> {
         }
     }
 
+    /// Checks that `BLAKE3SUMS` and the first key slot are those that the manifest was sealed with: whoever has no key can
+    /// recompute sums, but not this.
+    ///
+    /// # Errors
+    /// As [`BundleReader::sums`]; damage of the slot.
+    pub async fn check_sums(&self) -> Result<()> {
+        let Extent { offset, length } = self.trailer.sums;
+        let manifest_line = sums::line("manifest.json.zst.age", &self.manifest_hash);
+        let (mut hasher, mut left) = (blake3::Hasher::new(), length.saturating_sub(manifest_line.len() as u64));
+        self.sums(|part| {
+            let before = part.get(..usize::try_from(left).unwrap_or(usize::MAX)).unwrap_or(part);
+            hasher.update(before);
+            left -= before.len() as u64;
+        })
+        .await?;
+        if hasher.finalize().to_hex().as_str() != self.manifest.sums {
+            return Err(Error::damaged("BLAKE3SUMS", offset, "it is not the one that the manifest was sealed with"));
+        }
+        let slot = self.trailer.key;
+        let length = usize::try_from(slot.length.min(SLOT_MAX)).unwrap_or_default();
+        let first = read(&self.source, slot.offset, length, "the key's first slot").await?;
+        match slot_key(&first, self.trailer.key_hash) {
+            Some(_) => Ok(()),
+            None => {
+                Err(Error::damaged("bundle.key.age", slot.offset, "the key's slot does not have the hash in TRAILER"))
+            }
+        }
+    }
+
     /// The catalog's line of `path`, if there is one.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! From the first copy to a dump that is closed: snapshots, what they show to be lacking, and the pause around them.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -10,7 +9,7 @@ use tokio::io::AsyncWrite;
 
 use super::Error;
 use super::copy::Delta;
-use super::fetch::Fetcher;
+use super::fetch::{Fetcher, Tally};
 use super::job::Job;
 use super::pause::Pause;
 use crate::cluster::suspend::Lost;
@@ -52,12 +51,12 @@ impl Job<'_> {
     pub(super) async fn dump<W: AsyncWrite + Unpin + Send>(
         &self,
         bundle: &mut BundleWriter<W>,
-        folders: &Arc<AtomicU64>,
+        tally: &Arc<Tally>,
         pause: &mut Pause,
     ) -> Result<Dumped, Error> {
         let Some((server, tools)) = &self.source.server else { return Ok(Dumped::default()) };
         if pause.is_due() {
-            self.approach(bundle, folders).await?;
+            self.approach(bundle, tally).await?;
             pause.begin().await?;
         }
         if pause.is_suspended() {
@@ -77,7 +76,7 @@ impl Job<'_> {
                 Err(error) => return Err(give_up(number, error)),
             };
             pause.prove(number).await;
-            let live = match pause.within(self.close(&attempt, bundle, folders, Round::Last)).await? {
+            let live = match pause.within(self.close(&attempt, bundle, tally, Round::Last)).await? {
                 Closure::Closed(live) => live,
                 Closure::Vanished(count) if number < SNAPSHOTS => {
                     let reason = format!("{count} live objects vanished before they could be copied");
@@ -119,7 +118,7 @@ impl Job<'_> {
     async fn approach<W: AsyncWrite + Unpin + Send>(
         &self,
         bundle: &mut BundleWriter<W>,
-        folders: &Arc<AtomicU64>,
+        tally: &Arc<Tally>,
     ) -> Result<(), Error> {
         let Some((server, tools)) = &self.source.server else { return Ok(()) };
         let longest = self.options.suspension.as_ref().map_or(Duration::ZERO, |suspension| suspension.max_pause);
@@ -128,7 +127,7 @@ impl Job<'_> {
             let begun = Instant::now();
             let attempt = Attempt::open(server, tools, &self.source.databases, 0).await?;
             // What has vanished, or is missing, the snapshot that counts will tell.
-            if let Closure::Lost(error) = self.close(&attempt, bundle, folders, Round::Early).await? {
+            if let Closure::Lost(error) = self.close(&attempt, bundle, tally, Round::Early).await? {
                 tracing::info!("a pass before the pause was given up: {}", chain(&error));
             }
             let took = begun.elapsed();
@@ -175,7 +174,7 @@ impl Job<'_> {
         &self,
         attempt: &Attempt,
         bundle: &mut BundleWriter<W>,
-        folders: &Arc<AtomicU64>,
+        tally: &Arc<Tally>,
         round: Round,
     ) -> Result<Closure, Error> {
         let Some((server, _)) = &self.source.server else { return Ok(Closure::Closed(None)) };
@@ -191,7 +190,7 @@ impl Job<'_> {
         let mut live = self.spool();
         let lacking = self.feed(bundle, |feed| {
             let delta = Delta {
-                fetcher: Fetcher::new(Arc::clone(bucket), feed, Arc::clone(folders), true),
+                fetcher: Fetcher::new(Arc::clone(bucket), feed, Arc::clone(tally), true),
                 server,
                 database: &database.name,
                 jobs: self.fetches(),

@@ -25,10 +25,25 @@ const SMALL: usize = 32 * 1024;
 pub(super) struct Fetcher {
     bucket: Arc<dyn Bucket>,
     feed: Feed,
-    /// The number of the next object in pieces.
-    folders: Arc<AtomicU64>,
+    tally: Arc<Tally>,
     /// Whether an object that stays rotten goes in, marked so.
     keep_rotten: bool,
+}
+
+/// What all fetchers of a backup count together.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// The number of the next object in pieces.
+    folders: AtomicU64,
+    /// How often an object was read again because its bytes did not fit its key.
+    reread: AtomicU64,
+}
+
+impl Tally {
+    /// How often an object was read again because its bytes did not fit its key.
+    pub(super) fn reread(&self) -> u64 {
+        self.reread.load(Ordering::Relaxed)
+    }
 }
 
 /// What became of an object.
@@ -65,8 +80,8 @@ pub(super) enum FetchError {
 }
 
 impl Fetcher {
-    pub(super) fn new(bucket: Arc<dyn Bucket>, feed: Feed, folders: Arc<AtomicU64>, keep_rotten: bool) -> Self {
-        Self { bucket, feed, folders, keep_rotten }
+    pub(super) fn new(bucket: Arc<dyn Bucket>, feed: Feed, tally: Arc<Tally>, keep_rotten: bool) -> Self {
+        Self { bucket, feed, tally, keep_rotten }
     }
 
     /// The bucket's URL.
@@ -82,7 +97,10 @@ impl Fetcher {
             match self.attempt(key, expected, last && self.keep_rotten).await {
                 Ok(Fetched::Rotten { size }) if last => return Ok(Fetched::Rotten { size }),
                 // A flaky read is not damage: it is read again from the source.
-                Ok(Fetched::Rotten { .. }) => reads += 1,
+                Ok(Fetched::Rotten { .. }) => {
+                    reads += 1;
+                    self.tally.reread.fetch_add(1, Ordering::Relaxed);
+                }
                 Ok(fetched) => return Ok(fetched),
                 Err(FetchError::Bucket(bucket::Error::NotFound { .. })) => return Ok(Fetched::Absent),
                 Err(FetchError::Bucket(bucket::Error::Archived { .. })) => return Ok(Fetched::Archived),
@@ -141,7 +159,7 @@ impl Fetcher {
         let mut slices = Slices { body, rest: Bytes::new() };
         let first = self.next_slice(&mut slices).await?;
         let packing = packing(key, &first);
-        let folder = self.folders.fetch_add(1, Ordering::Relaxed);
+        let folder = self.tally.folders.fetch_add(1, Ordering::Relaxed);
         let (mut pieces, begin) = PieceWriter::begin(folder, key.to_path(), size, packing, metadata);
         self.feed.send(begin).await?;
         let hash = match self.slices(&mut pieces, first, &mut slices, promised).await {

@@ -23,6 +23,8 @@ pub(super) struct InCluster {
     pub(super) discovery: Discovery,
     /// The server's URL, completed; `None` where none is to be read.
     pub(super) postgres: Option<Postgres>,
+    /// What the cluster calls the server that a forward leads to: its own address says nothing tomorrow.
+    pub(super) server: Option<String>,
     /// The bucket, where the user names none.
     pub(super) bucket: Option<(BucketUrl, bucket::Options)>,
     /// What leads into the cluster; lasts as long as it is held.
@@ -36,7 +38,8 @@ impl InCluster {
     pub(super) async fn open(options: &Options, cluster: &Cluster, monitor: &dyn Monitor) -> Result<Self, Error> {
         let discovery = discover(cluster).await?;
         discovery.warnings.iter().for_each(|warning| monitor.warn(warning.clone()));
-        let mut found = Self { discovery, postgres: None, bucket: None, ways: Vec::new(), files: Vec::new() };
+        let mut found =
+            Self { discovery, postgres: None, server: None, bucket: None, ways: Vec::new(), files: Vec::new() };
         if let Some(postgres) = &options.postgres {
             found.postgres = Some(found.complete(postgres, options, cluster).await?);
         }
@@ -65,6 +68,7 @@ impl InCluster {
             true => None,
             false => self.way(cluster, host, port, Some(&found.host)).await?,
         };
+        self.server = address.map(|_| format!("{host}:{port}"));
         let (port, address) = match address {
             Some(address) => (address.port(), address.ip().to_string()),
             None => (port, String::new()),

@@ -1,7 +1,6 @@
 //! The steps of one backup, in order.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -12,7 +11,7 @@ use uuid::Uuid;
 
 use super::closing::Dumped;
 use super::copy::{self, Selection, Suspects};
-use super::fetch::Fetcher;
+use super::fetch::{Fetcher, Tally};
 use super::pause::Pause;
 use super::{Error, Options, Source, catalog};
 use crate::budget::Budget;
@@ -44,29 +43,29 @@ impl Job<'_> {
         lock: Lock,
         signer: Option<&SigningKey>,
         pause: &mut Pause,
-    ) -> Result<(Written, Manifest), Error> {
+    ) -> Result<(Written, Manifest, u64), Error> {
         self.totals();
         let mut bundle = BundleWriter::create(output, self.writer_options(lock), self.head()).await?;
         let suspects = Suspects::new(self.spool());
-        let folders = Arc::new(AtomicU64::new(0));
+        let tally = Arc::new(Tally::default());
         let selection = Selection { live_only: self.options.live_only, excluded: self.options.exclude.clone() };
         if let Some(bucket) = &self.source.bucket
             && !selection.live_only
         {
             let copied = self.feed(&mut bundle, |feed| {
-                let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&folders), false);
+                let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&tally), false);
                 Box::pin(copy::bucket(bucket.as_ref(), fetcher, &selection, self.fetches(), &suspects, &self.monitor))
             });
             copied.await??;
         }
-        let mut dumped = self.dump(&mut bundle, &folders, pause).await?;
+        let mut dumped = self.dump(&mut bundle, &tally, pause).await?;
         if let Some(bucket) = &self.source.bucket {
             bundle.flush().await?;
             let stored = bundle.entries()?;
             let mut none = self.spool();
             let live = dumped.live.as_mut().unwrap_or(&mut none);
             let copied = self.feed(&mut bundle, |feed| {
-                let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&folders), true);
+                let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&tally), true);
                 Box::pin(copy::rotten_orphans(fetcher, &suspects, stored, live, self.fetches(), &self.monitor))
             });
             copied.await??;
@@ -88,7 +87,7 @@ impl Job<'_> {
         pause.await_return().await;
         let manifest = self.manifest(dumped, objects, selection, cluster, pause);
         let (_, written, manifest) = catalog.finish(manifest, signer.map(|signer| signer as &dyn Signer)).await?;
-        Ok((written, manifest))
+        Ok((written, manifest, tally.reread()))
     }
 
     /// Adds the cluster's state: after the snapshot, so that a secret that a pipeline in it names is there already.

@@ -78,7 +78,7 @@ pub async fn run(
             Err(abort(output, error, monitor.as_ref()).await)
         }
     };
-    let (written, manifest) = match committed {
+    let (written, manifest, reread) = match committed {
         Ok(committed) => committed,
         Err(error) => {
             pause.give_back();
@@ -89,6 +89,8 @@ pub async fn run(
     };
     let mut outcome = Outcome::new(place.to_string(), &written, &manifest);
     outcome.signed_by = signer.map(SigningKey::id);
+    outcome.retried = source.bucket.as_ref().map_or(0, |bucket| bucket.faults());
+    outcome.reread = reread;
     let finished = pause.finish().await;
     outcome.pause = pause.report(outcome.snapshots);
     outcome.resume = pause.command_to_resume();

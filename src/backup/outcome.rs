@@ -31,6 +31,10 @@ pub struct Outcome {
     /// The objects; absent where no bucket was backed up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objects: Option<Objects>,
+    /// Transient faults of the bucket, each of which was met by trying again.
+    pub retried: u64,
+    /// How often an object was read again because its bytes did not fit its key.
+    pub reread: u64,
     /// How the source was suspended; absent where it was not to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
@@ -75,6 +79,8 @@ impl Outcome {
             snapshots: manifest.source.snapshots,
             databases: databases.collect(),
             objects: manifest.objects.clone(),
+            retried: 0,
+            reread: 0,
             pause: None,
             resume: None,
             contents: Some(manifest.into()),
@@ -121,6 +127,10 @@ impl crate::outcome::Outcome for Outcome {
                 ),
                 None => writeln!(text, "no Pachyderm database was backed up: there is no live set to compare with"),
             };
+        }
+        if self.retried + self.reread > 0 {
+            let (retried, reread) = (self.retried, self.reread);
+            let _ = writeln!(text, "the bucket is flaky: {retried} faults tried again, {reread} objects read again");
         }
         if let Some(pause) = &self.pause {
             let _ = writeln!(text, "{}", describe(pause, self.resume.is_some()));

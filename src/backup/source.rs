@@ -86,6 +86,9 @@ impl Source {
                 Some(found) => database::inspect_or(&server, &options.databases, found.databases()).await?,
                 None => database::inspect(&server, &options.databases).await?,
             };
+            if let Some(name) = source.in_cluster.as_ref().and_then(|found| found.server.clone()) {
+                source.databases.iter_mut().for_each(|database| database.server.host.clone_from(&name));
+            }
             let version = source.postgres().map_or(0, |postgres| postgres.version_num);
             let tools = Tools::find(version, postgres.pg_bin.as_deref()).await?;
             source.server = Some((server, tools));

@@ -65,6 +65,12 @@ pub trait Bucket: Send + Sync {
     /// The bucket's URL, for people; without credentials.
     fn url(&self) -> &str;
 
+    /// How many transient faults there were so far: requests and bodies that failed in a way that may pass, each of which
+    /// was tried again or, when time was up, came out as an error.
+    fn faults(&self) -> u64 {
+        0
+    }
+
     /// The same for two URLs exactly when they name the same place, as far as can be told without writing.
     fn identity(&self) -> String;
 

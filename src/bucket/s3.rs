@@ -10,7 +10,7 @@ mod listing;
 mod upload;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,6 +49,8 @@ struct Inner {
     retry: Policy,
     upload_memory: usize,
     answered: AtomicBool,
+    /// Failures that may pass.
+    faults: AtomicU64,
     fidelity: Fidelity,
 }
 
@@ -65,6 +67,7 @@ impl S3 {
             retry: options.retry,
             upload_memory: options.upload_memory,
             answered: AtomicBool::new(false),
+            faults: AtomicU64::new(0),
             fidelity: Fidelity::default(),
         })))
     }
@@ -123,7 +126,9 @@ impl S3 {
             Ok(Err(error)) => Err(answer::explain(&self.0.url, asked, error)),
             Err(_) => Err(answer::silence(&self.0.url, asked, patience)),
         };
-        if !result.as_ref().is_err_and(Error::retryable) {
+        if result.as_ref().is_err_and(Error::retryable) {
+            self.0.faults.fetch_add(1, Ordering::Relaxed);
+        } else {
             self.0.answered.store(true, Ordering::Relaxed);
         }
         result
@@ -229,6 +234,10 @@ impl Bucket for S3 {
         &self.0.url
     }
 
+    fn faults(&self) -> u64 {
+        self.0.faults.load(Ordering::Relaxed)
+    }
+
     fn identity(&self) -> String {
         self.0.identity.clone()
     }
@@ -258,6 +267,8 @@ impl Bucket for S3 {
                 let Some(version) = version else {
                     return Err(Error::Changed { bucket: this.0.url.clone(), key });
                 };
+                // A body is asked for again where it broke off, and only there.
+                this.0.faults.fetch_add(1, Ordering::Relaxed);
                 this.rest(&key, offset, version).await
             }
         });

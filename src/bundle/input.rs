@@ -72,6 +72,26 @@ impl Input {
         }
     }
 
+    /// Transient faults of the bucket that it lies in, so far.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        match self {
+            Self::Object(bucket, _) => bucket.faults(),
+            Self::Stdin | Self::File(_) => 0,
+        }
+    }
+
+    /// Asks the system to forget what it has read of a file, so that it is read from the disk the next time. It is no more
+    /// than a wish.
+    pub fn forget(&self) {
+        if let Self::File(path) = self
+            && let Ok(file) = std::fs::File::open(path)
+            && let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
+        {
+            tracing::debug!(%error, "what was read stays in the cache");
+        }
+    }
+
     /// Opens it front to back.
     ///
     /// # Errors

@@ -178,5 +178,5 @@ mod tests {
         }
     }
 
-    const WITHOUT_EXAMPLES: [&str; 5] = ["completions", "man", "flags", "guardian", "help"];
+    const WITHOUT_EXAMPLES: [&str; 6] = ["completions", "man", "flags", "guardian", "help", "throwaway"];
 }

@@ -10,10 +10,10 @@ use clap::{Arg, ArgAction, ArgMatches, Args};
 use super::exit::Failure;
 use super::report::{Report, ReportArgs};
 use super::{usage, values};
-use crate::backup;
-use crate::cluster::{self, Cluster, errand};
+use crate::cluster::{Cluster, errand};
 use crate::keys::LockNames;
-use crate::options::Template;
+use crate::options::{self, Template};
+use crate::{backup, database};
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "In the cluster")]
@@ -79,6 +79,56 @@ impl InClusterArgs {
         Self::augment_args(clap::Command::new("own")).get_arguments().any(|arg| arg.get_long() == Some(flag))
     }
 
+    /// The Job, with the arguments that are settled here.
+    fn job(
+        &self,
+        backup: &backup::Options,
+        target: &options::Cluster,
+        lock: &LockNames,
+        matches: &ArgMatches,
+    ) -> Result<errand::Options, Failure> {
+        let (Some(image), Some(output)) = (self.image.clone(), &backup.output) else {
+            return Err(usage::Error::Needs { what: "--in-cluster", needed: "--image" }.into());
+        };
+        if lock.passphrase_file.is_some() {
+            return Err(usage::Error::Conflict { one: "--passphrase-file", other: "--in-cluster" }.into());
+        }
+        // To leave these out with a warning would be to leave out what was relied on.
+        for (id, one) in [("sign_key", "--sign-key"), ("report", "--report")] {
+            if matches.contains_id(id) {
+                return Err(usage::Error::Conflict { one, other: "--in-cluster" }.into());
+            }
+        }
+        let mut arguments = vec![
+            "backup".to_owned(),
+            format!("--namespace={}", target.namespace),
+            format!("--output={}", self.output(output, &Cluster::name(target)?)?),
+            "--temp-dir=/tmp".to_owned(),
+        ];
+        arguments.extend(lock.texts()?.iter().map(|recipient| format!("--recipient={recipient}")));
+        let mut secrets = Vec::new();
+        match (&backup.postgres, matches.value_source("postgres")) {
+            (Some(postgres), Some(ValueSource::CommandLine)) => {
+                // Refuses a password: everybody who may see the Job would see it, too.
+                database::complete(&postgres.url, true, &[])?;
+                arguments.push(format!("--postgres={}", postgres.url.expose()));
+            }
+            (Some(postgres), Some(_)) => secrets.push(("PACHARC_POSTGRES".to_owned(), postgres.url.clone())),
+            _ => {}
+        }
+        Ok(errand::Options {
+            image,
+            arguments,
+            secrets,
+            env_from: self.env_from.clone(),
+            pull_secrets: self.pull_secret.clone(),
+            account: self.service_account.clone(),
+            claim: self.claim.clone().map(|claim| (claim, self.claim_path.clone())),
+            annotations: self.pod_annotation.clone(),
+            start_timeout: self.start_timeout,
+        })
+    }
+
     /// Where the bundle goes, as the Job is told.
     fn output(&self, output: &Template, cluster: &str) -> Result<String, usage::Error> {
         let text = output.text_for(cluster);
@@ -108,57 +158,24 @@ pub(super) fn run(
     matches: &ArgMatches,
     report: &Report,
 ) -> Result<ExitCode, Failure> {
-    let (Some(target), Some(output)) = (&backup.cluster, &backup.output) else {
+    let Some(target) = &backup.cluster else {
         return Err(usage::Error::Needs { what: "--in-cluster", needed: "--namespace" }.into());
     };
-    let Some(image) = args.image.clone() else {
-        return Err(usage::Error::Needs { what: "--in-cluster", needed: "--image" }.into());
-    };
-    if lock.passphrase_file.is_some() {
-        return Err(usage::Error::Conflict { one: "--passphrase-file", other: "--in-cluster" }.into());
-    }
-    let mut arguments = vec![
-        "backup".to_owned(),
-        format!("--namespace={}", target.namespace),
-        format!("--output={}", args.output(output, &Cluster::name(target)?)?),
-        "--temp-dir=/tmp".to_owned(),
-    ];
-    arguments.extend(lock.texts()?.iter().map(|recipient| format!("--recipient={recipient}")));
-    arguments.extend(reports.elsewhere());
     let command = super::command();
     let flags: Vec<&Arg> =
         command.find_subcommand("backup").into_iter().flat_map(clap::Command::get_arguments).collect();
-    arguments.extend(passed_on(&flags, matches));
-    guard(&mut arguments, &image, &args.pod_annotation);
-    let mut secrets = Vec::new();
-    match (&backup.postgres, matches.value_source("postgres")) {
-        // What was typed holds no password: that was refused.
-        (Some(postgres), Some(ValueSource::CommandLine)) => {
-            arguments.push(format!("--postgres={}", postgres.url.expose()));
-        }
-        (Some(postgres), Some(_)) => secrets.push(("PACHARC_POSTGRES".to_owned(), postgres.url.clone())),
-        _ => {}
-    }
-    let options = errand::Options {
-        image,
-        arguments,
-        secrets,
-        env_from: args.env_from.clone(),
-        pull_secrets: args.pull_secret.clone(),
-        account: args.service_account.clone(),
-        claim: args.claim.clone().map(|claim| (claim, args.claim_path.clone())),
-        annotations: args.pod_annotation.clone(),
-        start_timeout: args.start_timeout,
-    };
-    let stays: Vec<String> = of_this_machine(&flags, matches);
+    let mut options = args.job(backup, target, lock, matches)?;
+    options.arguments.extend(reports.elsewhere());
+    options.arguments.extend(passed_on(&flags, matches));
+    guard(&mut options);
+    let stays = of_this_machine(&flags, matches);
     report.follow(async |interrupt, monitor| {
         if !stays.is_empty() {
             monitor.warn(format!("not for the Job, whose files are others: {}", stays.join(", ")));
         }
-        let cluster = interrupt.guard(async {
-            Ok::<_, cluster::errand::Error>(Cluster::connect(target, backup.ca_file.as_deref()).await?)
-        });
-        Ok(errand::run(&cluster.await?, &options, interrupt, &*monitor).await?)
+        let connected = async { Ok::<_, errand::Error>(Cluster::connect(target, backup.ca_file.as_deref()).await?) };
+        let cluster = interrupt.guard(connected).await?;
+        Ok(errand::run(&cluster, &options, interrupt, &*monitor).await?)
     })
 }
 
@@ -186,11 +203,12 @@ fn passed_on(flags: &[&Arg], matches: &ArgMatches) -> Vec<String> {
 }
 
 /// A run that suspends the cluster has a guardian that outlives its pod: of the same image, and annotated alike.
-fn guard(arguments: &mut Vec<String>, image: &str, annotations: &[(String, String)]) {
-    let has = |beginning: &str| arguments.iter().any(|argument| argument.starts_with(beginning));
+fn guard(options: &mut errand::Options) {
+    let has = |beginning: &str| options.arguments.iter().any(|argument| argument.starts_with(beginning));
     if has("--quiesce=") && !has("--guardian") {
-        arguments.push(format!("--guardian-image={image}"));
-        arguments.extend(annotations.iter().map(|(key, value)| format!("--guardian-annotation={key}={value}")));
+        options.arguments.push(format!("--guardian-image={}", options.image));
+        let annotations = options.annotations.iter();
+        options.arguments.extend(annotations.map(|(key, value)| format!("--guardian-annotation={key}={value}")));
     }
 }
 

@@ -113,8 +113,22 @@ impl Report {
         &self,
         job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<O, Failure>,
     ) -> Result<ExitCode, Failure> {
-        self.begin();
-        self.finish(&self.drive(job, Arc::clone(&self.monitor) as Arc<dyn Monitor>)?)
+        self.start();
+        let outcome = self.drive(job, Arc::clone(&self.monitor) as Arc<dyn Monitor>)?;
+        self.finish(&outcome)
+    }
+
+    /// Runs a job that passes on what a run elsewhere tells, its beginning and its end, too; its exit code is returned.
+    pub(super) fn follow(
+        &self,
+        job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<u8, Failure>,
+    ) -> Result<ExitCode, Failure> {
+        self.drive(job, Arc::clone(&self.monitor) as Arc<dyn Monitor>).map(ExitCode::from)
+    }
+
+    fn start(&self) {
+        let version = env!("CARGO_PKG_VERSION").into();
+        self.monitor.event(Event::Started { command: self.command.into(), version });
     }
 
     /// The same, and keeps evidence of it where that is wanted.
@@ -126,7 +140,7 @@ impl Report {
         let Some(keeper) = keeper else { return self.run(job) };
         let began = Timestamp::now();
         let notes = Arc::new(Notes::new(Arc::clone(&self.monitor) as Arc<dyn Monitor>));
-        self.begin();
+        self.start();
         let outcome = self.drive(job, Arc::clone(&notes) as Arc<dyn Monitor>);
         let evidence = match &outcome {
             Ok(outcome) => {
@@ -165,19 +179,6 @@ impl Report {
                 Err(failure)
             }
         }
-    }
-
-    /// Runs a job that passes on what a run elsewhere tells, its beginning and its end, too; its exit code is returned.
-    pub(super) fn follow(
-        &self,
-        job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<u8, Failure>,
-    ) -> Result<ExitCode, Failure> {
-        self.drive(job, Arc::clone(&self.monitor) as Arc<dyn Monitor>).map(ExitCode::from)
-    }
-
-    fn begin(&self) {
-        let started = Event::Started { command: self.command.into(), version: env!("CARGO_PKG_VERSION").into() };
-        self.monitor.event(started);
     }
 
     /// Runs `job` to its end, with signals handled.

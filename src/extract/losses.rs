@@ -82,6 +82,10 @@ impl<'a> Losses<'a> {
             }
             error => ("the bundle".into(), None, error.to_string()),
         };
+        // What leads to the walk is met on it.
+        if self.damage.iter().any(|known| known.entry == entry && known.offset == offset) {
+            return;
+        }
         self.count(Class::Damaged);
         self.monitor.event(Event::Damage { path: entry.clone(), problem: problem.clone() });
         self.damages += 1;

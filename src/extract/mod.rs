@@ -93,21 +93,24 @@ struct Extraction<'a> {
 impl Extraction<'_> {
     /// Extracts what is undamaged: found by the catalog where that can be read, else by reading the whole file.
     async fn keep_going(&mut self, input: &Input, unlock: &Unlock) -> Result<(), Error> {
-        match BundleReader::open(input.ranges().await?, unlock).await {
+        let reason = match BundleReader::open(input.ranges().await?, unlock).await {
             Ok(reader) => {
                 self.losses.manifest = Some(reader.manifest().clone());
                 match self.catalog_is_whole(&reader).await {
                     Ok(()) => return self.by_ranges(&reader).await,
-                    Err(error) if is_damage(&error) => {}
-                    Err(error) => return Err(error.into()),
+                    Err(error) => error,
                 }
             }
-            Err(error) if is_damage(&error) => {}
             // A damaged slot may look like one of somebody else's.
-            Err(format::Error::WrongIdentity | format::Error::WrongPassphrase) => {}
-            Err(error) => return Err(error.into()),
+            Err(format::Error::WrongIdentity | format::Error::WrongPassphrase) => format::Error::KeyDamaged,
+            Err(error) => error,
+        };
+        if !is_damage(&reason) {
+            return Err(reason.into());
         }
-        self.salvage(SalvageReader::open(input.ranges().await?, unlock).await?).await
+        let reader = SalvageReader::open(input.ranges().await?, unlock).await?;
+        self.losses.damage(&reason);
+        self.salvage(reader).await
     }
 
     /// Reads the catalog of all that is selected.

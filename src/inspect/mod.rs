@@ -1,4 +1,5 @@
-//! Inspect: what a bundle says of itself, to anyone; with the key, the manifest too. Nothing is proved by it.
+//! Inspect: what a bundle says of itself, to anyone; with the key the manifest, too, and whether the clear parts are those
+//! that it was sealed with. Of the rest nothing is proved.
 
 mod error;
 pub mod options;
@@ -31,7 +32,15 @@ async fn by_ranges(input: &Input, unlock: Option<&Unlock>) -> Result<Outcome, Er
     let ranges = input.ranges().await?;
     let inspection = pacharc_format::inspect(&ranges).await?;
     let manifest = match unlock {
-        Some(unlock) => Some(BundleReader::open(ranges, unlock).await?.manifest().clone()),
+        Some(unlock) => {
+            let reader = BundleReader::open(ranges, unlock).await?;
+            reader.check_sums().await?;
+            if reader.manifest().about != inspection.about {
+                let what = "it is not the one that was sealed".to_owned();
+                return Err(pacharc_format::Error::Damaged { entry: "bundle.json".into(), offset: 0, what }.into());
+            }
+            Some(reader.manifest().clone())
+        }
         None => None,
     };
     let pacharc_format::Inspection { about, trailer, recipients, bytes } = inspection;

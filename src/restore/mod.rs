@@ -163,6 +163,8 @@ impl Job<'_> {
         let signed_by = trusted.check_reader::<_, Error>(&reader).await?;
         let id = hex::encode(reader.trailer().id);
         verify::expected(&self.options.expect, Some(&id), &manifest.about.created)?;
+        // Sums that somebody else has made to fit are told before anything is written.
+        reader.check_sums().await?;
         target::check_closed(&manifest, self.options.allow_incomplete)?;
         self.totals(&manifest);
         let options = verify::Options {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use indicatif::HumanBytes;
 use pacharc_format::manifest::{Count, Database, Manifest};
-use pacharc_format::{BundleReader, BundleStream, Found, Unlock};
+use pacharc_format::{BundleReader, BundleStream, Unlock};
 use serde::Serialize;
 
 use super::release::Release;
@@ -79,13 +79,12 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input, monitor: &Arc<d
     options.expect.trusted.check_reader::<_, Error>(&reader).await?;
     let (manifest, id) = (reader.manifest().clone(), hex::encode(reader.trailer().id));
     verify::expected(&options.expect, Some(&id), &manifest.about.created)?;
+    reader.check_sums().await?;
     target::check_closed(&manifest, options.allow_incomplete)?;
     let job = Job { options, input, monitor };
     let mut stream = BundleStream::open(input.stream().await?, job.read_options()).await?;
     stream.unlock_with(reader.key());
-    let Some(Found::Head(head)) = stream.next().await? else {
-        return Err(Error::Worker("the bundle does not begin with its head".into()));
-    };
+    let head = job.head(&mut stream).await?;
     let selection = target::selection(options, &head)?;
     if options.bucket.is_some() && head.bucket.is_none() {
         return Err(Error::NoObjects);

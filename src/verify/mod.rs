@@ -35,6 +35,8 @@ use lost::Losses;
 use tables::TableCheck;
 use trial::{Stop, TrialRun};
 
+/// How often a bundle that does not fit is read again, at most: not again where the second read finds the same as the first.
+const REREADS: u32 = 2;
 /// Findings that are told one by one.
 const FINDINGS: usize = 100;
 
@@ -53,14 +55,38 @@ pub async fn run(
         return Err(Error::NoKey);
     }
     let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
-    let verification = Verification {
-        options,
-        input: &input,
-        monitor: monitor.as_ref(),
-        findings: Findings::default(),
-        losses: Losses::default(),
-    };
-    interrupt.guard(verification.run(unlock)).await
+    let (mut before, mut reread) = (None, 0);
+    loop {
+        let verification = Verification {
+            options,
+            input: &input,
+            monitor: monitor.as_ref(),
+            findings: Findings::default(),
+            losses: Losses::default(),
+        };
+        let read = interrupt.guard(verification.run(unlock)).await;
+        let damage = match &read {
+            Ok(outcome) if outcome.verdict == Verdict::Damaged => Some(format!("{:?}", outcome.findings)),
+            Err(Error::Format(error)) if error.is_damage() => Some(error.to_string()),
+            _ => None,
+        };
+        // A read that fails is not damage yet: damage is what comes again.
+        if damage.is_some() && damage != before && reread < REREADS && input.is_seekable() {
+            (before, reread) = (damage, reread + 1);
+            input.forget();
+            continue;
+        }
+        let mut outcome = read?;
+        outcome.reread = reread;
+        if reread > 0 && damage.is_none() {
+            let what = "the bundle was read wrong, and right when it was read again: what it lies on, or the way to it, is not sound";
+            monitor.warn(what.into());
+        }
+        for Finding { path, problem, .. } in outcome.findings.iter().cloned() {
+            monitor.event(Event::Damage { path, problem });
+        }
+        return Ok(outcome);
+    }
 }
 
 /// One verification.
@@ -217,6 +243,8 @@ impl Verification<'_> {
             signed: signature.is_some(),
             signed_by,
             bytes: stream.offset(),
+            retried: self.input.faults(),
+            reread: 0,
             closed,
             findings: self.findings.named,
             damages: self.findings.count,
@@ -304,7 +332,6 @@ impl Verification<'_> {
         }
         self.findings.count += 1;
         if self.findings.named.len() < FINDINGS {
-            self.monitor.event(Event::Damage { path: finding.path.clone(), problem: finding.problem.clone() });
             self.findings.named.push(finding);
         }
     }

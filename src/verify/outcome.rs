@@ -56,6 +56,10 @@ pub struct Outcome {
     pub signed_by: Option<SignedBy>,
     /// Bytes that were read.
     pub bytes: u64,
+    /// Transient faults of the bucket that the bundle lies in, each of which was met by trying again.
+    pub retried: u64,
+    /// How often the bundle was read again because what was read did not fit.
+    pub reread: u32,
     /// Whether the manifest calls it closed; absent where no manifest was read or there is no live set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closed: Option<bool>,

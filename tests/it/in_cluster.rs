@@ -348,5 +348,8 @@ fn what_cannot_be_is_a_wrong_use() {
     std::fs::write(desk.path("phrase"), "phrase\n").unwrap();
     let phrase = ["backup", "--in-cluster", "--passphrase-file=phrase", "-o", "c", "--namespace=n", image, "--claim=b"];
     desk.run(phrase).code(2).says("--passphrase-file and --in-cluster exclude each other");
+    let typed = "--postgres=postgres://u:typedPassword@db";
+    let run = run(&["-o", "c", "--namespace=n", image, "--claim=b", typed]).advises();
+    assert!(!run.stderr.contains("typedPassword"), "{}", run.stderr);
     desk.run(["plan", "backup", "--in-cluster", "--namespace=n"]).code(2).says("plan and --in-cluster");
 }

@@ -1,5 +1,5 @@
 //! A backup that is run by a Job in the cluster, and followed from here: nothing of the data comes through this machine or
-//! through the API server, and the run survives neither more nor less than the Job does.
+//! through the API server.
 //!
 //! The Job is the one that `deploy/chart` describes. Its log has both the events of the run, as JSON lines, and what it
 //! tells people; both are passed on, and so is its exit code. What was made is removed in the end, whatever that is; what

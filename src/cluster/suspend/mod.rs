@@ -108,7 +108,11 @@ pub fn owner() -> String {
 /// failed, the error's class is [`crate::failure::Class::Suspended`], and its advice ends with the command that resumes.
 pub async fn suspend(cluster: &Cluster, options: Options, monitor: Arc<dyn Monitor>) -> Result<Suspension, Error> {
     monitor.phase(Phase::Suspend);
-    rights::require_to_suspend(cluster, &options.guardian, &*monitor).await?;
+    rights::require_to_suspend(cluster, &options.guardian).await?;
+    if options.kind == Kind::Hold {
+        // A run was told when it looked.
+        rights::warn_of_the_unseen(cluster, &*monitor).await?;
+    }
     let found = to_continue(cluster, &options).await?;
     check(cluster, &options, found.is_some()).await?;
     let run = found.map_or_else(Uuid::new_v4, |found| found.record.run);
@@ -125,7 +129,8 @@ pub async fn suspend(cluster: &Cluster, options: Options, monitor: Arc<dyn Monit
 /// What [`suspend`] would refuse already, before anything is done: a right that is missing, nothing to suspend, suspended by
 /// another run, something that would undo it. Kubernetes' own.
 pub async fn look(cluster: &Cluster, options: &Options, monitor: &dyn Monitor) -> Result<Option<Record>, Error> {
-    rights::require_to_suspend(cluster, &options.guardian, monitor).await?;
+    rights::require_to_suspend(cluster, &options.guardian).await?;
+    rights::warn_of_the_unseen(cluster, monitor).await?;
     if let Some(found) = Records(cluster).read().await?
         && is_held(&found)
     {
@@ -153,7 +158,7 @@ fn is_held(found: &Found) -> bool {
 /// # Errors
 /// A right that is missing; there is no hold, or something runs; somebody else is at work.
 pub async fn adopt(cluster: &Cluster, options: Options, monitor: Arc<dyn Monitor>) -> Result<Suspension, Error> {
-    rights::require_to_suspend(cluster, &guardian::Guard::None, &*monitor).await?;
+    rights::require_to_suspend(cluster, &guardian::Guard::None).await?;
     let Some(found) = Records(cluster).read().await?.filter(is_held) else {
         return Err(Error::Lost(Lost::now("there is no hold")));
     };

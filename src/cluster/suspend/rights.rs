@@ -63,7 +63,7 @@ pub fn all(guard: &Guard) -> Vec<Right> {
 }
 
 /// Refuses where something is lacking to suspend, and to resume again.
-pub(super) async fn require_to_suspend(cluster: &Cluster, guard: &Guard, monitor: &dyn Monitor) -> Result<(), Error> {
+pub(super) async fn require_to_suspend(cluster: &Cluster, guard: &Guard) -> Result<(), Error> {
     permissions::require(cluster, &to_suspend(guard)).await?;
     if matches!(guard, Guard::Job(_)) {
         let accounts = cluster.api::<ServiceAccount>();
@@ -72,6 +72,11 @@ pub(super) async fn require_to_suspend(cluster: &Cluster, guard: &Guard, monitor
             permissions::require(cluster, &TO_MAKE_THE_ACCOUNT).await?;
         }
     }
+    Ok(())
+}
+
+/// Warns where what would undo a suspend cannot be seen.
+pub(super) async fn warn_of_the_unseen(cluster: &Cluster, monitor: &dyn Monitor) -> Result<(), Error> {
     if !permissions::missing(cluster, &[AUTOSCALERS]).await?.is_empty() {
         monitor.warn(format!("whether an autoscaler would undo it is not known: the account may not {AUTOSCALERS}"));
     }

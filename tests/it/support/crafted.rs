@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use age::x25519;
 use pacharc_format::manifest::{Count, Database, Manifest, Objects, Table};
 use pacharc_format::{
-    BundleWriter, ChunkKey, Entry, Hash, Head, IndexLine, Key, Lock, Metadata, Packing, PieceWriter, State,
-    WriterOptions,
+    BundleWriter, ChunkKey, Entry, Fingerprint, Hash, Head, IndexLine, Key, Lock, Metadata, Packing, PieceWriter,
+    State, WriterOptions,
 };
 use uuid::Uuid;
 
@@ -33,11 +33,17 @@ pub async fn craft(recipient: &str, seed: u8) -> Crafted {
         temp_dir: std::env::temp_dir(),
         spool_memory: 1 << 20,
     };
+    let row = format!("row {seed}");
     let mut entries = vec![
         Entry::text("cluster/helm/values.yaml", "a: 1\n"),
         Entry::text("database/pachyderm/VALID", "attempt-1\n"),
         Entry::text("database/pachyderm/attempt-1/pre-data.sql", "CREATE SCHEMA pfs;\n"),
-        Entry::text("database/pachyderm/attempt-1/data/00012/00000000", format!("row {seed}\n").repeat(50)),
+        Entry::text("database/pachyderm/attempt-1/sequences.sql", "-- none\n"),
+        Entry::text("database/pachyderm/attempt-1/post-data.sql", "-- none\n"),
+        Entry::text(
+            "database/pachyderm/attempt-1/data/00012/00000000",
+            format!("COPY pfs.commits (row) FROM stdin;\n{}\\.\n", format!("{row}\n").repeat(50)),
+        ),
         Entry::text(Key::from("foreign").to_path(), vec![seed; 300]),
     ];
     for generation in 1..9 {
@@ -61,7 +67,8 @@ pub async fn craft(recipient: &str, seed: u8) -> Crafted {
         .chain([pieces.finish(Hash::blake3(&whole), false)]);
     files.insert(large, whole);
 
-    let mut writer = BundleWriter::create(Vec::new(), options, Head::default()).await.unwrap();
+    let head = Head { bundle: options.bundle, bucket: Some("s3://source".into()), ..Head::default() };
+    let mut writer = BundleWriter::create(Vec::new(), options, head).await.unwrap();
     for entry in all {
         writer.add(entry).await.unwrap();
     }
@@ -85,11 +92,23 @@ pub async fn craft(recipient: &str, seed: u8) -> Crafted {
         };
         catalog.push(state, &path, &json).await.unwrap();
     }
-    let table = Table { number: 12, schema: "pfs".into(), name: "commits".into(), ..Table::default() };
+    let mut fingerprint = Fingerprint::default();
+    (0..50).for_each(|_| fingerprint.line(row.as_bytes()));
+    let table = Table {
+        number: 12,
+        schema: "pfs".into(),
+        name: "commits".into(),
+        columns: vec!["row".into()],
+        rows: 50,
+        bytes: 50 * (row.len() as u64 + 1),
+        pieces: 1,
+        fingerprint: fingerprint.to_hex(),
+        ..Table::default()
+    };
     let database =
         Database { name: "pachyderm".into(), folder: "pachyderm".into(), tables: vec![table], ..Database::default() };
     let objects = Objects { closed: Some(true), live, foreign, ..Objects::default() };
-    let manifest = Manifest { objects: Some(objects), databases: vec![database], ..Manifest::default() };
+    let manifest = Manifest { objects: Some(objects), databases: vec![database], attempt: 1, ..Manifest::default() };
     let (bundle, ..) = catalog.finish(manifest, None).await.unwrap();
     Crafted { bundle, files }
 }

@@ -34,6 +34,8 @@ pub enum Fault {
     IgnoreRange,
     /// The connection is closed after so many bytes of the body, and a `Content-Length` that fits them.
     Short(usize),
+    /// One bit of the body is another, and nothing tells so.
+    Flip,
     /// Nothing goes wrong.
     Pass,
 }
@@ -263,6 +265,12 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
                     let headers = request.headers.iter().filter(|(name, _)| *name != "range");
                     let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
                     state.answer(&Request { headers, ..request.clone() })
+                }
+                Fault::Flip => {
+                    let mut answer = state.answer(&request);
+                    let middle = answer.body.len() / 2;
+                    answer.body[middle] ^= 1;
+                    answer
                 }
                 _ => state.answer(&request),
             };

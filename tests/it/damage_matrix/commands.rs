@@ -1,0 +1,115 @@
+//! What every command makes of a bundle, in one word.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::support::program::{Desk, words};
+
+use super::damages::Damaged;
+
+/// The commands, by the heads of their columns.
+pub const COMMANDS: [&str; 9] = [
+    "verify, no key",
+    "verify --expect-id",
+    "verify, key",
+    "list",
+    "inspect",
+    "extract",
+    "extract --keep-going",
+    "plan restore",
+    "restore",
+];
+
+/// What a run gave: its exit code, standard output, and the files that it wrote, by path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let Ok(entries) = fs::read_dir(folder) else { return found };
+    for entry in entries.map(|entry| entry.unwrap()) {
+        let name = entry.file_name().into_string().unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => {
+                found.extend(files(&entry.path()).into_iter().map(|(path, bytes)| (format!("{name}/{path}"), bytes)))
+            }
+            false => drop(found.insert(name, fs::read(entry.path()).unwrap())),
+        }
+    }
+    found
+}
+
+/// Runs a command on the bundle `x.pacharc` of this desk.
+pub fn run(desk: &Desk, command: &str, id: &str) -> Given {
+    let key = ["--identity", "key.txt"];
+    let target = desk.bucket("target");
+    let args: Vec<&str> = match command {
+        "verify, no key" => vec!["verify", "x.pacharc"],
+        "verify --expect-id" => vec!["verify", "x.pacharc", "--expect-id", id],
+        "verify, key" => [&["verify", "x.pacharc"][..], &key].concat(),
+        "list" => [&["list", "x.pacharc"][..], &key].concat(),
+        "inspect" => [&["inspect", "x.pacharc", "--json"][..], &key].concat(),
+        "extract" => [&["extract", "x.pacharc", "-o", "out", "cluster", "database", "objects"][..], &key].concat(),
+        "extract --keep-going" => {
+            [&["extract", "--keep-going", "x.pacharc", "-o", "out", "cluster", "database", "objects"][..], &key]
+                .concat()
+        }
+        "plan restore" => [&["plan", "restore", "x.pacharc", "--bucket", &target][..], &key].concat(),
+        "restore" => [&["restore", "x.pacharc", "--bucket", &target][..], &key].concat(),
+        _ => unreachable!(),
+    };
+    let run = desk.run(words(&args));
+    let files = files(&desk.path(if command == "restore" { "target" } else { "out" }));
+    for folder in ["out", "target"] {
+        fs::remove_dir_all(desk.path(folder)).ok();
+    }
+    assert!(desk.leftovers().is_empty(), "{command} left {:?}", desk.leftovers());
+    let stdout = match command {
+        // Of its events the last one; how long it took, and the file's size, are no matter.
+        "inspect" => {
+            let last = run.text().lines().last().unwrap_or_default().to_owned();
+            let mut event: serde_json::Value = serde_json::from_str(&last).unwrap_or_default();
+            event["outcome"]["bytes"].take();
+            event["outcome"].to_string()
+        }
+        _ => run.text().replace(&*desk.folder().to_string_lossy(), ""),
+    };
+    Given { code: run.status.code().unwrap_or(-1), stdout, stderr: run.stderr, files }
+}
+
+/// One word on what a command made of a damaged bundle, where the whole one gave `good`. What must not be is in capitals.
+/// `other` are the files of the bundle that some were spliced from: they may come whole where it lies in the file whole.
+pub fn word(
+    command: &str,
+    damaged: &Damaged,
+    good: &Given,
+    other: &BTreeMap<String, Vec<u8>>,
+    given: &Given,
+) -> &'static str {
+    let are_right = |files: &BTreeMap<String, Vec<u8>>| {
+        let is_of =
+            |whole: &BTreeMap<String, Vec<u8>>| files.iter().all(|(path, bytes)| whole.get(path) == Some(bytes));
+        is_of(&good.files) || (damaged.damage == "another bundle in front" && is_of(other))
+    };
+    let is_verify = command.starts_with("verify");
+    if given.stderr.contains("panicked") {
+        return "PANIC";
+    }
+    match given.code {
+        0 if is_verify && damaged.has_new_sums && command == "verify, no key" => "another id",
+        0 if is_verify => "SOUND",
+        0 if given.files == good.files && given.stdout == good.stdout => "whole",
+        0 => "WRONG",
+        3 | 5 | 6 if !are_right(&given.files) => "WRONG",
+        3 if command == "extract --keep-going" && !given.files.is_empty() => "rescued",
+        3 => "told",
+        5 | 6 => "refused",
+        _ => "FAILED",
+    }
+}
