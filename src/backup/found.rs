@@ -38,7 +38,8 @@ impl InCluster {
     pub(super) async fn open(options: &Options, cluster: &Cluster, monitor: &dyn Monitor) -> Result<Self, Error> {
         let discovery = discover(cluster).await?;
         discovery.warnings.iter().for_each(|warning| monitor.warn(warning.clone()));
-        let mut found = Self { discovery, postgres: None, server: None, bucket: None, ways: Vec::new(), files: Vec::new() };
+        let mut found =
+            Self { discovery, postgres: None, server: None, bucket: None, ways: Vec::new(), files: Vec::new() };
         if let Some(postgres) = &options.postgres {
             found.postgres = Some(found.complete(postgres, options, cluster).await?);
         }

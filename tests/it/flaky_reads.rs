@@ -63,7 +63,7 @@ async fn a_bundle_that_comes_wrong_is_read_again() {
         let run = verify().code(3);
         let told = outcome(&run);
         assert_eq!((&told["reread"], &told["verdict"]), (&1.into(), &"damaged".into()));
-        assert_eq!(run.text().matches("\"damage\"").count(), told["damages"].as_u64().unwrap() as usize);
+        assert_eq!(run.text().matches("\"damage\"").count() as u64, told["damages"].as_u64().unwrap());
         server.hold("c.pacharc", good.clone());
     }
 }

@@ -27,7 +27,7 @@ async fn nothing_is_restored_wrong_and_nothing_broken_called_sound() {
     // Sealed files differ by some bytes each time; one that fills its last block would be spared the damage to it.
     let good = loop {
         let bundle = craft(&desk.recipient, 1).await.bundle;
-        let is_full = |place: &Place| place.name.ends_with(".age") && place.content.len() % 512 == 0;
+        let is_full = |place: &Place| place.name.ends_with(".age") && place.content.len().is_multiple_of(512);
         if !places(&bundle).iter().any(is_full) {
             break bundle;
         }
