@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod cli;
 pub mod cluster;
 pub mod database;
+pub mod evidence;
 pub mod extract;
 pub mod failure;
 mod farewell;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::evidence::Contents;
 use crate::failure::Class;
 use crate::visible::one_line;
 
@@ -13,6 +14,11 @@ pub trait Outcome: Serialize {
 
     /// What people read at the end, on standard error: a line or some. Names from outside are put into one line.
     fn summary(&self) -> String;
+
+    /// What the bundle holds, for the report; `None` where the manifest was not read.
+    fn contents(&self) -> Option<&Contents> {
+        None
+    }
 
     /// What the command was asked to print, on standard output; `None` where its work lies elsewhere. With `--json` the
     /// event holds it instead.

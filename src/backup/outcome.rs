@@ -6,6 +6,7 @@ use pacharc_format::manifest::{Manifest, Objects, Pause};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::evidence::Contents;
 use crate::failure::Class;
 use crate::visible::one_line;
 
@@ -40,6 +41,9 @@ pub struct Outcome {
     /// The command that brings back a cluster that was left suspended, as asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
+    /// What the bundle holds, for the report.
+    #[serde(skip)]
+    pub contents: Option<Contents>,
 }
 
 /// One database of a backup.
@@ -79,6 +83,7 @@ impl Outcome {
             reread: 0,
             pause: None,
             resume: None,
+            contents: Some(manifest.into()),
         }
     }
 }
@@ -87,6 +92,10 @@ impl crate::outcome::Outcome for Outcome {
     fn class(&self) -> Option<Class> {
         let closed = self.objects.as_ref().and_then(|objects| objects.closed);
         (closed == Some(false)).then_some(Class::Incomplete)
+    }
+
+    fn contents(&self) -> Option<&Contents> {
+        self.contents.as_ref()
     }
 
     fn summary(&self) -> String {

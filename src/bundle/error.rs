@@ -50,7 +50,7 @@ impl Explain for Error {
             Self::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Class::Credentials,
             Self::Open { .. } => Class::Other,
             Self::NotSeekable => Class::Usage,
-            Self::Bucket(error) => error.class(),
+            Self::Bucket(error) => bucket_class(error),
         }
     }
 
@@ -68,7 +68,7 @@ impl Explain for Error {
             Self::Write { .. } => Some("Check that the folder exists and may be written to.".into()),
             Self::Open { .. } => Some("Check the path, and that you may read it.".into()),
             Self::NotSeekable => Some("Write the bundle to a file first, and name that file.".into()),
-            Self::Bucket(error) => error.advice(),
+            Self::Bucket(error) => bucket_advice(error),
             _ => None,
         }
     }
@@ -82,7 +82,7 @@ impl Explain for format::Error {
             E::UnknownFormat(_) | E::UnknownFeature(_) | E::WrongId { .. } => Class::Refused,
             E::WrongIdentity | E::WrongPassphrase | E::KindOfKey(_) | E::Key(_) => Class::Credentials,
             // A bundle in a bucket is read through the bucket.
-            E::Read(source) => bucket_error(source).map_or(Class::Other, Explain::class),
+            E::Read(source) => bucket_error(source).map_or(Class::Other, bucket_class),
             _ => Class::Other,
         }
     }
@@ -107,7 +107,7 @@ impl Explain for format::Error {
                 "Raise the limit on the size of files, or write to another disk or to s3:// with --output."
             }
             E::Spool { .. } => "Name a folder with room for temporary files with --temp-dir.",
-            E::Read(source) => return bucket_error(source).and_then(Explain::advice),
+            E::Read(source) => return bucket_error(source).and_then(bucket_advice),
             _ => return None,
         };
         Some(advice.into())
@@ -116,4 +116,18 @@ impl Explain for format::Error {
 
 fn bucket_error(source: &io::Error) -> Option<&bucket::Error> {
     source.get_ref()?.downcast_ref()
+}
+
+/// A bundle that is not there is a wrong name, as a file would be; no live object is missing.
+fn bucket_class(error: &bucket::Error) -> Class {
+    if matches!(error, bucket::Error::NotFound { .. }) { Class::Usage } else { error.class() }
+}
+
+fn bucket_advice(error: &bucket::Error) -> Option<String> {
+    match error {
+        bucket::Error::NotFound { .. } => {
+            Some("Check the bundle's URL: the key is what stands behind the bucket.".into())
+        }
+        error => error.advice(),
+    }
 }

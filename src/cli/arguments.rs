@@ -11,10 +11,11 @@ use crate::cluster::suspend::{
     self,
     guardian::{self, Guard},
 };
+use crate::evidence::{self, Keeper};
 use crate::keys::{LockNames, UnlockNames};
 use crate::options::{Cluster, Expectations, Limits, Postgres};
 use crate::secret::Secret;
-use crate::signature::{self, SigningKeyNames, TrustedKeys};
+use crate::signature::{self, SigningKey, SigningKeyNames, TrustedKeys};
 
 /// Default of `--max-memory`.
 const MAX_MEMORY: &str = "256MiB";
@@ -296,7 +297,7 @@ impl TrustArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Keys")]
 pub(super) struct SignArgs {
-    /// Sign the bundle with this secret key, of `pacharc keygen --sign` or `minisign -G`
+    /// Sign what is written, bundle and report, with this secret key of `pacharc keygen --sign` or `minisign -G`
     #[arg(long, value_name = "FILE")]
     sign_key: Option<PathBuf>,
     /// The first line of FILE is the password of that key; asked for where it has one and this is not given
@@ -307,6 +308,30 @@ pub(super) struct SignArgs {
 impl SignArgs {
     pub(super) fn names(&self) -> SigningKeyNames {
         SigningKeyNames { key: self.sign_key.clone(), password_file: self.sign_password_file.clone() }
+    }
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Reports")]
+pub(super) struct EvidenceArgs {
+    /// Keep evidence in FILE (JSON) and in a page for people beside it (.html); signed with --sign-key
+    ///
+    /// What was done, when, by which version, with which ids, for how long, sizes and verdict; also of a run that fails.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+impl EvidenceArgs {
+    pub(super) fn is_wanted(&self) -> bool {
+        self.report.is_some()
+    }
+
+    /// Who keeps it, if it is wanted.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(super) fn keeper(&self, signer: Option<SigningKey>) -> Result<Option<Keeper>, evidence::Error> {
+        self.report.as_ref().map(|path| Keeper::new(path, signer)).transpose()
     }
 }
 

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, ValueEnum};
 
 use super::Job;
 use super::arguments::{
-    ClusterArgs, LockArgs, MachineArgs, NetworkArgs, ResumeArgs, ServerArgs, SignArgs, SuspendArgs,
+    ClusterArgs, EvidenceArgs, LockArgs, MachineArgs, NetworkArgs, ResumeArgs, ServerArgs, SignArgs, SuspendArgs,
 };
 use super::exit::{Failure, job_epilogue};
 use super::in_cluster::{self, InClusterArgs};
@@ -108,6 +108,8 @@ pub(super) struct Backup {
     in_cluster: InClusterArgs,
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    evidence: EvidenceArgs,
     #[command(flatten)]
     report: ReportArgs,
 }
@@ -236,10 +238,19 @@ impl Job for Backup {
         let options = self.options(matches)?;
         let lock = self.lock.names().read()?;
         if self.in_cluster.is_wanted() {
+            // A Job has neither the key nor the file: what was asked for must not be left out in silence.
+            for (one, is_given) in
+                [("--sign-key", self.sign.names().key.is_some()), ("--report", self.evidence.is_wanted())]
+            {
+                if is_given {
+                    return Err(usage::Error::Conflict { one, other: "--in-cluster" }.into());
+                }
+            }
             return in_cluster::run(&self.in_cluster, &options, &self.lock.names(), &self.report, matches, report);
         }
         let signer = self.sign.names().read()?;
-        report.run(async |interrupt, monitor| {
+        let keeper = self.evidence.keeper(signer.clone())?;
+        report.run_kept(keeper.as_ref(), async |interrupt, monitor| {
             advise(&options, &lock, monitor.as_ref());
             Ok(crate::backup::run(&options, lock, signer.as_ref(), interrupt, monitor).await?)
         })

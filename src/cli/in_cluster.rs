@@ -93,6 +93,12 @@ impl InClusterArgs {
         if lock.passphrase_file.is_some() {
             return Err(usage::Error::Conflict { one: "--passphrase-file", other: "--in-cluster" }.into());
         }
+        // To leave these out with a warning would be to leave out what was relied on.
+        for (id, one) in [("sign_key", "--sign-key"), ("report", "--report")] {
+            if matches.contains_id(id) {
+                return Err(usage::Error::Conflict { one, other: "--in-cluster" }.into());
+            }
+        }
         let mut arguments = vec![
             "backup".to_owned(),
             format!("--namespace={}", target.namespace),

@@ -41,7 +41,6 @@ pub(super) struct Plan {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum What {
     Backup(backup::Backup),
     Restore(restore::Restore),

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use jiff::Timestamp;
 
 use super::exit::{Failure, exit_code};
 use super::{stdout, usage};
+use crate::evidence::{Evidence, Failed, Keeper, Notes};
 use crate::failure::{Class, Explain};
 use crate::farewell;
 use crate::interrupt::Interrupt;
@@ -111,9 +113,9 @@ impl Report {
         &self,
         job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<O, Failure>,
     ) -> Result<ExitCode, Failure> {
-        let started = Event::Started { command: self.command.into(), version: env!("CARGO_PKG_VERSION").into() };
-        self.monitor.event(started);
-        self.finish(&self.drive(job)?)
+        self.start();
+        let outcome = self.drive(job, Arc::clone(&self.monitor) as Arc<dyn Monitor>)?;
+        self.finish(&outcome)
     }
 
     /// Runs a job that passes on what a run elsewhere tells, its beginning and its end, too; its exit code is returned.
@@ -121,12 +123,69 @@ impl Report {
         &self,
         job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<u8, Failure>,
     ) -> Result<ExitCode, Failure> {
-        self.drive(job).map(ExitCode::from)
+        self.drive(job, Arc::clone(&self.monitor) as Arc<dyn Monitor>).map(ExitCode::from)
     }
 
+    fn start(&self) {
+        let version = env!("CARGO_PKG_VERSION").into();
+        self.monitor.event(Event::Started { command: self.command.into(), version });
+    }
+
+    /// The same, and keeps evidence of it where that is wanted.
+    pub(super) fn run_kept<O: Outcome>(
+        &self,
+        keeper: Option<&Keeper>,
+        job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<O, Failure>,
+    ) -> Result<ExitCode, Failure> {
+        let Some(keeper) = keeper else { return self.run(job) };
+        let began = Timestamp::now();
+        let notes = Arc::new(Notes::new(Arc::clone(&self.monitor) as Arc<dyn Monitor>));
+        self.start();
+        let outcome = self.drive(job, Arc::clone(&notes) as Arc<dyn Monitor>);
+        let evidence = match &outcome {
+            Ok(outcome) => {
+                let class = outcome.class();
+                let good = if self.command == "verify" { "sound" } else { "done" };
+                let code = class.map_or(0, Class::exit_code);
+                Evidence {
+                    summary: outcome.summary(),
+                    contents: outcome.contents().cloned(),
+                    outcome: Some(serde_json::to_value(outcome).map_err(Unspeakable)?),
+                    ..Evidence::new(self.command, began, class.map_or(good, Class::name), code)
+                }
+            }
+            Err(failure) => {
+                let class = failure.class();
+                let (message, advice) = (failure.message(), failure.advice());
+                let failed = Failed { class: class.name().to_owned(), message: message.clone(), advice };
+                Evidence {
+                    summary: message,
+                    failure: Some(failed),
+                    ..Evidence::new(self.command, began, class.name(), class.exit_code())
+                }
+            }
+        };
+        let kept = keeper.keep(&Evidence { warnings: notes.warnings(), ..evidence });
+        match (outcome, kept) {
+            (Ok(outcome), Ok(())) => self.finish(&outcome),
+            (Ok(outcome), Err(lost)) => {
+                // What was done is done, and said; that there is no evidence of it is the exit code.
+                self.finish(&outcome)?;
+                Err(lost.into())
+            }
+            (Err(failure), Ok(())) => Err(failure),
+            (Err(failure), Err(lost)) => {
+                self.monitor.warn(crate::failure::chain(&lost));
+                Err(failure)
+            }
+        }
+    }
+
+    /// Runs `job` to its end, with signals handled.
     fn drive<T>(
         &self,
         job: impl AsyncFnOnce(&Interrupt, Arc<dyn Monitor>) -> Result<T, Failure>,
+        monitor: Arc<dyn Monitor>,
     ) -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -135,7 +194,7 @@ impl Report {
             .map_err(NoRuntime)?;
         let outcome = runtime.block_on(async {
             let interrupt = Interrupt::listen().map_err(NoRuntime)?;
-            let outcome = job(&interrupt, Arc::clone(&self.monitor) as Arc<dyn Monitor>).await;
+            let outcome = job(&interrupt, monitor).await;
             let is_owed = farewell::owed().is_some();
             if !farewell::finish(if is_owed { RETURN } else { FAREWELL }).await && !is_owed {
                 self.monitor.warn("parts of unfinished uploads may be left in the bucket: it did not answer".into());

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args};
 
 use super::Job;
-use super::arguments::{ClusterArgs, ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, UnlockArgs};
+use super::arguments::{
+    ClusterArgs, EvidenceArgs, ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, SignArgs, UnlockArgs,
+};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
 use super::{usage, values};
@@ -77,6 +79,10 @@ pub(super) struct Restore {
     machine: MachineArgs,
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    sign: SignArgs,
+    #[command(flatten)]
+    evidence: EvidenceArgs,
     #[command(flatten)]
     report: ReportArgs,
 }
@@ -178,7 +184,10 @@ impl Job for Restore {
     fn run(self, matches: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
         let options = self.options(matches)?;
         let unlock = self.unlock.names().read()?;
-        report.run(async |interrupt, monitor| Ok(crate::restore::run(&options, &unlock, interrupt, monitor).await?))
+        let keeper = self.evidence.keeper(self.sign.names().read()?)?;
+        report.run_kept(keeper.as_ref(), async |interrupt, monitor| {
+            Ok(crate::restore::run(&options, &unlock, interrupt, monitor).await?)
+        })
     }
 }
 

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
 
-use super::arguments::{ClusterArgs, ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, UnlockArgs};
+use super::arguments::{
+    ClusterArgs, EvidenceArgs, ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, SignArgs, UnlockArgs,
+};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
 use super::{Job, usage, values};
@@ -76,6 +78,10 @@ pub(super) struct Verify {
     machine: MachineArgs,
     #[command(flatten)]
     network: NetworkArgs,
+    #[command(flatten)]
+    sign: SignArgs,
+    #[command(flatten)]
+    evidence: EvidenceArgs,
     #[command(flatten)]
     report: ReportArgs,
 }
@@ -189,8 +195,10 @@ impl Job for Verify {
         let names = self.unlock.names();
         if let Some(options) = self.comparison(matches)? {
             let unlock = names.read()?;
-            return report
-                .run(async |interrupt, monitor| Ok(against::run(&options, &unlock, interrupt, monitor).await?));
+            let keeper = self.evidence.keeper(self.sign.names().read()?)?;
+            return report.run_kept(keeper.as_ref(), async |interrupt, monitor| {
+                Ok(against::run(&options, &unlock, interrupt, monitor).await?)
+            });
         }
         let level = match self.level {
             Some(LevelArg::Sums) => Level::Sums,
@@ -212,7 +220,8 @@ impl Job for Verify {
             (Level::Sums, true) => None,
             _ => Some(names.read()?),
         };
-        report.run(async |interrupt, monitor| {
+        let keeper = self.evidence.keeper(self.sign.names().read()?)?;
+        report.run_kept(keeper.as_ref(), async |interrupt, monitor| {
             Ok(crate::verify::run(&options, unlock.as_ref(), interrupt, monitor).await?)
         })
     }

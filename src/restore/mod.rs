@@ -306,7 +306,9 @@ impl Job<'_> {
             let Expected { count, bytes, missing, rotten, .. } = expected;
             objects = Some(RestoredObjects { bucket: bucket.url().to_owned(), count, bytes, missing, rotten });
         }
-        Ok(Outcome { bundle: manifest.about.bundle, id, databases: restored, objects, release: None, signed_by: None })
+        let contents = Some(manifest.as_ref().into());
+        let (bundle, databases) = (manifest.about.bundle, restored);
+        Ok(Outcome { bundle, id, databases, objects, release: None, signed_by: None, contents })
     }
 
     fn budget(&self) -> Budget {

@@ -4,6 +4,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::release::RestoredRelease;
+use crate::evidence::Contents;
 use crate::failure::Class;
 use crate::signature::SignedBy;
 use crate::visible::one_line;
@@ -26,6 +27,9 @@ pub struct Outcome {
     /// What the release to come needs; absent where that was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release: Option<RestoredRelease>,
+    /// What the bundle holds, for the report.
+    #[serde(skip)]
+    pub contents: Option<Contents>,
 }
 
 /// One database of a restore.
@@ -58,6 +62,10 @@ impl crate::outcome::Outcome for Outcome {
     fn class(&self) -> Option<Class> {
         let incomplete = self.objects.as_ref().is_some_and(|objects| objects.missing + objects.rotten > 0);
         incomplete.then_some(Class::Incomplete)
+    }
+
+    fn contents(&self) -> Option<&Contents> {
+        self.contents.as_ref()
     }
 
     fn summary(&self) -> String {

@@ -43,6 +43,7 @@ impl SigningKeyNames {
 }
 
 /// A secret key that signs. It does not print.
+#[derive(Clone)]
 pub struct SigningKey {
     secret: SecretKey,
     public: PublicKey,

@@ -253,6 +253,7 @@ impl Verification<'_> {
             source: source.named,
             source_damages: source.count,
             trial: tried,
+            contents: manifest.as_deref().map(Into::into),
         })
     }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Level, Lost, SourceDamage, Trial, TriedDatabase};
+use crate::evidence::Contents;
 use crate::failure::Class;
 use crate::signature::SignedBy;
 use crate::visible::one_line;
@@ -81,6 +82,9 @@ pub struct Outcome {
     /// What the trial restore has shown, at level *restore*; absent where it did not come to its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial: Option<Trial>,
+    /// What the bundle holds, for the report.
+    #[serde(skip)]
+    pub contents: Option<Contents>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -112,6 +116,10 @@ impl Verdict {
 impl crate::outcome::Outcome for Outcome {
     fn class(&self) -> Option<Class> {
         self.verdict.class()
+    }
+
+    fn contents(&self) -> Option<&Contents> {
+        self.contents.as_ref()
     }
 
     fn summary(&self) -> String {

@@ -4,6 +4,7 @@
 //! server refuses since the rows contradict each other was wrong at the source; what it lacks says nothing of the bundle.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pacharc_format::manifest::Manifest;
 use pacharc_format::{Entry, Head};
@@ -17,6 +18,9 @@ use crate::monitor::{Monitor, Phase};
 use crate::options::{Limits, Postgres};
 use crate::restore::{self, DatabaseWriter, Rename};
 use crate::{failure, farewell};
+
+/// How long a server may take to make a database that nobody waits for any more.
+const SWEEP: Duration = Duration::from_secs(2);
 
 /// Which server a trial restores into.
 #[derive(Clone, Debug)]
@@ -72,6 +76,8 @@ pub(super) struct TrialRun<'m> {
     names: Vec<String>,
     version: String,
     throwaway: Option<Throwaway>,
+    /// Whether all databases were made.
+    is_made: bool,
     monitor: &'m dyn Monitor,
 }
 
@@ -104,10 +110,11 @@ impl<'m> TrialRun<'m> {
         let version = version(&server).await.map_err(failed)?;
         let psql: Tool = Tools::find_psql(source.version_num, pg_bin.as_deref()).await.map_err(failed)?;
         let loading = (server.clone(), psql);
-        let mut writer = DatabaseWriter::new(&loading, (None, limits.jobs), head, &selection, None, monitor);
-        let created = writer.create().await;
-        let trial = Self { writer, server, names, version, throwaway, monitor };
-        created.map_err(stop)?;
+        let writer = DatabaseWriter::new(&loading, (None, limits.jobs), head, &selection, None, monitor);
+        // From here on, whatever is made goes with it.
+        let mut trial = Self { writer, server, names, version, throwaway, is_made: false, monitor };
+        trial.writer.create().await.map_err(stop)?;
+        trial.is_made = true;
         Ok(Some(trial))
     }
 
@@ -191,10 +198,15 @@ impl Drop for TrialRun<'_> {
         }
         let server = self.server.clone();
         let names: Vec<String> = self.names.iter().filter_map(|name| self.writer.name_now(name)).collect();
+        // A server goes on making a database whose session has gone: it is there a moment later.
+        let sweeps = if self.is_made { 1 } else { 2 };
         farewell::start(async move {
-            for name in names {
-                if let Err(error) = database_restore::drop_database(&server, &name).await {
-                    tracing::warn!("database {name} is left: {}", failure::chain(&error));
+            for sweep in 0..sweeps {
+                tokio::time::sleep(SWEEP * sweep).await;
+                for name in &names {
+                    if let Err(error) = database_restore::drop_database(&server, name).await {
+                        tracing::warn!("database {name} is left: {}", failure::chain(&error));
+                    }
                 }
             }
         });

@@ -75,6 +75,10 @@ fn wrong_usage_is_exit_2_and_says_what_is_wrong() {
         (with(&["--config", "absent.toml"]), "cannot read the configuration file absent.toml"),
         (with(&["--context", "c"]), "--namespace <NAMESPACE>"),
         (with(&["--quiesce", "suspend"]), "--quiesce suspend or hold needs --namespace"),
+        (
+            with(&["--namespace", "n", "--in-cluster", "--image", "i", "--sign-key", "k"]),
+            "--sign-key and --in-cluster exclude each other",
+        ),
         (with(&["--namespace", ""]), "a name is not empty"),
         (vec!["discover"], "--namespace is not given"),
         (vec!["backup", "-o", "{when}"], "unknown field {when}"),

@@ -20,6 +20,7 @@ mod deploy;
 mod discover;
 mod docs;
 mod during_dump;
+mod evidence;
 mod flaky_reads;
 mod hostile_names;
 mod in_cluster;

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::support::pachyderm::{cleaned, is_clean, left, record, replicas, scale, settled, until, worker};
 use super::support::program::{Run, Running, words};
-use super::support::site::Site;
+use super::support::s3_server::SECRET_KEY;
+use super::support::site::{PASSWORD, Site};
 
 /// A release with two pachd and a pipeline's worker, all of them running; `annotations` steer pachd's pods.
 async fn running(annotations: Value) -> Option<Site> {
@@ -83,6 +84,10 @@ async fn a_pause_lasts_until_the_snapshot_is_open_and_is_told_everywhere() {
 
     // The run is kept, and the next plan goes by it.
     let kept = site.lab.api::<ConfigMap>().get("pacharc-last").await.unwrap().data.unwrap();
+    let told_everywhere = format!("{} {kept:?} {events:?} {told:?}", run.stderr);
+    for secret in [PASSWORD, SECRET_KEY] {
+        assert!(!told_everywhere.contains(secret), "{told_everywhere}");
+    }
     let kept: Value = serde_json::from_str(&kept["runs.json"]).unwrap();
     assert_eq!(kept[0]["pause_seconds"].as_f64(), Some(seconds));
     let plan = |more: &[&str]| site.run(&["plan", "backup"], more).code(0).text();

@@ -14,7 +14,7 @@ use crate::support::sdk_bucket::SdkBucket;
 use crate::support::versitygw;
 
 /// The recorded state of a real cluster; `None`, having said so, where it is absent.
-fn fixture() -> Option<PathBuf> {
+pub fn fixture() -> Option<PathBuf> {
     let folder = std::env::var_os("PACHARC_FIXTURES").map(PathBuf::from);
     let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures"));
     let folder = folder.join("pachyderm-2.11.6");
@@ -26,7 +26,7 @@ fn fixture() -> Option<PathBuf> {
 }
 
 /// A server with the recorded databases.
-fn recorded(folder: &Path) -> Option<TempServer> {
+pub fn recorded(folder: &Path) -> Option<TempServer> {
     let server = TempServer::start_or_skip(&Options::default()).unwrap()?;
     server.psql("postgres", "CREATE ROLE pachyderm LOGIN SUPERUSER").unwrap();
     for name in ["pachyderm", "dex"] {

@@ -208,6 +208,7 @@ impl<'a, S: RangeReader> Compare<'a, S> {
             bucket: bucket.map(|bucket| bucket.url().to_owned()),
             databases,
             findings,
+            contents: Some(self.manifest.into()),
         })
     }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::evidence::Contents;
 use crate::failure::Class;
 use crate::signature::SignedBy;
 use crate::verify::{Finding, Verdict};
@@ -92,11 +93,18 @@ pub struct Comparison {
     pub databases: Vec<ComparedDatabase>,
     /// What is wrong; the first hundred.
     pub findings: Vec<Finding>,
+    /// What the bundle holds, for the report.
+    #[serde(skip)]
+    pub contents: Option<Contents>,
 }
 
 impl crate::outcome::Outcome for Comparison {
     fn class(&self) -> Option<Class> {
         self.verdict.class()
+    }
+
+    fn contents(&self) -> Option<&Contents> {
+        self.contents.as_ref()
     }
 
     fn summary(&self) -> String {
