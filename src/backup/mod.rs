@@ -44,7 +44,8 @@ use crate::signature::SigningKey;
 
 /// Backs up what `options` name into a bundle that `lock` opens, signed by `signer` where there is one.
 ///
-/// The output has its final name only if this returns `Ok`.
+/// The output has its final name only if this returns `Ok`, or the error that a suspended cluster is not back: then the bundle
+/// is complete all the same, and a warning says so.
 ///
 /// # Errors
 /// [`Error`]. Live objects that the source lacks are no error (unless [`Options::strict`]): the outcome says so.
@@ -94,12 +95,16 @@ pub async fn run(
     let finished = pause.finish().await;
     outcome.pause = pause.report(outcome.snapshots);
     outcome.resume = pause.command_to_resume();
-    herald.tell(Notice::Completed, format!("bundle {bundle}, id {}", outcome.id)).await;
     herald.keep(created, &outcome, &manifest).await;
     match finished {
-        Ok(()) => Ok(outcome),
+        Ok(()) => {
+            herald.tell(Notice::Completed, format!("bundle {bundle}, id {}", outcome.id)).await;
+            Ok(outcome)
+        }
         Err(error) => {
-            monitor.warn(format!("the bundle is complete all the same: {}, id {}", outcome.output, outcome.id));
+            let complete = format!("the bundle is complete all the same: {}, id {}", outcome.output, outcome.id);
+            herald.tell(Notice::Failed, format!("{}; {complete}", chain(&error))).await;
+            monitor.warn(complete);
             Err(error)
         }
     }

@@ -34,6 +34,7 @@ mod postgres_connection;
 mod quiesce;
 mod quiesce_killed;
 mod quiet;
+mod random_faults;
 mod restore_again;
 mod restore_namespace;
 mod rights;

@@ -134,6 +134,13 @@ impl FaultServer {
         state.faults_of_keys.entry((method, key.to_owned())).or_default().extend(faults);
     }
 
+    /// Faults that nothing met are forgotten.
+    pub fn calm(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.faults.clear();
+        state.faults_of_keys.clear();
+    }
+
     /// The next request of this method for this key waits until the gate is opened.
     pub fn gate(&self, method: &'static str, key: &str) -> Gate {
         let ((reach, reached), (open, opened)) = (oneshot::channel(), oneshot::channel());
