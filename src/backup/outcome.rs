@@ -130,7 +130,10 @@ impl crate::outcome::Outcome for Outcome {
         }
         if self.retried + self.reread > 0 {
             let (retried, reread) = (self.retried, self.reread);
-            let _ = writeln!(text, "the bucket is flaky: {retried} faults tried again, {reread} objects read again");
+            let _ = writeln!(
+                text,
+                "bucket faults: {retried} requests made again; {reread} reads made again, since the bytes did not fit the key"
+            );
         }
         if let Some(pause) = &self.pause {
             let _ = writeln!(text, "{}", describe(pause, self.resume.is_some()));
