@@ -1,6 +1,9 @@
 //! A restore that is run again: what it finds is its own, or it is not touched.
 
-use crate::support::program::{Desk, words};
+use pacharc_sample::postgres::{self, TempServer};
+
+use crate::support::cluster::Cluster;
+use crate::support::program::{Desk, Running, wait_until, words};
 
 /// A bundle of one chunk, some foreign objects and one that is larger than a piece; without databases.
 fn bundle(desk: &Desk) {
@@ -39,4 +42,34 @@ fn what_somebody_else_wrote_is_never_overwritten_nor_taken_for_ours() {
         assert!(std::fs::read(desk.path("target/large")).unwrap() == vec![7; 40 << 20]);
         assert!(!desk.path("target/pacharc.restoring").exists());
     }
+}
+
+/// The server goes on making a database for a run that was killed: the next run finds that it is not there, and then that it
+/// is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_still_being_made_for_a_killed_run_is_taken() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "still_being_made").await else { return };
+    let to = TempServer::start(&postgres::Options::default()).unwrap();
+    desk.backup(&cluster.databases(), "c.pacharc", &[]).code(0);
+    // Nobody can make a database as long as this lock is held.
+    let (holder, connection) = tokio_postgres::connect(&to.url("postgres"), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    holder.batch_execute("BEGIN; LOCK TABLE pg_catalog.pg_database IN SHARE MODE").await.unwrap();
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE DATABASE%' AND wait_event_type = 'Lock'";
+    let start = || {
+        let args = Desk::restore_args("c.pacharc", &words(&["--postgres", &to.url("postgres")]), &[]);
+        Running::start(&mut desk.command(args))
+    };
+    let first = start();
+    wait_until("the first one makes a database", || to.psql("postgres", waiting).unwrap() != "0");
+    first.signal("KILL");
+    first.finish();
+    let before = to.psql("postgres", waiting).unwrap();
+    let second = start();
+    wait_until("the second one makes it, too", || to.psql("postgres", waiting).unwrap() > before);
+    holder.batch_execute("COMMIT").await.unwrap();
+    let second = tokio::task::spawn_blocking(move || second.finish()).await.unwrap().code(0);
+    assert!(second.stderr.contains("counts and fingerprints as in the bundle"), "{}", second.stderr);
 }

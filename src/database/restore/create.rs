@@ -85,9 +85,11 @@ pub(super) async fn create(target: &Target, properties: &DatabaseProperties) -> 
     check_extensions(&session, properties).await?;
     let stage = if exists {
         UNDER_WAY_FOUND
-    } else {
-        make(&session, target, properties).await?;
+    } else if make(&session, target, properties).await? {
         UNDER_WAY_CREATED
+    } else {
+        // It has come since it was looked for.
+        return Box::pin(create(target, properties)).await;
     };
     set_mark(&session, target, stage).await?;
     Ok(State::Empty)
@@ -188,19 +190,24 @@ async fn check_extensions(session: &Session, properties: &DatabaseProperties) ->
     if extensions.is_empty() { Ok(()) } else { Err(RestoreError::ExtensionsMissing { extensions }.into()) }
 }
 
-async fn make(session: &Session, target: &Target, properties: &DatabaseProperties) -> Result<(), Error> {
+/// Makes the database; `false` where another one has made it at the same moment. A server carries out the statement of a run
+/// that was ended meanwhile, so that may have been ours.
+async fn make(session: &Session, target: &Target, properties: &DatabaseProperties) -> Result<bool, Error> {
     let statement = create_statement(&target.database, Some(target.owner()), properties, session.version_num())
         .ok_or_else(|| RestoreError::LocaleProvider {
             version: session.version().to_owned(),
             provider: properties.locale_provider.clone(),
         })?;
-    session.batch_execute(&statement).await.map_err(|error| match error.code() {
-        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-            RestoreError::MayNotCreate { role: target.server.user().to_owned(), database: target.database.clone() }
-                .into()
-        }
-        _ => Error::query(format!("cannot create database \"{}\"", target.database))(error),
-    })?;
+    if let Err(error) = session.batch_execute(&statement).await {
+        return match error.code() {
+            Some(&(SqlState::DUPLICATE_DATABASE | SqlState::UNIQUE_VIOLATION)) => Ok(false),
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                let role = target.server.user().to_owned();
+                Err(RestoreError::MayNotCreate { role, database: target.database.clone() }.into())
+            }
+            _ => Err(Error::query(format!("cannot create database \"{}\"", target.database))(error)),
+        };
+    }
     if session.version_num() < 150_000 && target.owner.is_some() {
         // From 15 on the schema public belongs to the database's owner. Before, it is the superuser's, and only a
         // superuser can change that; who is none can still create in it.
@@ -213,7 +220,7 @@ async fn make(session: &Session, target: &Target, properties: &DatabasePropertie
             _ => {}
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// What makes a database like the one that `properties` describe, as SQL for psql: for those who restore without
