@@ -125,10 +125,18 @@ impl Job<'_> {
         let mut before = Duration::MAX;
         for _ in 0..PASSES {
             let begun = Instant::now();
-            let attempt = Attempt::open(server, tools, &self.source.databases, 0).await?;
-            // What has vanished, or is missing, the snapshot that counts will tell.
-            if let Closure::Lost(error) = self.close(&attempt, bundle, tally, Round::Early).await? {
+            let lost = match Attempt::open(server, tools, &self.source.databases, 0).await {
+                // What has vanished, or is missing, the snapshot that counts will tell.
+                Ok(attempt) => match self.close(&attempt, bundle, tally, Round::Early).await? {
+                    Closure::Lost(error) => Some(error),
+                    Closure::Closed(_) | Closure::Vanished(_) => None,
+                },
+                Err(error) => Some(error),
+            };
+            // A pass saves time in the pause, and is worth no failure: what is wrong, the snapshot that counts meets again.
+            if let Some(error) = lost {
                 tracing::info!("a pass before the pause was given up: {}", chain(&error));
+                break;
             }
             let took = begun.elapsed();
             if took <= longest / 4 || took > before / 5 * 4 {
