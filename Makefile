@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup build test test-long fuzz demo lint docs clean
+.PHONY: help setup build test test-long bench fuzz demo lint docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -20,6 +20,11 @@ test: setup lint ## setup, lint, and every test but the long ones
 
 test-long: setup ## the large runs: hours, gigabytes
 	$(CARGO) test --release --workspace --locked -- --ignored --test-threads=1 --skip generate --skip bucket_environment::child
+
+bench: ## pacharc beside what does a like job, all goals: hours, 30 GB; BENCH='--scale 0.01 --samples 1' to try it
+	$(CARGO) build --release --locked --bin pacharc
+	$(CARGO) build --release --locked --package pacharc-sample
+	benches/compare $(BENCH)
 
 fuzz: ## cargo-fuzz on every parser, FUZZ_SECONDS each; needs a nightly compiler and cargo-fuzz
 	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { \

@@ -9,6 +9,7 @@ pub mod compare;
 pub mod connection;
 pub mod postgres;
 pub mod programs;
+pub mod workload;
 pub mod writer;
 
 use std::io::Write;
