@@ -31,5 +31,6 @@ have s5cmd || { have go && CGO_ENABLED=0 go build -C "$here/tools" -o "$cache/bi
 have kopia || { have go && GOBIN=$cache/bin go install github.com/kopia/kopia@v0.18.2; } ||
 	skipped kopia "Go is missing, or could not build it; https://kopia.io has binaries"
 
-have versitygw || have minio || "$here/../tests/setup/s3-servers.sh"
+# Several minutes, once.
+have minio || PACHARC_MINIO=1 "$here/../tests/setup/s3-servers.sh"
 exit 0
