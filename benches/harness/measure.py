@@ -6,6 +6,7 @@ from VmHWM while it runs. Servers are no children of the command, and so are nev
 """
 
 import os
+import signal
 import statistics
 import subprocess
 import threading
@@ -43,10 +44,14 @@ def run(command, environment, expected=(0,)):
     with open(log, "wb") as output:
         begun = time.monotonic()
         child = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                 cwd=environment["SCRATCH"])
+                                 cwd=environment["SCRATCH"], start_new_session=True)
         watch = Watch(child.pid)
-        # The zombie still tells its own time apart from its children's.
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        try:
+            # The zombie still tells its own time apart from its children's.
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        except BaseException:
+            os.killpg(child.pid, signal.SIGTERM)
+            raise
         wall = time.monotonic() - begun
         watch.stop()
         own_cpu = cpu_of(child.pid)
