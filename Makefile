@@ -4,7 +4,7 @@ CARGO ?= cargo
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup build test test-long bench fuzz demo lint docs clean
+.PHONY: help setup build test test-long bench scale fuzz demo lint docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -25,6 +25,11 @@ bench: ## pacharc beside what does a like job, all goals: hours, 30 GB; BENCH='-
 	$(CARGO) build --release --locked --bin pacharc
 	$(CARGO) build --release --locked --package pacharc-sample
 	benches/compare $(BENCH)
+
+scale: ## what an object costs, from 10^3 to 10^7 of them: hours, 30 GB; SCALE='--to 5' for less
+	$(CARGO) build --release --locked --bin pacharc
+	$(CARGO) build --release --locked --package pacharc-sample
+	benches/scale $(SCALE)
 
 fuzz: ## cargo-fuzz on every parser, FUZZ_SECONDS each; needs a nightly compiler and cargo-fuzz
 	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { \

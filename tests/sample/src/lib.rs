@@ -7,6 +7,7 @@ pub mod chunk;
 pub mod cluster;
 pub mod compare;
 pub mod connection;
+pub mod invented;
 pub mod postgres;
 pub mod programs;
 pub mod workload;

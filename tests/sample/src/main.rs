@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pacharc_sample::bucket::{Bucket, Directory};
-use pacharc_sample::connection::with_database;
+use pacharc_sample::connection::{connect, with_database};
+use pacharc_sample::invented::{self, Objects};
 use pacharc_sample::postgres::{self, Server, StopMode};
 use pacharc_sample::workload::{self, Kind};
 use pacharc_sample::writer::LiveWriter;
@@ -25,6 +26,8 @@ enum Command {
     Make(Make),
     /// Make a workload of the benches, and print its size as JSON.
     Workload(Workload),
+    /// Invent objects: serve them as S3 until killed, print the port, and make the rows that go with them.
+    Invent(Invent),
     /// Keep writing to a cluster as pachd would.
     Write(Write),
     /// Damage one live object of a bucket, and print its key.
@@ -127,6 +130,22 @@ enum Which {
 }
 
 #[derive(Args)]
+struct Invent {
+    /// The server's URL, as a superuser: the database `pachyderm` is made there.
+    #[arg(long)]
+    postgres: String,
+    /// How many objects.
+    #[arg(long)]
+    objects: u32,
+    /// Bytes of each, at most 64.
+    #[arg(long, default_value_t = 64)]
+    bytes: usize,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
 struct Write {
     #[command(flatten)]
     cluster: Cluster,
@@ -184,6 +203,7 @@ async fn main() -> Result<ExitCode> {
         Command::Server(command) => server(command)?,
         Command::Make(arguments) => make(arguments).await?,
         Command::Workload(arguments) => make_workload(arguments).await?,
+        Command::Invent(arguments) => invent(arguments).await?,
         Command::Write(arguments) => write(arguments).await?,
         Command::Damage(arguments) => damage(arguments).await?,
         Command::Compare(arguments) => return run_compare(arguments).await,
@@ -246,6 +266,19 @@ async fn make_workload(arguments: Workload) -> Result<()> {
         postgres::psql(&with_database(&postgres, "pachyderm"), "SELECT pg_database_size(current_database())")?;
     println!("{{\"objects\":{},\"object_bytes\":{},\"database_bytes\":{database}}}", made.objects(), made.live_bytes);
     Ok(())
+}
+
+async fn invent(arguments: Invent) -> Result<()> {
+    let Invent { postgres, objects, bytes, seed } = arguments;
+    let objects = Objects::new(seed, objects, bytes)?;
+    // The database of a cluster without chunks, which needs no bucket.
+    let none = tempfile::tempdir()?;
+    let options = cluster::Options { seed, objects: 0, oddities: false, dex: None, ..cluster::Options::default() };
+    cluster::make(&postgres, Arc::new(Directory::new(none.path())), &options).await?;
+    objects.fill(&connect(&with_database(&postgres, &options.database)).await?).await?;
+    let server = invented::Server::bind(objects).await?;
+    println!("{}", server.port()?);
+    server.run().await
 }
 
 async fn write(arguments: Write) -> Result<()> {
