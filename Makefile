@@ -26,7 +26,7 @@ bench: ## pacharc beside what does a like job, all goals: hours, 30 GB; BENCH='-
 	$(CARGO) build --release --locked --package pacharc-sample
 	benches/compare $(BENCH)
 
-scale: ## what an object costs, from 10^3 to 10^7 of them: hours, 30 GB; SCALE='--to 5' for less
+scale: ## what an object costs, from 10^3 to 10^7 of them: hours, 25 GB; SCALE='--to 5' for less
 	$(CARGO) build --release --locked --bin pacharc
 	$(CARGO) build --release --locked --package pacharc-sample
 	benches/scale $(SCALE)

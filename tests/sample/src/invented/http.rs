@@ -98,8 +98,7 @@ impl Connection {
     /// Answers the last request.
     pub(super) async fn write(&mut self, head_only: bool, answer: &Answer) -> Result<()> {
         let mut whole = format!(
-            "HTTP/1.1 {} -\r\nContent-Length: {}\r\nContent-Type: application/octet-stream\r\nLast-Modified: Sat, 01 Mar 2025 \
-             08:00:00 GMT\r\n",
+            "HTTP/1.1 {} -\r\nContent-Length: {}\r\nLast-Modified: Sat, 01 Mar 2025 08:00:00 GMT\r\n",
             answer.status,
             answer.body.len()
         );
