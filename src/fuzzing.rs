@@ -23,7 +23,7 @@ pub enum Part {
 pub async fn parse(part: Part, bytes: &[u8]) {
     let text = || std::str::from_utf8(bytes).ok();
     match part {
-        Part::Script => script(bytes).await,
+        Part::Script => drop(script(bytes).await),
         Part::Conninfo => {
             text().map(parse_conninfo);
         }
@@ -44,13 +44,16 @@ pub async fn parse(part: Part, bytes: &[u8]) {
     }
 }
 
-async fn script(bytes: &[u8]) {
-    let mut reader = ScriptReader::new(bytes);
+/// Reads a script of pg_dump up to what is wrong in it, and says how many rows it had.
+pub async fn script(bytes: &[u8]) -> usize {
+    let (mut reader, mut rows) = (ScriptReader::new(bytes), 0);
     while let Ok(Some(statement)) = reader.statement().await {
         if matches!(statement, Statement::Copy(_)) {
             while let Ok(Some(part)) = reader.row().await {
                 assert!(part.bytes.len() <= bytes.len(), "a row is longer than its script");
+                rows += usize::from(part.ends_row);
             }
         }
     }
+    rows
 }

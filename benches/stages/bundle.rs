@@ -15,7 +15,8 @@ use tokio::io::{AsyncWrite, sink};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::material::{SEGMENT, random};
+use crate::SEGMENT;
+use crate::material::random;
 
 pub fn all(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();

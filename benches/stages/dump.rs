@@ -3,19 +3,20 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use pacharc::fuzzing::{Part, parse};
+use pacharc::fuzzing;
 use pacharc_format::Fingerprint;
 
-use crate::material::{SEGMENT, rows, script};
+use crate::SEGMENT;
+use crate::material::{rows, script};
 
 pub fn all(criterion: &mut Criterion) {
     let rows = rows(SEGMENT);
-    let script = script(&rows);
+    let (script, count) = (script(&rows), rows.lines().count());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut group = criterion.benchmark_group("dump");
     group.throughput(Throughput::Bytes(rows.len() as u64));
     group.bench_function("scan", |bencher| {
-        bencher.iter(|| runtime.block_on(parse(Part::Script, script.as_bytes())));
+        bencher.iter(|| assert_eq!(runtime.block_on(fuzzing::script(script.as_bytes())), count));
     });
     group.bench_function("fingerprint", |bencher| {
         bencher.iter(|| {

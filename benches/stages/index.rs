@@ -3,7 +3,9 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput};
-use pacharc_format::{ChunkKey, Hash, IndexLine, Metadata, Place, Spool};
+use pacharc_format::{IndexLine, Spool};
+
+use crate::material::line;
 
 const LINES: u32 = 100_000;
 
@@ -31,26 +33,5 @@ pub fn all(criterion: &mut Criterion) {
             };
             bencher.iter_batched(spool, sort, BatchSize::PerIteration);
         });
-    }
-}
-
-/// The line of a chunk that lies anywhere.
-fn line(number: u32) -> IndexLine {
-    let Hash::Blake3(id) = Hash::blake3(&number.to_le_bytes()) else { unreachable!() };
-    let place = Place {
-        segment: u64::from(number / 8),
-        zstd: false,
-        offset: u64::from(number) << 20,
-        length: 8 << 20,
-        at: 3072,
-    };
-    IndexLine {
-        path: ChunkKey { id, generation: u64::from(number) }.key().to_path(),
-        size: 1 << 20,
-        hash: Some(Hash::Blake2b(id)),
-        place: Some(place),
-        pieces: None,
-        metadata: Metadata::default(),
-        rotten: false,
     }
 }

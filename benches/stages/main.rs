@@ -15,5 +15,8 @@ mod seal;
 
 use criterion::{criterion_group, criterion_main};
 
+/// The size of a segment.
+const SEGMENT: usize = 8 << 20;
+
 criterion_group!(stages, hash::all, seal::all, dump::all, index::all, bundle::all);
 criterion_main!(stages);

@@ -1,11 +1,9 @@
-//! What the stages work on: bytes as chunks are (random), and text as pg_dump writes it.
+//! What the stages work on: bytes as chunks are (random), text as pg_dump writes it, lines of an index.
 
 use std::fmt::Write;
 
+use pacharc_format::{ChunkKey, Hash, IndexLine, Metadata, Place};
 use pacharc_sample::chunk::Chunk;
-
-/// The size of a segment.
-pub const SEGMENT: usize = 8 << 20;
 
 /// Bytes that do not compress: the same ones for the same seed.
 pub fn random(bytes: usize, seed: u64) -> Vec<u8> {
@@ -38,5 +36,26 @@ pub fn rows(bytes: usize) -> String {
 
 /// The rows as a script, with the statement before them and the end behind.
 pub fn script(rows: &str) -> String {
-    format!("COPY public.large (id, key, updated, digest, body) FROM stdin;\n{rows}\\.\n\n")
+    format!("COPY \"public\".\"large\" (\"id\", \"key\", \"updated\", \"digest\", \"body\") FROM stdin;\n{rows}\\.\n\n")
+}
+
+/// The line of a chunk that lies anywhere.
+pub fn line(number: u32) -> IndexLine {
+    let Hash::Blake3(id) = Hash::blake3(&number.to_le_bytes()) else { unreachable!() };
+    let place = Place {
+        segment: u64::from(number / 8),
+        zstd: false,
+        offset: u64::from(number) << 20,
+        length: 8 << 20,
+        at: 3072,
+    };
+    IndexLine {
+        path: ChunkKey { id, generation: u64::from(number) }.key().to_path(),
+        size: 1 << 20,
+        hash: Some(Hash::Blake2b(id)),
+        place: Some(place),
+        pieces: None,
+        metadata: Metadata::default(),
+        rotten: false,
+    }
 }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput};
 use pacharc_format::{BundleKey, Packing, stages};
 
-use crate::material::{SEGMENT, random, rows};
+use crate::SEGMENT;
+use crate::material::{random, rows};
 
 pub fn all(criterion: &mut Criterion) {
     let random = random(SEGMENT, 1);
