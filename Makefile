@@ -21,7 +21,7 @@ test: setup lint ## setup, lint, and every test but the long ones
 test-long: setup ## the large runs: hours, gigabytes
 	$(CARGO) test --release --workspace --locked -- --ignored --test-threads=1 --skip generate --skip bucket_environment::child
 
-bench: ## pacharc beside what does a like job, all goals: hours, 30 GB; BENCH='--scale 0.01 --samples 1' to try it
+bench: ## pacharc beside what does a like job, all goals: hours, 36 GB; BENCH='--scale 0.01 --samples 1' to try it
 	$(CARGO) build --release --locked --bin pacharc
 	$(CARGO) build --release --locked --package pacharc-sample
 	benches/compare $(BENCH)
