@@ -148,9 +148,9 @@ fn a_directory_names_the_blocks_since_the_last_one() {
 fn blocks_have_a_limit() {
     let mut check = CatalogCheck::default();
     let taken = |result: &Result<(), String>| result.is_ok();
-    assert_eq!((0..).map(|number| check.block(block(number))).take_while(taken).count(), 65_536);
+    assert_eq!((0..70_000).map(|number| check.block(block(number))).take_while(taken).count(), 65_536);
     let mut check = CatalogCheck::default();
-    let directories = (0..).map(|number| check.directory(block(number), std::iter::empty()));
+    let directories = (0..70_000).map(|number| check.directory(block(number), std::iter::empty()));
     assert_eq!(directories.take_while(taken).count(), 65_536);
 }
 
@@ -325,7 +325,7 @@ fn objects_that_are_open_have_a_limit() {
     let mut check = EntryCheck::default();
     let mut begin =
         |folder: u64| take_piece(&mut check, &format!("pieces/{folder}/path"), "objects/other/a\n3\n").is_ok();
-    assert_eq!((0..).take_while(|&folder| begin(folder)).count(), 1024);
+    assert_eq!((0..70_000).take_while(|&folder| begin(folder)).count(), 1024);
     // One that ends makes room.
     take_piece(&mut check, "pieces/5/abandoned", "").unwrap();
     assert_eq!(take_piece(&mut check, "pieces/2000/path", "objects/other/a\n3\n"), Ok(()));
