@@ -74,7 +74,9 @@ def read(path):
         return ""
 
 
-def commit():
-    """The commit that this tree is at, with a mark if it has been changed."""
+def commit(pacharc):
+    """The commit that this tree is at, with a mark if it has been changed; nobody knows that of another build."""
+    if ROOT not in Path(pacharc).resolve().parents:
+        return "(another build)"
     told = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return told.stdout.strip()
