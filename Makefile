@@ -3,8 +3,11 @@
 CARGO ?= cargo
 
 FUZZ_SECONDS ?= 60
+MUTANTS ?= --package pacharc-format
+# Twenty programs, each of which link-time optimisation would make from all that pacharc stands on.
+fuzz: export CARGO_PROFILE_RELEASE_LTO = off
 
-.PHONY: help setup build test test-long fuzz demo lint docs clean
+.PHONY: help setup build test test-long bench scale fuzz mutants demo lint docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,9 +24,26 @@ test: setup lint ## setup, lint, and every test but the long ones
 test-long: setup ## the large runs: hours, gigabytes
 	$(CARGO) test --release --workspace --locked -- --ignored --test-threads=1 --skip generate --skip bucket_environment::child
 
+<<<<<<< HEAD
+mutants: ## cargo-mutants over the format, or what MUTANTS says (docs/mutation.md); needs cargo-mutants, and hours
+	@$(CARGO) mutants --version >/dev/null 2>&1 || { echo "needs: cargo install cargo-mutants --locked"; exit 1; }
+	$(CARGO) mutants --jobs 1 $(MUTANTS)
+=======
+bench: ## pacharc beside what does a like job, all goals: hours, 30 GB; BENCH='--scale 0.01 --samples 1' to try it
+	$(CARGO) build --release --locked --bin pacharc
+	$(CARGO) build --release --locked --package pacharc-sample
+	benches/compare $(BENCH)
+
+scale: ## what an object costs, from 10^3 to 10^7 of them: hours, 25 GB; SCALE='--to 5' for less
+	$(CARGO) build --release --locked --bin pacharc
+	$(CARGO) build --release --locked --package pacharc-sample
+	benches/scale $(SCALE)
+>>>>>>> b6
+
 fuzz: ## cargo-fuzz on every parser, FUZZ_SECONDS each; needs a nightly compiler and cargo-fuzz
 	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { \
 	echo "needs: rustup toolchain install nightly && cargo install cargo-fuzz"; exit 1; }
+	$(CARGO) +nightly fuzz build --features libfuzzer
 	@for target in $$(ls fuzz/fuzz_targets | sed 's/\.rs$$//'); do \
 	$(CARGO) run --quiet -p pacharc-fuzz --bin pacharc-fuzz-seeds -- fuzz/corpus/$$target $$target && \
 	$(CARGO) +nightly fuzz run --features libfuzzer $$target -- -max_total_time=$(FUZZ_SECONDS) \

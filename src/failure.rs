@@ -65,7 +65,7 @@ impl Class {
         }
     }
 
-    /// The graver of two: 130 and 143 first (the user asked), then 8, 3, 6, 7, 5, 4, 2, 1.
+    /// The graver of two: 8 first (somebody has to act), then 143 and 130 (the user asked), then 3, 6, 7, 5, 4, 2, 1.
     #[must_use]
     pub fn graver(self, other: Self) -> Self {
         if self.rank() >= other.rank() { self } else { other }
@@ -113,4 +113,51 @@ pub fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From the gravest on, with what scripts see of each.
+    const CLASSES: [(Class, u8, &str); 10] = [
+        (Class::Suspended, 8, "suspended"),
+        (Class::Terminated, 143, "terminated"),
+        (Class::Interrupted, 130, "interrupted"),
+        (Class::Damaged, 3, "damaged"),
+        (Class::Credentials, 6, "credentials"),
+        (Class::Unreachable, 7, "unreachable"),
+        (Class::Refused, 5, "refused"),
+        (Class::Incomplete, 4, "incomplete"),
+        (Class::Usage, 2, "usage"),
+        (Class::Other, 1, "other"),
+    ];
+
+    #[test]
+    fn the_graver_of_two_is_what_counts() {
+        for (at, (class, code, name)) in CLASSES.into_iter().enumerate() {
+            assert_eq!((class.exit_code(), class.name()), (code, name));
+            for (less, ..) in CLASSES.into_iter().skip(at) {
+                assert_eq!((class.graver(less), less.graver(class)), (class, class));
+            }
+        }
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{said}")]
+    struct Told {
+        said: &'static str,
+        source: Option<Box<Told>>,
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let told = |all: &[&'static str]| {
+            let link = |source: Option<Box<Told>>, &said: &&'static str| Some(Box::new(Told { said, source }));
+            all.iter().rev().fold(None, link).map(|error| chain(&*error)).unwrap_or_default()
+        };
+        assert_eq!(told(&["no copy", "no answer", "reset"]), "no copy: no answer: reset");
+        assert_eq!(told(&["no copy: no answer", "no answer", "reset"]), "no copy: no answer: reset");
+        assert_eq!(told(&["no copy"]), "no copy");
+    }
 }

@@ -245,44 +245,4 @@ fn is_possible(line: &CatalogLine) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::ChunkKey;
-    use crate::{Metadata, Packing, PieceWriter};
-
-    /// Takes an object in pieces at the key of the chunk `promised`.
-    fn take(promised: &[u8], body: &'static str, hash: Hash, rotten: bool) -> Result<(), String> {
-        let Hash::Blake2b(id) = Hash::blake2b(promised) else { unreachable!() };
-        let path = ChunkKey { id, generation: 1 }.key().to_path();
-        let (mut pieces, first) = PieceWriter::begin(0, path, body.len() as u64, Packing::Raw, Metadata::default());
-        let mut check = EntryCheck::default();
-        let entries = [first, pieces.piece(body.into()), pieces.finish(hash, rotten)];
-        entries.into_iter().try_for_each(|entry| {
-            let line = IndexLine {
-                path: entry.path.clone(),
-                size: entry.body.len() as u64,
-                hash: None,
-                place: None,
-                pieces: None,
-                metadata: entry.metadata.clone(),
-                rotten: entry.rotten,
-            };
-            check.entry(&entry, &line)
-        })
-    }
-
-    #[test]
-    fn a_chunk_in_pieces_is_what_its_key_promises() {
-        assert_eq!(take(b"x", "x", Hash::blake2b(b"x"), false), Ok(()));
-        assert_eq!(take(b"x", "y", Hash::blake3(b"y"), true), Ok(()));
-        for (body, hash, rotten) in [
-            ("y", Hash::blake3(b"y"), false),
-            ("y", Hash::blake2b(b"y"), false),
-            ("y", Hash::blake2b(b"y"), true),
-            ("x", Hash::blake3(b"x"), false),
-            ("y", Hash::blake2b(b"x"), false),
-        ] {
-            assert!(take(b"x", body, hash, rotten).is_err(), "{body} {hash} {rotten}");
-        }
-    }
-}
+mod tests;

@@ -163,3 +163,36 @@ impl Metadata {
         *self == Self::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_printed_and_read_in_one_way() {
+        // Of no bytes, as `b2sum -l 256` and `b3sum` print them.
+        let (blake2b, blake3) = (
+            "b2:0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8",
+            "b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
+        );
+        for (hash, text) in [(Hash::blake2b(b""), blake2b), (Hash::blake3(b""), blake3)] {
+            assert_eq!((hash.to_string().as_str(), text.parse()), (text, Ok(hash)));
+            assert_eq!(serde_json::from_str::<Hash>(&serde_json::to_string(&hash).unwrap()).unwrap(), hash);
+            assert_eq!((hash.again(b""), hash.again(b"x") == hash), (hash, false));
+        }
+        assert_ne!(Hash::blake2b(b"x"), Hash::blake3(b"x"));
+        for odd in [&blake2b.to_uppercase(), &blake2b[..66], &blake2b[3..], &format!("{blake3}0"), "", "b4:00", "b3:"] {
+            assert!(odd.parse::<Hash>().is_err(), "{odd}");
+        }
+        let upper = format!("b3:{}", blake3[3..].to_uppercase());
+        assert!(upper.parse::<Hash>().is_err());
+    }
+
+    #[test]
+    fn metadata_are_empty_without_any_field() {
+        assert!(Metadata::default().is_empty());
+        let user = BTreeMap::from([(String::new(), String::new())]);
+        let language = Metadata { content_language: Some(String::new()), ..Metadata::default() };
+        assert!(!language.is_empty() && !Metadata { user, ..Metadata::default() }.is_empty());
+    }
+}

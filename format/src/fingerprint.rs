@@ -105,6 +105,17 @@ mod tests {
     }
 
     #[test]
+    fn only_what_was_printed_is_read() {
+        let hex = format!("{:016x}{:016x}{:016x}{:016x}", 1, 2, 3, 0xab_u64);
+        let read = Fingerprint::from_hex(&hex, 7).unwrap();
+        assert_eq!((read.to_hex(), read.count()), (hex.clone(), 7));
+        let odd = [hex.to_uppercase(), hex[1..].to_owned(), format!("0{hex}"), hex.replace("ab", "+b"), String::new()];
+        for odd in odd {
+            assert_eq!(Fingerprint::from_hex(&odd, 7), None, "{odd}");
+        }
+    }
+
+    #[test]
     fn carries_run_through() {
         let mut sum = Fingerprint::default();
         sum.hash(&blake3::Hash::from_bytes([0xff; 32]));

@@ -34,6 +34,8 @@ pub enum Part {
     Manifest,
     /// `bundle.json` and `head.json`.
     About,
+    /// `BLAKE3SUMS`: read with a bundle round it, and so not by [`parse`].
+    Sums,
     /// TRAILER.
     Trailer,
     /// An entry below `pieces/`, its path on the first line.
@@ -63,6 +65,7 @@ pub fn parse(part: Part, bytes: &[u8]) {
             About::from_json(bytes, 0).ok();
             serde_json::from_slice::<Head>(bytes).ok();
         }
+        Part::Sums => {}
         Part::Trailer => {
             Trailer::from_bytes(bytes, 1 << 20).ok();
         }
@@ -143,6 +146,7 @@ pub fn parts(bundle: &[u8], unlock: &Unlock) -> Vec<(Part, Vec<u8>)> {
             Some("manifest") => parts.push((Part::Manifest, plain)),
             Some("head") => parts.push((Part::About, plain)),
             Some("bundle") if name == "bundle.json" => parts.push((Part::About, content.to_vec())),
+            Some("BLAKE3SUMS") if name == "BLAKE3SUMS" => parts.push((Part::Sums, content.to_vec())),
             Some("TRAILER") => parts.push((Part::Trailer, content.to_vec())),
             _ => {}
         }

@@ -203,6 +203,38 @@ mod tests {
     }
 
     #[test]
+    fn a_chunks_key_is_lower_case_and_of_exact_length() {
+        let (id, generation) = ("ab".repeat(32), "00000000000000cd");
+        assert!(Key::from(format!("chunk/{id}.{generation}").as_str()).chunk().is_some());
+        for (id, generation) in [
+            (&id[1..], generation),
+            (&format!("{id}a"), generation),
+            (&id, &generation[1..]),
+            (&id, "000000000000000cd"),
+            (&id.to_uppercase(), generation),
+            (&id, "00000000000000CD"),
+            (&format!("g{}", &id[1..]), generation),
+            (&id, "000000000000000g"),
+        ] {
+            let key = Key::from(format!("chunk/{id}.{generation}").as_str());
+            assert_eq!(key.chunk(), None, "{key}");
+            assert!(key.to_path().starts_with(OTHERS), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_key_in_json_is_its_path() {
+        let key = Key::new([b'a', 0xff]);
+        let json = serde_json::to_string(&key).unwrap();
+        assert_eq!(json, r#""objects/other/a%FF""#);
+        assert_eq!(serde_json::from_str::<Key>(&json).unwrap(), key);
+        assert!(serde_json::from_str::<Key>(r#""objects/other/%61""#).is_err());
+        // Longer than any, though spelled well.
+        let path = Key::new(vec![b'a'; Key::MAX + 1]).to_path();
+        assert_eq!(Key::from_path(&path), None);
+    }
+
+    #[test]
     fn a_dot_at_a_cut_is_safe() {
         for length in [200, 201, 202, 400, 401, 402, 1024, Key::MAX] {
             let key = Key::new(vec![b'.'; length]);

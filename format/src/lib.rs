@@ -26,6 +26,8 @@ mod seal;
 mod segment;
 mod signature;
 mod spool;
+#[doc(hidden)]
+pub mod stages;
 mod stream;
 mod sums;
 mod trailer;

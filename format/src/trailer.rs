@@ -122,10 +122,9 @@ impl Fields<'_> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_trailer_comes_back_and_every_byte_counts() {
+    fn trailer() -> Trailer {
         let extent = |n| Extent { offset: n * 100, length: n };
-        let trailer = Trailer {
+        Trailer {
             manifest: extent(1),
             sums: extent(2),
             key: extent(3),
@@ -134,7 +133,47 @@ mod tests {
             id: [1; 32],
             key_hash: [2; 32],
             signature_hash: [0; 32],
-        };
+        }
+    }
+
+    /// A trailer whose byte at `place` is `byte`, with a hash that fits.
+    fn forged(place: usize, byte: u8) -> [u8; TRAILER] {
+        let mut bytes = trailer().to_bytes();
+        bytes[place] = byte;
+        let hash = blake3::hash(&bytes[..HASHED]);
+        bytes[HASHED..].copy_from_slice(hash.as_bytes());
+        bytes
+    }
+
+    #[test]
+    fn what_it_points_to_ends_before_it() {
+        // The last of its extents.
+        let bytes = trailer().to_bytes();
+        assert!(Trailer::from_bytes(&bytes, 404).is_ok());
+        assert!(matches!(Trailer::from_bytes(&bytes, 403), Err(Error::Damaged { offset: 403, .. })));
+        // The highest byte of an offset: the sum with the length is more than there are numbers.
+        let overflowing = Trailer { sums: Extent { offset: u64::MAX, length: 1 }, ..trailer() }.to_bytes();
+        assert!(matches!(Trailer::from_bytes(&overflowing, u64::MAX), Err(Error::Damaged { .. })));
+    }
+
+    #[test]
+    fn each_way_to_be_none_has_its_error() {
+        let torn = |bytes: &[u8]| matches!(Trailer::from_bytes(bytes, 1000), Err(Error::Torn { offset: 2536, .. }));
+        let bytes = trailer().to_bytes();
+        assert!(torn(&[]) && torn(&bytes[..TRAILER - 1]) && torn(&[&bytes[..], b"x"].concat()) && torn(&[0; TRAILER]));
+        assert!(matches!(Trailer::from_bytes(&forged(8, 2), 1000), Err(Error::UnknownFormat(2))));
+        assert!(matches!(Trailer::from_bytes(&forged(11, 1), 1000), Err(Error::UnknownFormat(0x0100_0001))));
+        for reserved in [12, 15, HASHED - 1] {
+            assert!(
+                matches!(Trailer::from_bytes(&forged(reserved, 1), 1000), Err(Error::Damaged { .. })),
+                "{reserved}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_trailer_comes_back_and_every_byte_counts() {
+        let trailer = trailer();
         let bytes = trailer.to_bytes();
         assert_eq!(Trailer::from_bytes(&bytes, 10_000).unwrap(), trailer);
         for place in 0..TRAILER {

@@ -1,3 +1,5 @@
+//! The target `index`, for cargo-fuzz.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pacharc_fuzz::run("index", bytes));

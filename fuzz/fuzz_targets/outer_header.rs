@@ -1,3 +1,5 @@
+//! The target `outer_header`, for cargo-fuzz.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pacharc_fuzz::run("outer_header", bytes));

@@ -1,3 +1,5 @@
+//! The target `piece`, for cargo-fuzz.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pacharc_fuzz::run("piece", bytes));

@@ -1,3 +1,5 @@
+//! The target `segment`, for cargo-fuzz.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pacharc_fuzz::run("segment", bytes));

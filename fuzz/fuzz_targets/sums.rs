@@ -1,3 +1,5 @@
+//! The target `sums`, for cargo-fuzz.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pacharc_fuzz::run("sums", bytes));

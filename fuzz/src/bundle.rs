@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use pacharc_format::{BundleReader, BundleStream, Error, Found, RangeReader, ReadOptions, SalvageReader, inspect};
+use pacharc_format::{
+    BundleReader, BundleStream, Error, Extent, Found, RangeReader, ReadOptions, SalvageReader, TRAILER, Trailer,
+    inspect,
+};
 
 use crate::seeds;
 
@@ -48,6 +51,8 @@ pub(crate) fn read(bytes: &[u8]) {
         }
         inspect(&Memory(Bytes::copy_from_slice(bytes))).await.ok();
         let Ok(reader) = BundleReader::open(Memory(Bytes::copy_from_slice(bytes)), &unlock).await else { return };
+        reader.check_sums().await.ok();
+        reader.signature().await.ok();
         let mut catalog = reader.catalog("");
         while let Ok(Some(lines)) = catalog.next().await {
             for line in lines.iter().filter(|line| line.entry.place.is_some()).take(3) {
@@ -75,21 +80,35 @@ pub(crate) fn salvage(bytes: &[u8]) {
     });
 }
 
-/// A bundle whose sums are `bytes`.
+/// A bundle whose sums are `bytes`: as somebody leaves it who knows no better, and as a forger does, with a TRAILER that fits.
 pub(crate) fn with_sums(bytes: &[u8]) {
     let Some(bundle) = seeds::bundles().into_iter().next() else { return };
     let is_sums = |place: &usize| bundle.get(place + 17..).is_some_and(|name| name.starts_with(b"BLAKE3SUMS\0"));
     let Some(at) = (0..bundle.len()).step_by(512).find(is_sums) else { return };
-    let mut changed = bundle;
-    let behind = changed.split_off(at + 512);
-    let header = &mut changed[at..];
-    header[124..136].copy_from_slice(format!("{:011o}\0", bytes.len()).as_bytes());
-    header[148..156].fill(b' ');
-    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:07o}\0").as_bytes());
+    let Some((before, end)) = bundle.len().checked_sub(2048).map(|place| bundle.split_at(place)) else { return };
+    // TRAILER's header and itself; the closing zeros.
+    let (header, end) = end.split_at(512);
+    let (block, zeros) = end.split_at(TRAILER);
+    let Ok(trailer) = Trailer::from_bytes(block, bundle.len() as u64 - 1536) else { return };
+
+    let mut changed = before[..at + 512].to_vec();
+    let sums_header = &mut changed[at..];
+    sums_header[124..136].copy_from_slice(format!("{:011o}\0", bytes.len()).as_bytes());
+    sums_header[148..156].fill(b' ');
+    let sum: u32 = sums_header.iter().map(|&byte| u32::from(byte)).sum();
+    sums_header[148..156].copy_from_slice(format!("{sum:07o}\0").as_bytes());
     changed.extend_from_slice(bytes);
     changed.resize(changed.len().next_multiple_of(512), 0);
-    // TRAILER's header, itself, and the end.
-    changed.extend_from_slice(&behind[behind.len() - 2048..]);
-    read(&changed);
+    changed.extend_from_slice(header);
+
+    let sums = Extent { offset: trailer.sums.offset, length: bytes.len() as u64 };
+    let fitting = Trailer { sums, id: *blake3::hash(bytes).as_bytes(), ..trailer.clone() };
+    read(&[&changed, block, zeros].concat());
+    let forged = [&changed[..], &fitting.to_bytes(), zeros].concat();
+    read(&forged);
+    block_on(async {
+        let Ok(reader) = BundleReader::open(Memory(forged.into()), &seeds::unlock()).await else { return };
+        let taken = reader.check_sums().await.is_ok();
+        assert_eq!(taken, fitting.id == trailer.id, "whether sums are those that were sealed");
+    });
 }

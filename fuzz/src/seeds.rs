@@ -82,10 +82,14 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         ]),
         "piece" => texts(&["pieces/0/path\nobjects/other/a\n5", "pieces/1/00000000\nabc", "pieces/7/abandoned\n"]),
         "segment" => part(&[Part::Segment]),
-        "sums" => texts(&[
-            "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262  README.txt\n",
-            "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262  bundle.json\n\n  \n",
-        ]),
+        "sums" => {
+            let mut sums = part(&[Part::Sums]);
+            sums.extend(texts(&[
+                "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262  README.txt\n",
+                "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262  bundle.json\n\n  \n",
+            ]));
+            sums
+        }
         "trailer" => part(&[Part::Trailer]),
         "attributes" => texts(&[
             r#"{"user.cache_control":"","user.content_type":"text/plain","user.metadata":{"a":"b"},"md5":null}"#,

@@ -278,6 +278,30 @@ fn the_readme_holds_for_a_passphrase_and_for_nothing_at_all() {
 }
 
 #[test]
+fn minisign_checks_the_signed_vector() {
+    let minisign = Command::new("minisign").arg("-v").output();
+    if minisign.is_err() {
+        return skipped("minisign is not installed");
+    }
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("format/vectors");
+    let folder = tempfile::tempdir().unwrap();
+    let mut tar = Command::new("tar");
+    tar.arg("-xf").arg(vectors.join("signed.pacharc")).args(["--strip-components=1", "-C"]).arg(folder.path());
+    run(&mut tar);
+    let check = || {
+        let mut check = Command::new("minisign");
+        check.args(["-Vm", "BLAKE3SUMS", "-p"]).arg(vectors.join("keys/minisign.pub")).current_dir(folder.path());
+        check.output().unwrap()
+    };
+    let output = check();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("pacharc format=1 uuid="), "{output:?}");
+    let sums = folder.path().join("BLAKE3SUMS");
+    fs::write(&sums, fs::read_to_string(&sums).unwrap().replacen('0', "1", 1)).unwrap();
+    assert!(!check().status.success());
+}
+
+#[test]
 fn the_readme_tells_a_flipped_byte() {
     if !tools() {
         return;

@@ -10,7 +10,7 @@ use pacharc_format::manifest::{
 use pacharc_format::{ChunkKey, Entry, Hash, Head, HeadDatabase, Key, Metadata, Packing, PieceWriter, State};
 
 /// The vectors, each with a test of this name.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 11] = [
     "empty",
     "zero-bytes",
     "hostile-keys",
@@ -21,6 +21,7 @@ pub const NAMES: [&str; 10] = [
     "states",
     "metadata",
     "databases",
+    "signed",
 ];
 
 /// One bundle to be made.
@@ -28,6 +29,8 @@ pub struct Case {
     pub what: &'static str,
     /// Files of `vectors/keys/`, any one of which opens it.
     pub unlock: &'static [&'static str],
+    /// A file of `vectors/keys/` without its ending: `.key` signs it, `.pub` checks that.
+    pub signed_by: Option<&'static str>,
     pub segment_target: usize,
     pub entry_limit: usize,
     /// In the order in which they are written.
@@ -45,6 +48,7 @@ impl Case {
         Self {
             what,
             unlock: &["x25519.txt"],
+            signed_by: None,
             segment_target: 1 << 20,
             entry_limit: 1 << 20,
             entries,
@@ -81,6 +85,10 @@ pub fn case(name: &str) -> Case {
         "states" => states(),
         "metadata" => Case::new("what a store keeps beside an object", metadata()),
         "databases" => databases(),
+        "signed" => {
+            let case = Case::new("signed with a key of minisign's", vec![object("a", "b"), chunk(b"c", 1)]);
+            Case { signed_by: Some("minisign"), ..case }
+        }
         _ => panic!("there is no vector {name}"),
     }
 }

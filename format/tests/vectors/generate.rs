@@ -1,11 +1,14 @@
 //! Makes the vectors that are not there yet.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use age::secrecy::ExposeSecret as _;
 use age::{Recipient, x25519};
 use pacharc_format::manifest::{Manifest, Objects};
-use pacharc_format::{BundleWriter, CatalogWriter, Entry, Hash, Head, Key, Lock, Piece, State, WriterOptions, Written};
+use pacharc_format::{
+    BundleWriter, CatalogWriter, Entry, Hash, Head, Key, Lock, Piece, Signer, State, WriterOptions, Written,
+};
 use uuid::Uuid;
 
 use crate::cases::{self, Case};
@@ -36,6 +39,12 @@ fn make_keys() {
         new_file(&keys.join(name), &format!("# public key: {public}\n{}\n", secret.expose_secret()));
     }
     new_file(&keys.join("passphrase.txt"), "correct horse battery staple\n");
+    if !keys.join("minisign.key").exists() {
+        let pair = minisign::KeyPair::generate_unencrypted_keypair().unwrap();
+        let comment = Some("the key that signs vectors");
+        new_file(&keys.join("minisign.key"), &pair.sk.to_box(comment).unwrap().into_string());
+        new_file(&keys.join("minisign.pub"), &pair.pk.to_box().unwrap().into_string());
+    }
     // The one key that the age crate does not make: `ssh-keygen -t ed25519 -N '' -C vectors`.
     assert!(keys.join("ssh-ed25519.txt").exists() && keys.join("ssh-ed25519.pub").exists());
 }
@@ -43,6 +52,23 @@ fn make_keys() {
 fn new_file(path: &std::path::Path, text: &str) {
     if !path.exists() {
         std::fs::write(path, text).unwrap();
+    }
+}
+
+/// A key of `vectors/keys/`.
+struct SigningKey(minisign::SecretKey);
+
+impl SigningKey {
+    fn read(name: &str) -> Self {
+        let text = std::fs::read_to_string(folder().join(format!("keys/{name}.key"))).unwrap();
+        Self(minisign::SecretKeyBox::from(text).into_unencrypted_secret_key().unwrap())
+    }
+}
+
+impl Signer for SigningKey {
+    fn sign(&self, sums: &mut dyn Read, trusted_comment: &str) -> std::io::Result<Vec<u8>> {
+        let signature = minisign::sign(None, &self.0, sums, Some(trusted_comment), Some("a vector's signature"));
+        signature.map(|signature| signature.into_string().into_bytes()).map_err(std::io::Error::other)
     }
 }
 
@@ -96,13 +122,15 @@ async fn make(case: Case) -> (Vec<u8>, Sidecar) {
     }
     assert!(jsons.is_empty(), "{jsons:?}");
     let manifest = Manifest { finished: "2026-01-01T00:01:00Z".into(), objects: objects(&lines), ..case.manifest };
-    let (bytes, manifest, written) = finish(catalog, manifest).await;
+    let signer = case.signed_by.map(SigningKey::read);
+    let (bytes, manifest, written) = finish(catalog, manifest, signer.as_ref()).await;
     lines.sort_by(|a, b| a.path.cmp(&b.path));
     let head = Head { bundle, ..case.head };
     let sidecar = Sidecar {
         what: case.what.into(),
         unlock: case.unlock.iter().map(|&name| name.to_owned()).collect(),
         recipients: case.unlock.iter().map(|name| kind(name).to_owned()).collect(),
+        signed_by: case.signed_by.map(|name| format!("{name}.pub")),
         id: written.id,
         bytes: written.bytes,
         head: serde_json::to_value(head).unwrap(),
@@ -113,8 +141,13 @@ async fn make(case: Case) -> (Vec<u8>, Sidecar) {
 }
 
 /// Ends the bundle. What the writer fills into the manifest cannot be foreseen: of that the sidecar says nothing.
-async fn finish(catalog: CatalogWriter<Vec<u8>>, manifest: Manifest) -> (Vec<u8>, serde_json::Value, Written) {
-    let (bytes, written, _) = catalog.finish(manifest.clone(), None).await.unwrap();
+async fn finish(
+    catalog: CatalogWriter<Vec<u8>>,
+    manifest: Manifest,
+    signer: Option<&SigningKey>,
+) -> (Vec<u8>, serde_json::Value, Written) {
+    let signer = signer.map(|signer| signer as &dyn Signer);
+    let (bytes, written, _) = catalog.finish(manifest.clone(), signer).await.unwrap();
     let mut told = serde_json::to_value(manifest).unwrap();
     for filled_in in ["about", "catalog", "sums"] {
         told.as_object_mut().unwrap().remove(filled_in);

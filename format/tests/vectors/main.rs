@@ -76,4 +76,5 @@ vectors! {
     states = "states"
     metadata = "metadata"
     databases = "databases"
+    signed = "signed"
 }

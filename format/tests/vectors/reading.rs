@@ -23,7 +23,9 @@ pub async fn check(name: &str) {
     assert_eq!(inspection.recipients, sidecar.recipients);
     assert_eq!(inspection.trailer.map(|trailer| hex::encode(trailer.id)), Some(sidecar.id.clone()));
 
-    assert_eq!(stream(&bundle, None).await.unwrap().id, sidecar.id);
+    let streamed = stream(&bundle, None).await.unwrap();
+    assert_eq!(streamed.id, sidecar.id);
+    check_signature(sidecar.signed_by.as_deref(), streamed.signature.as_deref(), &streamed.sums);
     for place in (0..bundle.len()).step_by(bundle.len() / 61) {
         let mut broken = bundle.clone();
         broken[place] ^= 4;
@@ -41,13 +43,31 @@ pub async fn check(name: &str) {
         let reader = BundleReader::open(FileRange::open(&path).unwrap(), &unlock(key)).await.unwrap();
         says(&serde_json::to_value(reader.manifest()).unwrap(), &sidecar.manifest, "manifest");
         seek(&reader, &sidecar.lines).await;
+        reader.check_sums().await.unwrap();
+        let mut sums = Vec::new();
+        reader.sums(|part| sums.extend_from_slice(part)).await.unwrap();
+        check_signature(sidecar.signed_by.as_deref(), reader.signature().await.unwrap().as_deref(), &sums);
     }
+}
+
+/// The signature is there exactly where the sidecar names a key, and is that key's, of these sums.
+fn check_signature(signed_by: Option<&str>, signature: Option<&[u8]>, sums: &[u8]) {
+    let (Some(signed_by), Some(signature)) = (signed_by, signature) else {
+        return assert_eq!((signed_by, signature), (None, None));
+    };
+    let key = minisign_verify::PublicKey::from_file(folder().join("keys").join(signed_by)).unwrap();
+    let signature = minisign_verify::Signature::decode(std::str::from_utf8(signature).unwrap()).unwrap();
+    key.verify(sums, &signature, false).unwrap();
+    assert!(key.verify(&sums[1..], &signature, false).is_err());
+    assert!(signature.trusted_comment().starts_with("pacharc format=1 uuid="), "{}", signature.trusted_comment());
 }
 
 /// All that came out of a bundle, read front to back.
 #[derive(Default)]
 struct Streamed {
     id: String,
+    signature: Option<Bytes>,
+    sums: Vec<u8>,
     head: Option<Head>,
     manifest: Option<Manifest>,
     entries: BTreeMap<String, Entry>,
@@ -71,12 +91,13 @@ async fn stream(bundle: &[u8], key: Option<&Unlock>) -> Result<Streamed, Error> 
             Found::Catalog(lines) => streamed.catalog.extend(lines),
             Found::Passed => {}
             Found::Damage(error) => return Err(error),
-            Found::End { id, bytes, .. } => {
+            Found::End { id, bytes, signature } => {
                 assert_eq!(bytes, bundle.len() as u64);
-                streamed.id = id;
+                (streamed.id, streamed.signature) = (id, signature);
             }
         }
     }
+    std::io::Read::read_to_end(&mut stream.sums()?, &mut streamed.sums).unwrap();
     Ok(streamed)
 }
 

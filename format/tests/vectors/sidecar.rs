@@ -15,6 +15,9 @@ pub struct Sidecar {
     pub unlock: Vec<String>,
     /// The kinds of recipients, as `bundle.key.age` names them.
     pub recipients: Vec<String>,
+    /// The file of `keys/` with the public key that signed it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signed_by: Option<String>,
     /// The bundle's id.
     pub id: String,
     /// Bytes of the file.

@@ -33,12 +33,17 @@ impl Chunk {
     /// The chunk number `index` of a seed: always the same one, of a size spread evenly over the orders of magnitude.
     #[must_use]
     pub fn generate(seed: u64, index: u64, sizes: &RangeInclusive<u64>) -> Self {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        random.set_stream(index);
+        let mut random = stream(seed, index);
         let size = spread(&mut random, sizes);
         let mut plain = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
         random.fill_bytes(&mut plain);
         Self::seal(plain)
+    }
+
+    /// How large [`Chunk::generate`] makes it.
+    #[must_use]
+    pub fn size(seed: u64, index: u64, sizes: &RangeInclusive<u64>) -> u64 {
+        spread(&mut stream(seed, index), sizes)
     }
 
     /// Its key in the bucket under this generation.
@@ -60,6 +65,12 @@ pub fn hash(bytes: &[u8]) -> ChunkId {
     let mut id = ChunkId::default();
     id.copy_from_slice(Params::new().hash_length(32).hash(bytes).as_bytes());
     id
+}
+
+fn stream(seed: u64, index: u64) -> ChaCha8Rng {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(index);
+    random
 }
 
 /// A size from the range; each doubling is as likely as the next.

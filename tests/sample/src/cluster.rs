@@ -125,8 +125,12 @@ pub async fn make(server: &str, bucket: Arc<dyn Bucket>, options: &Options) -> R
     Ok(made)
 }
 
+/// What takes [`row`]s.
+pub(crate) const COPY_CHUNKS: &str =
+    "COPY storage.chunk_objects (chunk_id, gen, uploaded, tombstone, size, created_at) FROM STDIN";
+
 /// One row of `storage.chunk_objects`, in `COPY`'s text format.
-fn row(id: &ChunkId, generation: i64, uploaded: bool, tombstone: bool, size: usize) -> Bytes {
+pub(crate) fn row(id: &ChunkId, generation: i64, uploaded: bool, tombstone: bool, size: usize) -> Bytes {
     let hex = hex::encode(id);
     let (minute, second) = (generation / 60 % 1440, generation % 60);
     let (hour, minute) = (minute / 60, minute % 60);
@@ -141,8 +145,7 @@ fn generation(index: u64) -> i64 {
 
 /// Puts the objects and the rows of `storage.chunk_objects`.
 async fn fill_chunks(client: &Client, bucket: &Arc<dyn Bucket>, options: &Options) -> Result<Made> {
-    const COPY: &str = "COPY storage.chunk_objects (chunk_id, gen, uploaded, tombstone, size, created_at) FROM STDIN";
-    let rows = client.copy_in(COPY).await?;
+    let rows = client.copy_in(COPY_CHUNKS).await?;
     pin_mut!(rows);
     let mut made = Made::default();
     let in_flight = usize::try_from((BYTES_IN_FLIGHT / options.sizes.end().max(&1)).clamp(1, 16))?;

@@ -7,8 +7,10 @@ pub mod chunk;
 pub mod cluster;
 pub mod compare;
 pub mod connection;
+pub mod invented;
 pub mod postgres;
 pub mod programs;
+pub mod workload;
 pub mod writer;
 
 use std::io::Write;

@@ -1,10 +1,12 @@
 //! `pacharc-sample`: the sample cluster for shell scripts, such as the demo.
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use pacharc_sample::bucket::{Bucket, Directory};
-use pacharc_sample::connection::with_database;
+use pacharc_sample::connection::{connect, with_database};
+use pacharc_sample::invented::{self, Objects};
 use pacharc_sample::postgres::{self, Server, StopMode};
+use pacharc_sample::workload::{self, Kind};
 use pacharc_sample::writer::LiveWriter;
 use pacharc_sample::{cluster, compare, writer};
 use std::fs;
@@ -22,6 +24,10 @@ enum Command {
     Server(ServerCommand),
     /// Make databases and bucket of a cluster.
     Make(Make),
+    /// Make a workload of the benches, and print its size as JSON.
+    Workload(Workload),
+    /// Invent objects: serve them as S3 until killed, print the port, and make the rows that go with them.
+    Invent(Invent),
     /// Keep writing to a cluster as pachd would.
     Write(Write),
     /// Damage one live object of a bucket, and print its key.
@@ -32,7 +38,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum ServerCommand {
-    /// Make a server in an empty directory, start it, and print its URL.
+    /// Make a server in an empty directory, or take the one that lies there; start it, and print its URL.
     Start {
         /// Where it lives; root's server runs as another user, who must be able to reach it.
         #[arg(long)]
@@ -40,12 +46,18 @@ enum ServerCommand {
         /// Major version; any that is installed by default.
         #[arg(long)]
         major: Option<u32>,
+        /// A line for `postgresql.conf` of a new one (repeatable).
+        #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+        settings: Vec<(String, String)>,
     },
     /// Stop the server and remove its directory.
     Stop {
         /// The directory given to start.
         #[arg(long)]
         dir: PathBuf,
+        /// Leave the directory, to be started again.
+        #[arg(long)]
+        keep: bool,
     },
 }
 
@@ -94,6 +106,43 @@ struct Make {
     /// Write `.attrs` files beside the objects, as pachd does.
     #[arg(long)]
     attrs: bool,
+}
+
+#[derive(Args)]
+struct Workload {
+    #[arg(value_enum)]
+    which: Which,
+    #[command(flatten)]
+    cluster: Cluster,
+    /// How many of the objects and rows: 1 is all.
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Which {
+    /// 600 objects of 1 to 20 MB, and a database of 0.6 GB.
+    W1,
+    /// 100,000 objects of 2 to 40 KB.
+    W2,
+    /// A database of 5 GB.
+    W3,
+}
+
+#[derive(Args)]
+struct Invent {
+    /// The server's URL, as a superuser: the database `pachyderm` is made there.
+    #[arg(long)]
+    postgres: String,
+    /// How many objects.
+    #[arg(long)]
+    objects: u32,
+    /// Bytes of each, at most 64.
+    #[arg(long, default_value_t = 64)]
+    bytes: usize,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Args)]
@@ -153,6 +202,8 @@ async fn main() -> Result<ExitCode> {
     match Command::parse() {
         Command::Server(command) => server(command)?,
         Command::Make(arguments) => make(arguments).await?,
+        Command::Workload(arguments) => make_workload(arguments).await?,
+        Command::Invent(arguments) => invent(arguments).await?,
         Command::Write(arguments) => write(arguments).await?,
         Command::Damage(arguments) => damage(arguments).await?,
         Command::Compare(arguments) => return run_compare(arguments).await,
@@ -162,13 +213,20 @@ async fn main() -> Result<ExitCode> {
 
 fn server(command: ServerCommand) -> Result<()> {
     match command {
-        ServerCommand::Start { dir, major } => {
-            let server = Server::create(&dir, &postgres::Options { major, ..postgres::Options::default() })?;
+        ServerCommand::Start { dir, major, settings } => {
+            let options = postgres::Options { major, settings, ..postgres::Options::default() };
+            let server = if dir.join("data/PG_VERSION").exists() {
+                Server::reopen(&dir)?
+            } else {
+                Server::create(&dir, &options)?
+            };
             println!("{}", server.url("postgres"));
         }
-        ServerCommand::Stop { dir } => {
+        ServerCommand::Stop { dir, keep } => {
             Server::open(&dir)?.stop(StopMode::Fast)?;
-            fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+            if !keep {
+                fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
+            }
         }
     }
     Ok(())
@@ -194,6 +252,33 @@ async fn make(arguments: Make) -> Result<()> {
     let made = cluster::make(&arguments.cluster.postgres, Arc::new(bucket), &options).await?;
     println!("{} live objects, {} bytes; {} objects in the bucket", made.live, made.live_bytes, made.objects());
     Ok(())
+}
+
+async fn make_workload(arguments: Workload) -> Result<()> {
+    let Cluster { postgres, bucket, .. } = arguments.cluster;
+    let kind = match arguments.which {
+        Which::W1 => Kind::W1,
+        Which::W2 => Kind::W2,
+        Which::W3 => Kind::W3,
+    };
+    let made = workload::make(&postgres, Arc::new(Directory::new(bucket)), kind, arguments.scale).await?;
+    let database =
+        postgres::psql(&with_database(&postgres, "pachyderm"), "SELECT pg_database_size(current_database())")?;
+    println!("{{\"objects\":{},\"object_bytes\":{},\"database_bytes\":{database}}}", made.objects(), made.live_bytes);
+    Ok(())
+}
+
+async fn invent(arguments: Invent) -> Result<()> {
+    let Invent { postgres, objects, bytes, seed } = arguments;
+    let objects = Objects::new(seed, objects, bytes)?;
+    // The database of a cluster without chunks, which needs no bucket.
+    let none = tempfile::tempdir()?;
+    let options = cluster::Options { seed, objects: 0, oddities: false, dex: None, ..cluster::Options::default() };
+    cluster::make(&postgres, Arc::new(Directory::new(none.path())), &options).await?;
+    objects.fill(&connect(&with_database(&postgres, &options.database)).await?).await?;
+    let server = invented::Server::bind(objects).await?;
+    println!("{}", server.port()?);
+    server.run().await
 }
 
 async fn write(arguments: Write) -> Result<()> {
@@ -268,6 +353,12 @@ async fn run_compare(arguments: Compare) -> Result<ExitCode> {
         println!("{comparison}");
     }
     Ok(if comparisons.iter().all(compare::Comparison::is_equal) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `name=value`
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// `500ms`, `30s`, `2m`, or a bare number of seconds.

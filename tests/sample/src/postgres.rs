@@ -116,7 +116,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::open`] and [`Server::start`].
-    fn reopen(dir: &Path) -> Result<Self> {
+    pub fn reopen(dir: &Path) -> Result<Self> {
         let mut server = Self::in_dir(dir)?;
         if server.pid_file_line(3).is_some() {
             // It ran when its guard was killed, or the machine went down.

@@ -251,15 +251,21 @@ impl Writer {
     async fn upload(&mut self, chunk: Chunk) -> Result<()> {
         let size = i64::try_from(chunk.stored.len())?;
         let ttl = self.shared.options.ttl.as_secs_f64();
+        // Not one statement with ON CONFLICT: where the collector's transaction ends between the snapshot of this one and the
+        // statement, that would insert a new tracker, and the rows read after it would be those of before the collection,
+        // still live. PostgreSQL takes both for serializable, and a file set could refer to a chunk without a live row.
+        let extend = "UPDATE storage.tracker_objects \
+            SET expires_at = greatest(expires_at, clock_timestamp() + $2 * interval '1 second') WHERE str_id = $1";
         let track = "INSERT INTO storage.tracker_objects (str_id, expires_at) \
-            VALUES ($1, clock_timestamp() + $2 * interval '1 second') ON CONFLICT (str_id) DO UPDATE \
-            SET expires_at = greatest(tracker_objects.expires_at, excluded.expires_at)";
+            VALUES ($1, clock_timestamp() + $2 * interval '1 second')";
         let live = "SELECT FROM storage.chunk_objects WHERE chunk_id = $1 AND uploaded AND NOT tombstone LIMIT 1";
         let insert = "INSERT INTO storage.chunk_objects (chunk_id, size) VALUES ($1, $2) RETURNING gen";
         let id = chunk.id.as_slice();
         let tracker = tracker_name(&chunk.id);
         let generation: Option<i64> = serializable(&mut self.client, async |transaction| {
-            transaction.execute(track, &[&tracker, &ttl]).await?;
+            if transaction.execute(extend, &[&tracker, &ttl]).await? == 0 {
+                transaction.execute(track, &[&tracker, &ttl]).await?;
+            }
             match transaction.query_opt(live, &[&id]).await? {
                 Some(_) => Ok(None),
                 None => Ok(Some(transaction.query_one(insert, &[&id, &size]).await?.get(0))),

@@ -1,0 +1,23 @@
+//! Doors for the benches (`benches/stages`): what a segment goes through, by itself. Not a part of the interface.
+
+use bytes::Bytes;
+
+use crate::entry::Packing;
+use crate::error::Result;
+use crate::seal::BundleKey;
+
+/// Compresses (if so packed) and encrypts, as a segment is.
+///
+/// # Errors
+/// As sealing a segment.
+pub fn seal(key: &BundleKey, packing: Packing, level: i32, plain: Bytes) -> Result<Vec<u8>> {
+    key.seal(packing, level, &[plain])
+}
+
+/// Decrypts and decompresses (if so packed), as a segment is.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn open(key: &BundleKey, packing: Packing, sealed: &[u8], limit: usize) -> std::result::Result<Vec<u8>, String> {
+    key.open(packing, sealed, limit)
+}
