@@ -263,11 +263,13 @@ impl Explain for Error {
                 "Check the endpoint, the network and HTTPS_PROXY/NO_PROXY, then run the same command again.".to_owned()
             }
             Self::Listing { .. } => "Ask the storage's maker: its listings cannot be read to their end.".to_owned(),
-            Self::NotFound { .. }
-            | Self::Range { .. }
-            | Self::Length { .. }
-            | Self::Io { .. }
-            | Self::Failed { .. } => return None,
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                "Free some space, then run the same command again.".to_owned()
+            }
+            Self::Io { .. } => {
+                "See what the system's log says of that disk; then run the same command again.".to_owned()
+            }
+            Self::NotFound { .. } | Self::Range { .. } | Self::Length { .. } | Self::Failed { .. } => return None,
         })
     }
 }

@@ -65,6 +65,9 @@ impl Explain for Error {
             Self::Write { source, .. } if source.kind() == io::ErrorKind::FileTooLarge => {
                 Some("Raise the limit on the size of files, or write to another disk or to s3:// with --output.".into())
             }
+            Self::Write { source, .. } if is_of_the_disk(source) => Some(
+                "See what the system's log says of that disk; write to another one or to s3:// with --output.".into(),
+            ),
             Self::Write { .. } => Some("Check that the folder exists and may be written to.".into()),
             Self::Open { .. } => Some("Check the path, and that you may read it.".into()),
             Self::NotSeekable => Some("Write the bundle to a file first, and name that file.".into()),
@@ -106,12 +109,23 @@ impl Explain for format::Error {
             E::Write(source) if source.kind() == io::ErrorKind::FileTooLarge => {
                 "Raise the limit on the size of files, or write to another disk or to s3:// with --output."
             }
+            E::Write(source) if source.kind() == io::ErrorKind::BrokenPipe => {
+                "Whoever read the bundle has ended before it did: see what that one said."
+            }
+            E::Write(_) => {
+                "See what the system's log says of that disk; write to another one or to s3:// with --output."
+            }
             E::Spool { .. } => "Name a folder with room for temporary files with --temp-dir.",
             E::Read(source) => return bucket_error(source).and_then(bucket_advice),
             _ => return None,
         };
         Some(advice.into())
     }
+}
+
+/// An error that neither a path nor a permission is the reason for.
+fn is_of_the_disk(source: &io::Error) -> bool {
+    source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 fn bucket_error(source: &io::Error) -> Option<&bucket::Error> {

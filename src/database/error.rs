@@ -307,6 +307,12 @@ impl Explain for Error {
             Self::Query { source, .. } if class(source) == Class::Credentials => {
                 "Grant the role what is missing, or connect as the owner or a superuser.".to_owned()
             }
+            Self::Query { source, .. } if class(source) == Class::Unreachable => {
+                "See the server's log for why the session ended, then run the same command again.".to_owned()
+            }
+            Self::Query { source, .. } if source.code() == Some(&SqlState::DISK_FULL) => {
+                "Free some space on the server's disk, then run the same command again.".to_owned()
+            }
             Self::ToolMissing { program: "postgres", needed, .. }
             | Self::ToolTooOld { program: "postgres", needed, .. } => {
                 format!(

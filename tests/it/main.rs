@@ -21,6 +21,7 @@ mod discover;
 mod docs;
 mod during_dump;
 mod evidence;
+mod fault_matrix;
 mod flaky_reads;
 mod hostile_names;
 mod in_cluster;

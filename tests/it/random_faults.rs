@@ -3,51 +3,111 @@
 //! the machine.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pacharc_sample::bucket::Bucket;
 use pacharc_sample::cluster::Options;
-use pacharc_sample::compare;
+use pacharc_sample::compare::{self, Contents};
 
 use crate::support::cluster::{Cluster, target_server};
 use crate::support::fault_server::{Fault, FaultServer};
 use crate::support::program::{Desk, Run, Running, wait_until, words};
 
 /// As many as everybody has the time for.
-const SOME: u64 = 60;
+const SOME: u64 = 150;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn some_single_faults() {
-    strike("some_faults", SOME).await;
+    strike("some_faults", SOME, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "long"]
 async fn ten_thousand_single_faults() {
     let scale: u64 = std::env::var("PACHARC_LONG_SCALE").map_or(1, |scale| scale.parse().unwrap());
-    strike("many_faults", u64::div_ceil(10_000, scale)).await;
+    let seed = std::env::var("PACHARC_FAULT_SEED").unwrap_or_default();
+    // Of one program alone: another has it all before it.
+    let program = blake3::hash(&std::fs::read(env!("CARGO_BIN_EXE_pacharc")).unwrap()).to_hex();
+    let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{seed}-{}", &program[..16]));
+    strike("many_faults", u64::div_ceil(10_000, scale), Some(state)).await;
 }
 
-async fn strike(name: &str, count: u64) {
-    let Some(world) = World::make(name).await else { return };
+/// Strikes so many times, in worlds side by side. What was done is kept in `state`, where there is one, and not done again.
+async fn strike(name: &str, count: u64, state: Option<PathBuf>) {
     let seed = std::env::var("PACHARC_FAULT_SEED").map_or(1, |seed| seed.parse().unwrap());
-    let mut results: BTreeMap<String, u64> = BTreeMap::new();
-    for number in 0..count {
-        let mut draw = Draw::new(seed, number);
-        let is_backup = draw.below(2) == 0;
-        let fault = world.draw(&mut draw, is_backup);
-        let what =
-            format!("fault {number} of seed {seed}: {fault:?}, {}", if is_backup { "backup" } else { "restore" });
-        let word = if is_backup { world.backup(&fault, &what).await } else { world.restore(&fault, &what).await };
-        *results
-            .entry(format!("{} {}: {word}", if is_backup { "backup " } else { "restore" }, fault.name()))
-            .or_default() += 1;
+    let results = Arc::new(Results::open(state));
+    let (before, next) = (results.count(), Arc::new(AtomicU64::new(0)));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let work = |worker| {
+        let (results, next, name) = (Arc::clone(&results), Arc::clone(&next), format!("{name}_{worker}"));
+        async move {
+            let Some(world) = World::make(&name).await else { return };
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count {
+                    return;
+                }
+                if !results.has(number) {
+                    results.add(number, &world.strike(seed, number).await);
+                }
+            }
+        }
+    };
+    let handle = tokio::runtime::Handle::current();
+    // They wait for processes, and the servers of buckets must not wait with them.
+    let tasks: Vec<_> = (0..workers)
+        .map(|worker| (handle.clone(), work(worker)))
+        .map(|(handle, work)| tokio::task::spawn_blocking(move || handle.block_on(work)))
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
     }
-    for (result, times) in results {
-        println!("{times:>6} {result}");
+    println!("{} faults of seed {seed}, {before} of them in earlier runs:", results.count());
+    results.print();
+}
+
+/// What came of each fault, by its number; in a file, too, if the run is a long one.
+struct Results(Mutex<(BTreeMap<u64, String>, Option<File>)>);
+
+impl Results {
+    fn open(state: Option<PathBuf>) -> Self {
+        let Some(path) = state else { return Self(Mutex::default()) };
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        let kept = kept.lines().filter_map(|line| line.split_once(' '));
+        let kept = kept.map(|(number, result)| (number.parse().unwrap(), result.to_owned())).collect();
+        let file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+        Self(Mutex::new((kept, Some(file))))
+    }
+
+    fn has(&self, number: u64) -> bool {
+        self.0.lock().unwrap().0.contains_key(&number)
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().0.len()
+    }
+
+    fn add(&self, number: u64, result: &str) {
+        let (results, file) = &mut *self.0.lock().unwrap();
+        if let Some(file) = file {
+            file.write_all(format!("{number} {result}\n").as_bytes()).unwrap();
+        }
+        results.insert(number, result.to_owned());
+    }
+
+    fn print(&self) {
+        let mut times: BTreeMap<String, u64> = BTreeMap::new();
+        let (results, _) = &*self.0.lock().unwrap();
+        results.values().for_each(|result| *times.entry(result.clone()).or_default() += 1);
+        for (result, times) in times {
+            println!("{times:>6} {result}");
+        }
     }
 }
 
@@ -106,6 +166,8 @@ struct World {
     cluster: Cluster,
     source: Arc<FaultServer>,
     target: Arc<FaultServer>,
+    /// The source's databases as they are read for comparisons, and what they are called at the target.
+    contents: Vec<(Contents, String)>,
     /// How long a backup and a restore take here without faults.
     times: [Duration; 2],
     database: String,
@@ -123,12 +185,26 @@ impl World {
         desk.backup(&cluster.source(), "good.pacharc", &[]).code(0);
         let backup = begun.elapsed();
         let database = format!("restored_{name}");
-        let mut world = Self { desk, cluster, source, target, times: [backup, backup], database };
+        let read = |name: &str| Contents::read(&cluster.server.url("postgres"), name).unwrap();
+        let contents =
+            vec![(read(&cluster.database), database.clone()), (read(&cluster.dex), format!("{database}_dex"))];
+        let mut world = Self { desk, cluster, source, target, contents, times: [backup, backup], database };
         let begun = Instant::now();
         world.restore_of("good.pacharc").finish().code(0);
         world.times[1] = begun.elapsed();
         world.assert_restored("good.pacharc").await;
         Some(world)
+    }
+
+    /// One fault, and what came of it.
+    async fn strike(&self, seed: u64, number: u64) -> String {
+        let mut draw = Draw::new(seed, number);
+        let is_backup = draw.below(2) == 0;
+        let fault = self.draw(&mut draw, is_backup);
+        let job = if is_backup { "backup" } else { "restore" };
+        let what = format!("fault {number} of seed {seed}: {fault:?}, {job}");
+        let word = if is_backup { self.backup(&fault, &what).await } else { self.restore(&fault, &what).await };
+        format!("{job:<7} {}: {word}", fault.name())
     }
 
     fn draw(&self, draw: &mut Draw, is_backup: bool) -> Single {
@@ -324,11 +400,9 @@ impl World {
 
     /// Compares what was restored with the source, by other code than pacharc's, and takes it away.
     async fn assert_restored(&self, what: &str) {
-        let (from, to) = (self.cluster.server.url("postgres"), target_server().unwrap());
-        for (source, restored) in
-            [(&self.cluster.database, self.database.clone()), (&self.cluster.dex, format!("{}_dex", self.database))]
-        {
-            let compared = compare::databases(&from, &to.url("postgres"), source, &restored).unwrap();
+        let to = target_server().unwrap();
+        for (contents, restored) in &self.contents {
+            let compared = contents.compare(&to.url("postgres"), restored).unwrap();
             assert!(compared.is_equal() && compared.compared > 30, "{what}: {compared}");
         }
         let restored: Arc<dyn Bucket> = Arc::clone(&self.target) as Arc<dyn Bucket>;

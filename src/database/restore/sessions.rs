@@ -165,7 +165,11 @@ impl Sessions {
 
 /// The error that a statement failed.
 pub(super) fn failed(statement: &str) -> impl FnOnce(tokio_postgres::Error) -> Error + use<> {
-    Error::query(format!("the server refuses `{}`", shown(statement)))
+    let statement = shown(statement);
+    move |source| match source.code() {
+        Some(_) => Error::query(format!("the server refuses `{statement}`"))(source),
+        None => Error::query(format!("the connection was lost at `{statement}`"))(source),
+    }
 }
 
 /// A statement's beginning, in one line.

@@ -8,12 +8,12 @@ mod damages;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::support::crafted::craft;
 use crate::support::outer::{Place, kinds, places};
+use crate::support::page::keep;
 use crate::support::program::Desk;
 use commands::{COMMANDS, Given, run, word};
 use damages::{Damaged, all};
@@ -145,18 +145,4 @@ fn table(head: &str, rows: &[&str], table: &Table, counts: &BTreeMap<&str, usize
         text.push('\n');
     }
     text
-}
-
-/// Compares a generated part of `docs/reliability.md` with `text`, or writes it.
-fn keep(part: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md");
-    let page = fs::read_to_string(&path).unwrap();
-    let (begin, end) = (format!("<!-- {part}: generated -->\n"), format!("<!-- {part}: end -->"));
-    let (before, rest) = page.split_once(&begin).unwrap();
-    let (kept, after) = rest.split_once(&end).unwrap();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(path, format!("{before}{begin}{text}{end}{after}")).unwrap();
-        return;
-    }
-    assert!(kept == text, "docs/reliability.md is out of date: run this test with UPDATE_DOCS=1\n{text}");
 }

@@ -1,6 +1,6 @@
 //! A small S3 server inside the test, with faults on demand: each request takes the next fault that is meant for its kind.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::s3_server;
 
 /// What goes wrong.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// This status and code instead of an answer.
     Refuse(u16, &'static str),
@@ -36,6 +36,8 @@ pub enum Fault {
     Short(usize),
     /// One bit of the body is another, and nothing tells so.
     Flip,
+    /// The answer comes so many milliseconds later.
+    Late(u64),
     /// Nothing goes wrong.
     Pass,
 }
@@ -56,6 +58,8 @@ pub enum Listing {
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Vec<u8>>,
+    /// Keys that listings do not show.
+    unlisted: BTreeSet<String>,
     parts: BTreeMap<u32, Vec<u8>>,
     uploading: bool,
     faults: HashMap<&'static str, VecDeque<Fault>>,
@@ -132,6 +136,17 @@ impl FaultServer {
     pub fn plan_for(&self, method: &'static str, key: &str, faults: impl IntoIterator<Item = Fault>) {
         let mut state = self.state.lock().unwrap();
         state.faults_of_keys.entry((method, key.to_owned())).or_default().extend(faults);
+    }
+
+    /// Listings do not show this key from now on, as if the object had come after each of them.
+    pub fn unlist(&self, key: &str) {
+        self.state.lock().unwrap().unlisted.insert(key.to_owned());
+    }
+
+    /// How many faults have met no request yet.
+    pub fn planned(&self) -> usize {
+        let state = self.state.lock().unwrap();
+        state.faults.values().chain(state.faults_of_keys.values()).map(VecDeque::len).sum()
     }
 
     /// Faults that nothing met are forgotten.
@@ -276,7 +291,9 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
                 Fault::Flip => {
                     let mut answer = state.answer(&request);
                     let middle = answer.body.len() / 2;
-                    answer.body[middle] ^= 1;
+                    if let Some(byte) = answer.body.get_mut(middle) {
+                        *byte ^= 1;
+                    }
                     answer
                 }
                 _ => state.answer(&request),
@@ -297,6 +314,11 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
         let whole = |n: usize| [text.as_bytes(), &body[..n.min(body.len())]].concat();
         match fault {
             Fault::Lost => return None,
+            Fault::Late(milliseconds) => {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                stream.write_all(&whole(usize::MAX)).await.ok()?;
+                stream.flush().await.ok()?;
+            }
             Fault::Silent => {
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 return None;
@@ -430,7 +452,9 @@ impl State {
     /// Pages of two keys; the token is the last key.
     fn list(&self, token: Option<String>, prefix: Option<String>) -> Answer {
         let prefix = prefix.unwrap_or_default();
-        let all: Vec<&String> = self.objects.keys().filter(|key| key.starts_with(&prefix)).collect();
+        let all: Vec<&String> = self.objects.keys().collect();
+        let all: Vec<&String> =
+            all.into_iter().filter(|key| key.starts_with(&prefix) && !self.unlisted.contains(*key)).collect();
         let honest = self.listing == Listing::Honest;
         let from = token.as_deref().filter(|_| honest).unwrap_or_default();
         let page: Vec<&&String> = all.iter().filter(|key| key.as_str() > from).take(2).collect();

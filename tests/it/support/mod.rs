@@ -11,6 +11,7 @@ pub mod moments;
 pub mod moto;
 pub mod outer;
 pub mod pachyderm;
+pub mod page;
 pub mod postgres;
 pub mod program;
 pub mod s3_server;

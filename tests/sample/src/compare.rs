@@ -52,25 +52,61 @@ impl fmt::Display for Comparison {
 /// # Errors
 /// If a program is missing or fails.
 pub fn databases(from: &str, to: &str, name: &str, to_name: &str) -> Result<Comparison> {
-    let (from, to) = (with_database(from, name), with_database(to, to_name));
-    let major = |url: &str| -> Result<u32> { Ok(psql(url, "SHOW server_version_num")?.parse::<u32>()? / 10_000) };
-    let newest = major(&from)?.max(major(&to)?);
+    let newest = major(&with_database(from, name))?.max(major(&with_database(to, to_name))?);
+    Contents::read_for(from, name, newest)?.compare_for(to, to_name, newest)
+}
+
+/// What was read of a database that does not change, to be compared with others again and again.
+#[derive(Clone, Debug)]
+pub struct Contents {
+    name: String,
+    facts: BTreeMap<String, String>,
+    major: u32,
+}
+
+impl Contents {
+    /// Reads a database; those that it is compared with are on servers of the same version.
+    ///
+    /// # Errors
+    /// If a program is missing or fails.
+    pub fn read(server: &str, name: &str) -> Result<Self> {
+        Self::read_for(server, name, major(&with_database(server, name))?)
+    }
+
+    fn read_for(server: &str, name: &str, newest: u32) -> Result<Self> {
+        Ok(Self { name: name.to_owned(), facts: facts(&with_database(server, name), newest)?, major: newest })
+    }
+
+    /// As [`databases`], with a database of the second server.
+    ///
+    /// # Errors
+    /// As [`Contents::read`].
+    pub fn compare(&self, to: &str, to_name: &str) -> Result<Comparison> {
+        self.compare_for(to, to_name, self.major)
+    }
+
+    fn compare_for(&self, to: &str, to_name: &str, newest: u32) -> Result<Comparison> {
+        let (name, right) = (&self.name, facts(&with_database(to, to_name), newest)?);
+        let subject =
+            if name == to_name { format!("database {name}") } else { format!("database {name} and {to_name}") };
+        Ok(Comparison { subject, compared: self.facts.len(), differences: differing(&self.facts, &right) })
+    }
+}
+
+fn major(url: &str) -> Result<u32> {
+    Ok(psql(url, "SHOW server_version_num")?.parse::<u32>()? / 10_000)
+}
+
+fn facts(url: &str, newest: u32) -> Result<BTreeMap<String, String>> {
     let pg_dump =
         programs::client("pg_dump", newest).with_context(|| format!("no pg_dump of version {newest} or newer"))?;
-    let facts = |url: &str| -> Result<BTreeMap<String, String>> {
-        let dump =
-            Command::new(&pg_dump).args(["--schema-only", "--no-owner", "--no-acl", "--dbname", url]).output()?;
-        if !dump.status.success() {
-            bail!("pg_dump: {}", String::from_utf8_lossy(&dump.stderr).trim());
-        }
-        let mut facts = database_facts(url)?;
-        facts.extend(schema_facts(&String::from_utf8_lossy(&dump.stdout)));
-        Ok(facts)
-    };
-    let (left, right) = (facts(&from)?, facts(&to)?);
-    let subject = if name == to_name { format!("database {name}") } else { format!("database {name} and {to_name}") };
-    let differences = differing(&left, &right);
-    Ok(Comparison { subject, compared: left.len(), differences })
+    let dump = Command::new(&pg_dump).args(["--schema-only", "--no-owner", "--no-acl", "--dbname", url]).output()?;
+    if !dump.status.success() {
+        bail!("pg_dump: {}", String::from_utf8_lossy(&dump.stderr).trim());
+    }
+    let mut facts = database_facts(url)?;
+    facts.extend(schema_facts(&String::from_utf8_lossy(&dump.stdout)));
+    Ok(facts)
 }
 
 /// Compares the objects of these keys; `None` compares all keys of both buckets.

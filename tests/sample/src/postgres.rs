@@ -9,6 +9,7 @@ mod temp;
 use crate::connection::percent_encode as encode;
 use crate::programs;
 use anyhow::{Context, Result, bail};
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
@@ -37,6 +38,8 @@ pub struct Options {
     pub files: Vec<(String, Vec<u8>)>,
     /// More arguments for initdb, after `--encoding=UTF8 --locale=C.UTF-8`; what comes last wins.
     pub initdb: Vec<String>,
+    /// More variables in the server's environment.
+    pub environment: Vec<(String, OsString)>,
 }
 
 /// How a server is told to stop (`pg_ctl stop --mode`).
@@ -56,6 +59,7 @@ pub struct Server {
     major: u32,
     port: u16,
     account: Option<Account>,
+    environment: Vec<(String, OsString)>,
 }
 
 /// Whom the server runs as if this process is root.
@@ -81,7 +85,7 @@ impl Server {
         if let Some(account) = &account {
             account.own(&dir)?;
         }
-        let mut server = Self { dir, bin, major, port: 0, account };
+        let mut server = Self { dir, bin, major, port: 0, account, environment: options.environment.clone() };
         server.init(options)?;
         server.start()?;
         Ok(server)
@@ -105,7 +109,7 @@ impl Server {
             .parse()?;
         let bin = programs::server(major).with_context(|| absent(Some(major)))?;
         let account = if programs::is_root() { Some(Account::find()?) } else { None };
-        Ok(Self { dir, bin, major, port: 0, account })
+        Ok(Self { dir, bin, major, port: 0, account, environment: Vec::new() })
     }
 
     /// The server that [`Server::create`] made in `dir`, started again where it does not run.
@@ -201,6 +205,7 @@ impl Server {
                 .arg("--pgdata")
                 .arg(self.data_dir())
                 .args(["-o", &format!("-p {port}")])
+                .envs(self.environment.iter().map(|(name, value)| (name, value)))
                 .output()
                 .context("run pg_ctl")?;
             if output.status.success() {
