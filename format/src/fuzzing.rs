@@ -12,6 +12,7 @@ use crate::entry::Packing;
 use crate::index::{CatalogLine, IndexLine, ShardHead, ShardKind, head_line, lines};
 use crate::keyslot::{self, Unlock};
 use crate::manifest::{CatalogBlock, Manifest};
+use crate::prover::Prover;
 use crate::seal::BundleKey;
 use crate::segment::{self, SegmentPlace};
 use crate::trailer::Trailer;
@@ -55,7 +56,7 @@ pub fn parse(part: Part, bytes: &[u8]) {
             let mut plain = segment::global_header(nothing, 0).unwrap_or_default();
             plain.extend_from_slice(bytes);
             let place = SegmentPlace { number: 0, packing: Packing::Raw, offset: 0 };
-            segment::unpack(nothing, place, plain.len(), &Bytes::from(plain)).ok();
+            segment::unpack(nothing, place, plain.len(), &Bytes::from(plain), &Prover::default()).ok();
         }
         Part::Index | Part::Catalog | Part::Directory => shard(part, bytes),
         Part::Manifest => {

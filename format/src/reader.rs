@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::index::{CatalogLine, IndexLine, Place, ShardHead, ShardKind, lines};
 use crate::keyslot::{self, SLOT_MAX, Unlock};
 use crate::manifest::{CatalogBlock, Manifest};
+use crate::prover::Prover;
 use crate::range::RangeReader;
 use crate::seal::BundleKey;
 use crate::segment::{self, SegmentPlace};
@@ -119,6 +120,7 @@ pub struct BundleReader<S> {
     source: S,
     trailer: Trailer,
     key: BundleKey,
+    prover: Prover,
     manifest: Manifest,
     /// Of the manifest as it is stored, sealed.
     manifest_hash: blake3::Hash,
@@ -172,7 +174,8 @@ impl<S: RangeReader> BundleReader<S> {
             return Err(damaged("it belongs to another bundle".into()));
         }
         let manifest_hash = blake3::hash(&sealed);
-        Ok(Self { source, trailer, key, manifest, manifest_hash, opened: tokio::sync::Mutex::default() })
+        let (prover, opened) = (Prover::default(), tokio::sync::Mutex::default());
+        Ok(Self { source, trailer, key, prover, manifest, manifest_hash, opened })
     }
 
     /// The manifest.
@@ -322,7 +325,8 @@ impl<S: RangeReader> BundleReader<S> {
         let sealed = self.sealed(&name, Extent { offset: place.offset, length: place.length }).await?;
         let (key, bundle, limit) = (self.key.clone(), self.manifest.about.bundle, self.manifest.about.plain_limit());
         let place = SegmentPlace { number: place.segment, packing, offset: place.offset };
-        blocking(move || segment::open(&key, bundle, place, &sealed, limit)).await?
+        let prover = self.prover.clone();
+        blocking(move || segment::open(&key, bundle, place, &sealed, limit, &prover)).await?
     }
 
     async fn directory(&self, block: &CatalogBlock) -> Result<Vec<CatalogBlock>> {

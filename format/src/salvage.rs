@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::index::{CatalogLine, IndexLine, Place, ShardHead, ShardKind, lines};
 use crate::keyslot::{self, SLOT_MAX, Unlock};
 use crate::manifest::Manifest;
+use crate::prover::Prover;
 use crate::range::RangeReader;
 use crate::reader::{blocking, packing, slot_key, trailer};
 use crate::seal::BundleKey;
@@ -48,6 +49,7 @@ pub enum Salvaged {
 pub struct SalvageReader<S> {
     source: S,
     key: BundleKey,
+    prover: Prover,
     bundle: Uuid,
     scanner: Scanner,
     /// Segments since the last index shard, by their headers.
@@ -92,6 +94,7 @@ impl<S: RangeReader> SalvageReader<S> {
         Ok(Self {
             source,
             key,
+            prover: Prover::default(),
             bundle,
             scanner: Scanner::new(Some(crate::writer::folder(bundle))),
             found: BTreeMap::new(),
@@ -296,7 +299,8 @@ impl<S: RangeReader> SalvageReader<S> {
                 Ok(sealed) => {
                     let (key, bundle) = (self.key.clone(), self.bundle);
                     let place = SegmentPlace { number, packing, offset: extent.offset };
-                    match blocking(move || segment::open(&key, bundle, place, &sealed, PLAIN_LIMIT)).await? {
+                    let prover = self.prover.clone();
+                    match blocking(move || segment::open(&key, bundle, place, &sealed, PLAIN_LIMIT, &prover)).await? {
                         Ok(entries) => {
                             self.read.insert(number);
                             self.met.insert(number);

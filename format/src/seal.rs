@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 
-use age::x25519;
+use age::{DecryptError, x25519};
 use bytes::Bytes;
 
 use crate::entry::Packing;
 use crate::error::{Error, Result};
+use crate::payload::{Opening, SealingWriter};
 
 /// The key of one bundle: a fresh X25519 identity, whose public half appears nowhere in clear.
 #[derive(Clone)]
@@ -30,12 +31,7 @@ impl BundleKey {
     /// Compresses (if so packed) and encrypts the concatenation of `parts`. CPU-bound: for blocking threads.
     pub(crate) fn seal(&self, packing: Packing, level: i32, parts: &[Bytes]) -> Result<Vec<u8>> {
         let plain = parts.iter().map(Bytes::len).sum::<usize>();
-        // Room for the header, the nonce and a tag for each 64 KiB.
-        let sealed = Vec::with_capacity(plain + plain / 4096 + 1024);
-        let recipient = self.0.to_public();
-        let encryptor = age::Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient))
-            .map_err(|e| Error::Key(e.to_string()))?;
-        let mut sealing = encryptor.wrap_output(sealed).map_err(Error::Write)?;
+        let mut sealing = SealingWriter::new(&self.0.to_public(), plain).map_err(Error::Write)?;
         match packing {
             Packing::Raw => {
                 for part in parts {
@@ -58,20 +54,22 @@ impl BundleKey {
     ///
     /// The error is what is wrong, in words.
     pub(crate) fn open(&self, packing: Packing, sealed: &[u8], limit: usize) -> std::result::Result<Vec<u8>, String> {
-        let decryptor = age::Decryptor::new_buffered(sealed).map_err(|e| format!("it is not an age file ({e})"))?;
-        let mut opened = decryptor
-            .decrypt(std::iter::once(&self.0 as &dyn age::Identity))
-            .map_err(|e| format!("it does not open with the bundle's key ({e})"))?;
-        let most = limit as u64 + 1;
+        let opened = Opening::new(sealed, &[&self.0]);
+        let mut opened = opened.map_err(|e| match e {
+            DecryptError::NoMatchingKeys => format!("it does not open with the bundle's key ({e})"),
+            e => format!("it is not an age file of this bundle ({e})"),
+        })?;
+        let too_much = || Err(format!("it unpacks to more than the {limit} bytes that the bundle declares"));
         let mut plain = Vec::new();
         match packing {
+            Packing::Raw if opened.plain_size() > limit => return too_much(),
             Packing::Raw => {
-                plain.reserve(sealed.len().min(limit));
-                opened.take(most).read_to_end(&mut plain).map_err(|e| format!("it does not decrypt ({e})"))?;
+                plain.reserve_exact(opened.plain_size());
+                opened.open_to_end(&mut plain).map_err(|e| format!("it does not decrypt ({e})"))?;
             }
             Packing::Zstd => {
                 let zstd = zstd::Decoder::new(&mut opened).map_err(|e| format!("it is not zstd ({e})"))?;
-                let read = zstd.take(most).read_to_end(&mut plain);
+                let read = zstd.take(limit as u64 + 1).read_to_end(&mut plain);
                 read.map_err(|e| format!("it does not decompress ({e})"))?;
                 // The decoder stops at the end of its frames; the age file must end there too.
                 let more = opened.read(&mut [0; 1]).map_err(|e| format!("it does not decrypt ({e})"))?;
@@ -81,7 +79,7 @@ impl BundleKey {
             }
         }
         if plain.len() > limit {
-            return Err(format!("it unpacks to more than the {limit} bytes that the bundle declares"));
+            return too_much();
         }
         Ok(plain)
     }

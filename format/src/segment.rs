@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::index::{IndexLine, Pieces, Place};
 use crate::key::Key;
 use crate::pieces;
+use crate::prover::Prover;
 use crate::seal::BundleKey;
 
 /// Longest path of an entry, in bytes.
@@ -147,11 +148,12 @@ pub(crate) fn open(
     opened: SegmentPlace,
     sealed: &Bytes,
     limit: usize,
+    prover: &Prover,
 ) -> Result<Vec<(Entry, IndexLine)>> {
     let name = name(opened.number, opened.packing);
     let damaged = |what: String| Error::damaged(&name, opened.offset, what);
     let plain = Bytes::from(key.open(opened.packing, sealed, limit).map_err(damaged)?);
-    unpack(bundle, opened, sealed.len(), &plain)
+    unpack(bundle, opened, sealed.len(), &plain, prover)
 }
 
 /// Reads the tar of an opened segment, which had `length` bytes sealed.
@@ -160,6 +162,7 @@ pub(crate) fn unpack(
     opened: SegmentPlace,
     length: usize,
     plain: &Bytes,
+    prover: &Prover,
 ) -> Result<Vec<(Entry, IndexLine)>> {
     let name = name(opened.number, opened.packing);
     let damaged = |what: String| Error::damaged(&name, opened.offset, what);
@@ -174,21 +177,33 @@ pub(crate) fn unpack(
         let place = Place { segment: opened.number, zstd, offset: opened.offset, length, at };
         let line = IndexLine { place: Some(place), ..line };
         let body = slice(plain, at, line.size).ok_or_else(|| damaged("it ends inside an entry".into()))?;
-        let hash = line.hash.unwrap_or_else(|| Hash::blake3(&body));
-        if hash.again(&body) != hash {
-            return Err(damaged(format!("the bytes of {} do not have the hash {hash}", line.path)));
-        }
         let entry = Entry {
             path: line.path.clone(),
             body,
             packing: opened.packing,
-            hash: Some(hash),
+            hash: line.hash,
             metadata: line.metadata.clone(),
             rotten: line.rotten,
         };
         entries.push((entry, line));
     }
+    check_hashes(&entries, prover).map_err(damaged)?;
     Ok(entries)
+}
+
+/// Refuses entries whose bytes do not have the hash that they carry; all of them carry one ([`parse_records`]).
+fn check_hashes(entries: &[(Entry, IndexLine)], prover: &Prover) -> std::result::Result<(), String> {
+    let mut hashed = Vec::with_capacity(entries.len());
+    for (entry, line) in entries {
+        hashed.push((line.hash.ok_or_else(|| format!("{} has no hash", line.path))?, entry.body.clone()));
+    }
+    match prover.first_wrong(&hashed).and_then(|wrong| entries.get(wrong)) {
+        None => Ok(()),
+        Some((_, line)) => {
+            let hash = line.hash.map(|hash| hash.to_string()).unwrap_or_default();
+            Err(format!("the bytes of {} do not have the hash {hash}", line.path))
+        }
+    }
 }
 
 fn slice(plain: &Bytes, at: u64, size: u64) -> Option<Bytes> {

@@ -4,6 +4,7 @@
 //! ahead of whoever consumes them, and everything that is told twice must agree (SPEC §11).
 
 mod ending;
+mod share;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -26,10 +27,12 @@ use crate::grammar::{Grammar, Part};
 use crate::index::{CatalogLine, IndexLine, ShardHead, ShardKind, lines};
 use crate::keyslot::{self, SLOT, SLOT_MAX, Unlock};
 use crate::manifest::{CatalogBlock, Manifest};
+use crate::prover::Prover;
 use crate::seal::BundleKey;
 use crate::segment::{self, SegmentPlace};
 use crate::sums::Sums;
 use crate::trailer::Extent;
+use share::Share;
 
 /// Largest `manifest.json` and `head.json` that a reader accepts, in bytes.
 pub(crate) const JSON_LIMIT: usize = 64 << 20;
@@ -84,6 +87,7 @@ pub struct BundleStream<'a, R> {
     slot: SlotFound,
     slot2: SlotFound,
     key: Option<BundleKey>,
+    prover: Prover,
     working: FuturesOrdered<JoinHandle<Result<Worked>>>,
     /// Bytes of what is under way, sealed and opened.
     held: Arc<AtomicUsize>,
@@ -129,30 +133,6 @@ struct Worked {
     _share: Share,
 }
 
-/// What one outer entry takes of the memory until it is handed over.
-struct Share {
-    held: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Share {
-    fn new(held: &Arc<AtomicUsize>, bytes: usize) -> Self {
-        held.fetch_add(bytes, Ordering::Relaxed);
-        Self { held: Arc::clone(held), bytes }
-    }
-
-    /// It is known better now.
-    fn resize(&mut self, bytes: usize) {
-        *self = Self::new(&self.held, bytes);
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 enum Opened {
     /// There is no key, or nothing to open.
     Closed,
@@ -185,6 +165,7 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
             slot: SlotFound::default(),
             slot2: SlotFound::default(),
             key: None,
+            prover: Prover::default(),
             working: FuturesOrdered::new(),
             held: Arc::default(),
             waiting: None,
@@ -394,13 +375,14 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
         };
         let sealed = self.container.read_all(limit).await?;
         let (key, bundle, plain_limit) = (self.key.clone(), self.about.bundle, self.about.plain_limit());
+        let prover = self.prover.clone();
         self.working.push_back(tokio::task::spawn_blocking(move || {
             let hash = blake3::hash(&sealed);
             let opened = match (&key, part) {
                 (None, _) => Ok(Opened::Closed),
                 (Some(key), Part::Segment { number, packing }) => {
                     let place = SegmentPlace { number, packing, offset: header.offset };
-                    segment::open(key, bundle, place, &sealed, plain_limit).map(Opened::Entries)
+                    segment::open(key, bundle, place, &sealed, plain_limit, &prover).map(Opened::Entries)
                 }
                 (Some(key), _) => {
                     let limit = match part {
