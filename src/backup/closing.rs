@@ -9,13 +9,13 @@ use tokio::io::AsyncWrite;
 
 use super::Error;
 use super::copy::Delta;
-use super::fetch::{Fetcher, Tally};
+use super::fetch::{Fetcher, Shared};
 use super::job::Job;
 use super::pause::Pause;
 use crate::cluster::suspend::Lost;
 use crate::database::{self, Attempt, ForeignSession, Progress, foreign_sessions};
 use crate::failure::chain;
-use crate::monitor::{Counter, Event, Phase};
+use crate::monitor::{Counter, Event, Phase, Wait};
 
 /// How many snapshots are opened, at most, until one is closed and dumped.
 const SNAPSHOTS: u32 = 5;
@@ -51,12 +51,12 @@ impl Job<'_> {
     pub(super) async fn dump<W: AsyncWrite + Unpin + Send>(
         &self,
         bundle: &mut BundleWriter<W>,
-        tally: &Arc<Tally>,
+        shared: &Arc<Shared>,
         pause: &mut Pause,
     ) -> Result<Dumped, Error> {
         let Some((server, tools)) = &self.source.server else { return Ok(Dumped::default()) };
         if pause.is_due() {
-            self.approach(bundle, tally).await?;
+            self.approach(bundle, shared).await?;
             pause.begin().await?;
         }
         if pause.is_suspended() {
@@ -76,7 +76,7 @@ impl Job<'_> {
                 Err(error) => return Err(give_up(number, error)),
             };
             pause.prove(number).await;
-            let live = match pause.within(self.close(&attempt, bundle, tally, Round::Last)).await? {
+            let live = match pause.within(self.close(&attempt, bundle, shared, Round::Last)).await? {
                 Closure::Closed(live) => live,
                 Closure::Vanished(count) if number < SNAPSHOTS => {
                     let reason = format!("{count} live objects vanished before they could be copied");
@@ -100,7 +100,9 @@ impl Job<'_> {
                 }
             };
             let jobs = self.options.limits.jobs;
-            let dumped = self.feed(bundle, |feed| Box::pin(async move { attempt.dump(&feed, jobs, progress).await }));
+            let dumped = self.feed(bundle, Wait::Databases, |feed| {
+                Box::pin(async move { attempt.dump(&feed, jobs, progress).await })
+            });
             match pause.within(dumped).await? {
                 Ok(databases) => {
                     // A hold is proved to its end.
@@ -118,7 +120,7 @@ impl Job<'_> {
     async fn approach<W: AsyncWrite + Unpin + Send>(
         &self,
         bundle: &mut BundleWriter<W>,
-        tally: &Arc<Tally>,
+        shared: &Arc<Shared>,
     ) -> Result<(), Error> {
         let Some((server, tools)) = &self.source.server else { return Ok(()) };
         let longest = self.options.suspension.as_ref().map_or(Duration::ZERO, |suspension| suspension.max_pause);
@@ -127,7 +129,7 @@ impl Job<'_> {
             let begun = Instant::now();
             let lost = match Attempt::open(server, tools, &self.source.databases, 0).await {
                 // What has vanished, or is missing, the snapshot that counts will tell.
-                Ok(attempt) => match self.close(&attempt, bundle, tally, Round::Early).await? {
+                Ok(attempt) => match self.close(&attempt, bundle, shared, Round::Early).await? {
                     Closure::Lost(error) => Some(error),
                     Closure::Closed(_) | Closure::Vanished(_) => None,
                 },
@@ -182,7 +184,7 @@ impl Job<'_> {
         &self,
         attempt: &Attempt,
         bundle: &mut BundleWriter<W>,
-        tally: &Arc<Tally>,
+        shared: &Arc<Shared>,
         round: Round,
     ) -> Result<Closure, Error> {
         let Some((server, _)) = &self.source.server else { return Ok(Closure::Closed(None)) };
@@ -196,9 +198,9 @@ impl Job<'_> {
             Err(error) => return Ok(Closure::Lost(error)),
         };
         let mut live = self.spool();
-        let lacking = self.feed(bundle, |feed| {
+        let lacking = self.feed(bundle, Wait::Bucket, |feed| {
             let delta = Delta {
-                fetcher: Fetcher::new(Arc::clone(bucket), feed, Arc::clone(tally), true),
+                fetcher: Fetcher::new(Arc::clone(bucket), feed, Arc::clone(shared), true),
                 server,
                 database: &database.name,
                 jobs: self.fetches(),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use pacharc_format::{Entry, Hash, Key, Packing, PieceWriter};
+use pacharc_format::{Entry, Hash, Key, Packing, PieceWriter, Prover};
 
 use super::Error;
 use crate::bucket::{self, Bucket, Object};
@@ -17,29 +17,28 @@ const READS: usize = 3;
 const CHANGES: usize = 10;
 /// Bytes of an object by which it is decided whether compression pays.
 const PROBE: usize = 64 * 1024;
-/// Below this many bytes hashing is done at once: handing it to another thread costs more.
-const SMALL: usize = 32 * 1024;
 
 /// Reads objects and feeds them to the bundle.
 #[derive(Clone)]
 pub(super) struct Fetcher {
     bucket: Arc<dyn Bucket>,
     feed: Feed,
-    tally: Arc<Tally>,
+    shared: Arc<Shared>,
     /// Whether an object that stays rotten goes in, marked so.
     keep_rotten: bool,
 }
 
-/// What all fetchers of a backup count together.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
+/// What all fetchers of a backup have together: counts, and the proof of chunks.
+#[derive(Default)]
+pub(super) struct Shared {
     /// The number of the next object in pieces.
     folders: AtomicU64,
     /// How often an object was read again because its bytes did not fit its key.
     reread: AtomicU64,
+    prover: Prover,
 }
 
-impl Tally {
+impl Shared {
     /// How often an object was read again because its bytes did not fit its key.
     pub(super) fn reread(&self) -> u64 {
         self.reread.load(Ordering::Relaxed)
@@ -80,8 +79,8 @@ pub(super) enum FetchError {
 }
 
 impl Fetcher {
-    pub(super) fn new(bucket: Arc<dyn Bucket>, feed: Feed, tally: Arc<Tally>, keep_rotten: bool) -> Self {
-        Self { bucket, feed, tally, keep_rotten }
+    pub(super) fn new(bucket: Arc<dyn Bucket>, feed: Feed, shared: Arc<Shared>, keep_rotten: bool) -> Self {
+        Self { bucket, feed, shared, keep_rotten }
     }
 
     /// The bucket's URL.
@@ -99,7 +98,7 @@ impl Fetcher {
                 // A flaky read is not damage: it is read again from the source.
                 Ok(Fetched::Rotten { .. }) => {
                     reads += 1;
-                    self.tally.reread.fetch_add(1, Ordering::Relaxed);
+                    self.shared.reread.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(fetched) => return Ok(fetched),
                 Err(FetchError::Bucket(bucket::Error::NotFound { .. })) => return Ok(Fetched::Absent),
@@ -133,7 +132,7 @@ impl Fetcher {
         let promised = key.chunk().map(|chunk| Hash::Blake2b(chunk.id));
         let intact = match promised {
             None => true,
-            Some(hash) => hash_of(hash, body.clone()).await? == hash,
+            Some(hash) => self.shared.prover.blake2b(body.clone()).await == hash,
         };
         if intact || store_rotten {
             let packing = packing(key, &body);
@@ -159,7 +158,7 @@ impl Fetcher {
         let mut slices = Slices { body, rest: Bytes::new() };
         let first = self.next_slice(&mut slices).await?;
         let packing = packing(key, &first);
-        let folder = self.tally.folders.fetch_add(1, Ordering::Relaxed);
+        let folder = self.shared.folders.fetch_add(1, Ordering::Relaxed);
         let (mut pieces, begin) = PieceWriter::begin(folder, key.to_path(), size, packing, metadata);
         self.feed.send(begin).await?;
         let hash = match self.slices(&mut pieces, first, &mut slices, promised).await {
@@ -253,13 +252,6 @@ fn packing(key: &Key, body: &[u8]) -> Packing {
         Ok(compressed) if compressed.len() + compressed.len() / 16 < probe.len() => Packing::Zstd,
         _ => Packing::Raw,
     }
-}
-
-async fn hash_of(like: Hash, body: Bytes) -> Result<Hash, FetchError> {
-    if body.len() < SMALL {
-        return Ok(like.again(&body));
-    }
-    blocking(move || like.again(&body)).await
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {

@@ -11,14 +11,15 @@ use uuid::Uuid;
 
 use super::closing::Dumped;
 use super::copy::{self, Selection, Suspects};
-use super::fetch::{Fetcher, Tally};
+use super::fetch::{Fetcher, Shared};
 use super::pause::Pause;
 use super::{Error, Options, Source, catalog};
 use crate::budget::Budget;
+use crate::bundle::Timed;
 use crate::database::folder_name;
 use crate::database::restore::create_script;
 use crate::feed::Feed;
-use crate::monitor::{Counter, Monitor, Phase};
+use crate::monitor::{Counter, Monitor, Phase, Wait, timed};
 use crate::signature::SigningKey;
 
 /// Objects read at a time: enough to hide a store's latency; memory is bounded by the feed.
@@ -45,27 +46,28 @@ impl Job<'_> {
         pause: &mut Pause,
     ) -> Result<(Written, Manifest, u64), Error> {
         self.totals();
+        let output = Timed::new(output, Arc::clone(&self.monitor));
         let mut bundle = BundleWriter::create(output, self.writer_options(lock), self.head()).await?;
         let suspects = Suspects::new(self.spool());
-        let tally = Arc::new(Tally::default());
+        let shared = Arc::new(Shared::default());
         let selection = Selection { live_only: self.options.live_only, excluded: self.options.exclude.clone() };
         if let Some(bucket) = &self.source.bucket
             && !selection.live_only
         {
-            let copied = self.feed(&mut bundle, |feed| {
-                let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&tally), false);
+            let copied = self.feed(&mut bundle, Wait::Bucket, |feed| {
+                let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&shared), false);
                 Box::pin(copy::bucket(bucket.as_ref(), fetcher, &selection, self.fetches(), &suspects, &self.monitor))
             });
             copied.await??;
         }
-        let mut dumped = self.dump(&mut bundle, &tally, pause).await?;
+        let mut dumped = self.dump(&mut bundle, &shared, pause).await?;
         if let Some(bucket) = &self.source.bucket {
             bundle.flush().await?;
             let stored = bundle.entries()?;
             let mut none = self.spool();
             let live = dumped.live.as_mut().unwrap_or(&mut none);
-            let copied = self.feed(&mut bundle, |feed| {
-                let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&tally), true);
+            let copied = self.feed(&mut bundle, Wait::Bucket, |feed| {
+                let fetcher = Fetcher::new(Arc::clone(bucket), feed, Arc::clone(&shared), true);
                 Box::pin(copy::rotten_orphans(fetcher, &suspects, stored, live, self.fetches(), &self.monitor))
             });
             copied.await??;
@@ -87,7 +89,7 @@ impl Job<'_> {
         pause.await_return().await;
         let manifest = self.manifest(dumped, objects, selection, cluster, pause);
         let (_, written, manifest) = catalog.finish(manifest, signer.map(|signer| signer as &dyn Signer)).await?;
-        Ok((written, manifest, tally.reread()))
+        Ok((written, manifest, shared.reread()))
     }
 
     /// Adds the cluster's state: after the snapshot, so that a secret that a pipeline in it names is there already.
@@ -97,8 +99,10 @@ impl Job<'_> {
     ) -> Result<Option<manifest::Cluster>, Error> {
         let Some((cluster, survey)) = &self.source.cluster else { return Ok(None) };
         self.monitor.phase(Phase::Cluster);
-        let captured =
-            self.feed(bundle, |feed| Box::pin(async move { survey.capture(cluster, &feed).await })).await??;
+        // The API server is told with the bucket: a few requests.
+        let captured = self
+            .feed(bundle, Wait::Bucket, |feed| Box::pin(async move { survey.capture(cluster, &feed).await }))
+            .await??;
         if captured.by_name {
             let what =
                 "Secrets and ConfigMaps were read by name alone; those that no rule of the account names are lacking";
@@ -108,10 +112,11 @@ impl Job<'_> {
     }
 
     /// Runs a producer beside the writer. The outer error is the writer's, after which nothing can go on; the inner one
-    /// is the producer's.
+    /// is the producer's. `source` is what the writer waits for.
     pub(super) async fn feed<'f, T, E, W: AsyncWrite + Unpin + Send>(
         &self,
         bundle: &mut BundleWriter<W>,
+        source: Wait,
         produce: impl FnOnce(Feed) -> BoxFuture<'f, Result<T, E>>,
     ) -> Result<Result<T, E>, Error> {
         let budget = self.budget();
@@ -119,7 +124,7 @@ impl Job<'_> {
         let mut producing = produce(feed);
         let monitor = &self.monitor;
         let writing = async {
-            while let Some(entry) = entries.recv().await {
+            while let Some(entry) = timed(monitor.as_ref(), source, entries.recv()).await {
                 let before = bundle.bytes();
                 bundle.add(entry).await?;
                 monitor.add(Counter::BundleBytes, bundle.bytes() - before);

@@ -11,13 +11,20 @@ use pacharc_format::{FileRange, Key, RangeReader};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
-use super::Error;
+use super::{Error, Timed};
 use crate::bucket::{self, Bucket};
+use crate::monitor::Monitor;
 use crate::options::Location;
 
 /// A bundle that can be read.
 #[derive(Clone)]
-pub enum Input {
+pub struct Input {
+    kind: Kind,
+    monitor: Arc<dyn Monitor>,
+}
+
+#[derive(Clone)]
+enum Kind {
     /// Standard input: once, front to back.
     Stdin,
     /// A local file.
@@ -28,63 +35,64 @@ pub enum Input {
 
 impl std::fmt::Display for Input {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Stdin => write!(f, "standard input"),
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Object(bucket, key) => write!(f, "{key} in {}", bucket.url()),
+        match &self.kind {
+            Kind::Stdin => write!(f, "standard input"),
+            Kind::File(path) => write!(f, "{}", path.display()),
+            Kind::Object(bucket, key) => write!(f, "{key} in {}", bucket.url()),
         }
     }
 }
 
 impl Input {
-    /// The bundle that `location` names. Nothing is read yet.
+    /// The bundle that `location` names. Nothing is read yet. `monitor` is told how long it is waited for.
     ///
     /// # Errors
     /// The bucket's, where its URL cannot be used.
-    pub async fn open(location: &Location, ca_file: Option<&Path>) -> Result<Self, Error> {
-        Ok(match location {
-            Location::Stdio => Self::Stdin,
-            Location::File(path) => Self::File(path.clone()),
+    pub async fn open(location: &Location, ca_file: Option<&Path>, monitor: Arc<dyn Monitor>) -> Result<Self, Error> {
+        let kind = match location {
+            Location::Stdio => Kind::Stdin,
+            Location::File(path) => Kind::File(path.clone()),
             Location::S3(url) => {
                 let (bucket, key) = super::open_object(url, ca_file).await?;
-                Self::Object(bucket, key)
+                Kind::Object(bucket, key)
             }
-        })
+        };
+        Ok(Self { kind, monitor })
     }
 
     /// Whether it can be read more than once.
     #[must_use]
     pub fn is_seekable(&self) -> bool {
-        match self {
-            Self::Stdin => false,
+        match &self.kind {
+            Kind::Stdin => false,
             // A named pipe is a file by name alone.
-            Self::File(path) => path.metadata().is_ok_and(|metadata| metadata.is_file()),
-            Self::Object(..) => true,
+            Kind::File(path) => path.metadata().is_ok_and(|metadata| metadata.is_file()),
+            Kind::Object(..) => true,
         }
     }
 
     /// Its length in bytes, where that is known before it is read.
     pub async fn length(&self) -> Option<u64> {
-        match self {
-            Self::Stdin => None,
-            Self::File(path) => path.metadata().ok().filter(std::fs::Metadata::is_file).map(|m| m.len()),
-            Self::Object(bucket, key) => bucket.head(key).await.ok().map(|listed| listed.size),
+        match &self.kind {
+            Kind::Stdin => None,
+            Kind::File(path) => path.metadata().ok().filter(std::fs::Metadata::is_file).map(|m| m.len()),
+            Kind::Object(bucket, key) => bucket.head(key).await.ok().map(|listed| listed.size),
         }
     }
 
     /// Transient faults of the bucket that it lies in, so far.
     #[must_use]
     pub fn faults(&self) -> u64 {
-        match self {
-            Self::Object(bucket, _) => bucket.faults(),
-            Self::Stdin | Self::File(_) => 0,
+        match &self.kind {
+            Kind::Object(bucket, _) => bucket.faults(),
+            Kind::Stdin | Kind::File(_) => 0,
         }
     }
 
     /// Asks the system to forget what it has read of a file, so that it is read from the disk the next time. It is no more
     /// than a wish.
     pub fn forget(&self) {
-        if let Self::File(path) = self
+        if let Kind::File(path) = &self.kind
             && let Ok(file) = std::fs::File::open(path)
             && let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
         {
@@ -97,19 +105,23 @@ impl Input {
     /// # Errors
     /// [`Error::Open`], the bucket's.
     pub async fn stream(&self) -> Result<Box<dyn AsyncRead + Send + Unpin>, Error> {
-        match self {
-            Self::Stdin => Ok(Box::new(tokio::io::stdin())),
-            Self::File(path) => {
+        Ok(match &self.kind {
+            Kind::Stdin => self.timed(tokio::io::stdin()),
+            Kind::File(path) => {
                 let file = tokio::fs::File::open(path).await;
                 let mut file = file.map_err(|source| Error::Open { path: path.clone(), source })?;
                 file.set_max_buf_size(8 << 20);
-                Ok(Box::new(file))
+                self.timed(file)
             }
-            Self::Object(bucket, key) => {
+            Kind::Object(bucket, key) => {
                 let body = bucket.get(key).await?.body;
-                Ok(Box::new(StreamReader::new(body.map_err(io::Error::other))))
+                self.timed(StreamReader::new(body.map_err(io::Error::other)))
             }
-        }
+        })
+    }
+
+    fn timed(&self, stream: impl AsyncRead + Send + Unpin + 'static) -> Box<dyn AsyncRead + Send + Unpin> {
+        Box::new(Timed::new(stream, Arc::clone(&self.monitor)))
     }
 
     /// Opens it for reading in any place.
@@ -117,19 +129,20 @@ impl Input {
     /// # Errors
     /// [`Error::NotSeekable`], [`Error::Open`], the bucket's.
     pub async fn ranges(&self) -> Result<Box<dyn RangeReader>, Error> {
-        match self {
-            Self::Stdin => Err(Error::NotSeekable),
-            Self::File(path) => {
+        match &self.kind {
+            Kind::Stdin => Err(Error::NotSeekable),
+            Kind::File(path) => {
                 let failed = |source| Error::Open { path: path.clone(), source };
                 // A named pipe would keep whoever opens it waiting.
                 if !path.metadata().map_err(failed)?.is_file() {
                     return Err(Error::NotSeekable);
                 }
-                Ok(Box::new(FileRange::open(path).map_err(failed)?))
+                Ok(Box::new(Timed::new(FileRange::open(path).map_err(failed)?, Arc::clone(&self.monitor))))
             }
-            Self::Object(bucket, key) => {
+            Kind::Object(bucket, key) => {
                 let length = bucket.head(key).await?.size;
-                Ok(Box::new(BucketRange { bucket: Arc::clone(bucket), key: key.clone(), length }))
+                let range = BucketRange { bucket: Arc::clone(bucket), key: key.clone(), length };
+                Ok(Box::new(Timed::new(range, Arc::clone(&self.monitor))))
             }
         }
     }

@@ -4,12 +4,14 @@ mod error;
 mod input;
 mod output;
 mod select;
+mod timed;
 mod what;
 
 pub use error::Error;
 pub use input::{BucketRange, Input};
 pub use output::{Output, OutputWriter, Place};
 pub use select::Selection;
+pub use timed::Timed;
 pub use what::what_lies_at;
 
 use std::path::Path;

@@ -46,6 +46,8 @@ impl Job for Inspect {
         let names = self.unlock.names();
         // Nobody is asked for a passphrase here: much is said without one.
         let unlock = if names.is_empty() { None } else { Some(names.read()?) };
-        report.run(async |interrupt, _monitor| Ok(crate::inspect::run(&options, unlock.as_ref(), interrupt).await?))
+        report.run(async |interrupt, monitor| {
+            Ok(crate::inspect::run(&options, unlock.as_ref(), interrupt, monitor).await?)
+        })
     }
 }

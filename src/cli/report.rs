@@ -16,7 +16,7 @@ use crate::evidence::{Evidence, Failed, Keeper, Notes};
 use crate::failure::{Class, Explain};
 use crate::farewell;
 use crate::interrupt::Interrupt;
-use crate::monitor::{All, Event, Json, Monitor, Style, Terminal};
+use crate::monitor::{All, Event, Json, Monitor, Stats, Style, Terminal};
 use crate::outcome::Outcome;
 use crate::visible::visible;
 
@@ -46,6 +46,9 @@ pub(super) struct ReportArgs {
     /// Tell more; twice for details, three times for everything
     #[arg(long, short, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// Tell at the end where the time went: waiting for bucket, databases or bundle, or on processors
+    #[arg(long)]
+    stats: bool,
     /// Take settings from FILE (TOML): long names of flags, without dashes in front
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -56,6 +59,7 @@ impl ReportArgs {
     pub(super) fn elsewhere(&self) -> Vec<String> {
         let mut flags = vec!["--json".to_owned()];
         flags.extend(self.quiet.then(|| "--quiet".to_owned()));
+        flags.extend(self.stats.then(|| "--stats".to_owned()));
         flags.extend((0..self.verbose).map(|_| "--verbose".to_owned()));
         flags
     }
@@ -65,6 +69,7 @@ impl ReportArgs {
 pub(super) struct Report {
     command: &'static str,
     monitor: Arc<All>,
+    stats: Option<Arc<Stats>>,
     /// Whether plain text may go to standard error.
     people: bool,
     quiet: bool,
@@ -93,9 +98,12 @@ impl Report {
             let file = File::create(path).map_err(|source| usage::Error::JsonFile { path: path.clone(), source })?;
             monitor.0.push(Box::new(Json::new(Box::new(file))));
         }
+        let stats = args.stats.then(|| Arc::new(Stats::default()));
+        monitor.0.extend(stats.clone().map(|stats| Box::new(stats) as Box<dyn Monitor>));
         Ok(Self {
             command,
             monitor: Arc::new(monitor),
+            stats,
             people: !json_on_stderr,
             quiet: args.quiet,
             json_on_stdout: args.json && !json_on_stderr,
@@ -220,6 +228,7 @@ impl Report {
             stdout::print(&visible(&product))?;
         }
         let class = outcome.class();
+        self.tell_stats();
         self.monitor.event(Event::Finished {
             command: self.command.into(),
             exit_code: class.map_or(0, Class::exit_code),
@@ -234,8 +243,15 @@ impl Report {
         Ok(class.map_or(ExitCode::SUCCESS, exit_code))
     }
 
+    /// Where the time went, also of a run that failed.
+    fn tell_stats(&self) {
+        let Some(spent) = self.stats.as_ref().map(|stats| stats.spent()) else { return };
+        self.monitor.event(Event::Stats(spent));
+    }
+
     /// Tells a failure, to people and programs.
     pub(super) fn fail(&self, failure: &Failure) -> ExitCode {
+        self.tell_stats();
         self.monitor.event(error_event(failure));
         if self.people { failure.print() } else { exit_code(failure.class()) }
     }

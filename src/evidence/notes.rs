@@ -1,8 +1,9 @@
 //! A monitor that keeps what was warned of, and passes everything on.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::monitor::{Counter, Event, Monitor, Phase};
+use crate::monitor::{Counter, Event, Monitor, Phase, Wait};
 
 /// Warnings that are kept.
 const KEPT: usize = 100;
@@ -48,5 +49,9 @@ impl Monitor for Notes {
             }
         }
         self.inner.event(event);
+    }
+
+    fn waited(&self, wait: Wait, time: Duration) {
+        self.inner.waited(wait, time);
     }
 }

@@ -40,7 +40,7 @@ pub async fn run(
     monitor: Arc<dyn Monitor>,
 ) -> Result<Outcome, Error> {
     monitor.phase(Phase::Read);
-    let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
+    let input = Input::open(&options.bundle, options.ca_file.as_deref(), Arc::clone(&monitor)).await?;
     let mut extraction = Extraction {
         selection: Selection::new(&options.paths),
         found: vec![false; options.paths.len()],

@@ -5,6 +5,8 @@ mod error;
 pub mod options;
 mod outcome;
 
+use std::sync::Arc;
+
 use pacharc_format::{BundleReader, BundleStream, Found, Manifest, ReadOptions, Unlock};
 
 pub use error::Error;
@@ -13,6 +15,7 @@ pub use outcome::Outcome;
 
 use crate::bundle::Input;
 use crate::interrupt::Interrupt;
+use crate::monitor::Monitor;
 
 /// Bytes that are read ahead of a pipe.
 const READ_AHEAD: usize = 16 << 20;
@@ -21,8 +24,13 @@ const READ_AHEAD: usize = 16 << 20;
 ///
 /// # Errors
 /// [`Error`]. A torn bundle is no error without a key: the outcome says so.
-pub async fn run(options: &Options, unlock: Option<&Unlock>, interrupt: &Interrupt) -> Result<Outcome, Error> {
-    let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
+pub async fn run(
+    options: &Options,
+    unlock: Option<&Unlock>,
+    interrupt: &Interrupt,
+    monitor: Arc<dyn Monitor>,
+) -> Result<Outcome, Error> {
+    let input = Input::open(&options.bundle, options.ca_file.as_deref(), monitor).await?;
     let work =
         async { if input.is_seekable() { by_ranges(&input, unlock).await } else { by_stream(&input, unlock).await } };
     interrupt.guard(work).await

@@ -50,7 +50,7 @@ pub async fn run(
     interrupt: &Interrupt,
     monitor: Arc<dyn Monitor>,
 ) -> Result<Outcome, Error> {
-    let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
+    let input = Input::open(&options.bundle, options.ca_file.as_deref(), Arc::clone(&monitor)).await?;
     let selection = Selection::new(&options.paths);
     let mut listing = Listing { output, monitor: monitor.as_ref(), outcome: Outcome::default() };
     let work = async {

@@ -4,7 +4,7 @@ use pacharc_format::Key;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Progress, Step};
+use super::{Progress, Spent, Step};
 
 /// What a job is busy with. Not every job has every phase; a phase may come again (a newer snapshot).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -202,6 +202,8 @@ pub enum Event {
         /// What came out of it, one object for each command (`docs/json.md`).
         outcome: Value,
     },
+    /// Where the time went, for `--stats`: just before the last event.
+    Stats(Spent),
     /// The command failed; nothing more comes.
     Error {
         /// The process's exit code.
@@ -255,6 +257,7 @@ mod tests {
             },
             Event::Finished { command: text(), exit_code: 0, seconds: 0.0, outcome: Value::Null },
             Event::Error { exit_code: 1, class: "other", message: text(), advice: Some(text()) },
+            Event::Stats(Spent { process: super::super::Resources::now(), ..Spent::default() }),
         ];
         for (at, sample) in samples.iter().enumerate() {
             let place = match sample {
@@ -275,6 +278,7 @@ mod tests {
                 Event::Entry { .. } => 14,
                 Event::Finished { .. } => 15,
                 Event::Error { .. } => 16,
+                Event::Stats(_) => 17,
             };
             assert_eq!(at, place);
         }

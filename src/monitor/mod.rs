@@ -3,11 +3,15 @@
 //! Jobs know one trait, and take it as their last argument. Who listens is decided at the edge: a terminal, JSON lines,
 //! both, nobody, or a test.
 
+use std::time::Duration;
+
 mod event;
 mod json;
 mod meter;
 mod recorder;
 mod relayed;
+mod resources;
+mod stats;
 mod step;
 mod terminal;
 mod ticker;
@@ -17,6 +21,8 @@ pub use json::Json;
 pub use meter::{Amount, Counter, Meter, Progress};
 pub use recorder::Recorder;
 pub use relayed::Relayed;
+pub use resources::Resources;
+pub use stats::{Spent, Stats, Wait, timed};
 pub use step::Step;
 pub use terminal::{Style, Terminal};
 
@@ -38,6 +44,9 @@ pub trait Monitor: Send + Sync {
     fn step(&self, step: Step) {
         self.event(Event::Step { step });
     }
+
+    /// The job has waited so long, and its one thread of work stood still meanwhile.
+    fn waited(&self, _wait: Wait, _time: Duration) {}
 
     /// Passes on what a run elsewhere tells.
     fn relay(&self, _line: Relayed<'_>) {}
@@ -80,7 +89,42 @@ impl Monitor for All {
         self.0.iter().for_each(|monitor| monitor.event(event.clone()));
     }
 
+    fn waited(&self, wait: Wait, time: Duration) {
+        self.0.iter().for_each(|monitor| monitor.waited(wait, time));
+    }
+
     fn relay(&self, line: Relayed<'_>) {
         self.0.iter().for_each(|monitor| monitor.relay(line));
+    }
+}
+
+/// Whoever gathers may be asked by others, too.
+impl<M: Monitor + ?Sized> Monitor for std::sync::Arc<M> {
+    fn phase(&self, phase: Phase) {
+        self.as_ref().phase(phase);
+    }
+
+    fn total(&self, counter: Counter, total: u64) {
+        self.as_ref().total(counter, total);
+    }
+
+    fn add(&self, counter: Counter, amount: u64) {
+        self.as_ref().add(counter, amount);
+    }
+
+    fn event(&self, event: Event) {
+        self.as_ref().event(event);
+    }
+
+    fn step(&self, step: Step) {
+        self.as_ref().step(step);
+    }
+
+    fn waited(&self, wait: Wait, time: Duration) {
+        self.as_ref().waited(wait, time);
+    }
+
+    fn relay(&self, line: Relayed<'_>) {
+        self.as_ref().relay(line);
     }
 }

@@ -127,6 +127,8 @@ impl Monitor for Terminal {
                 let more = if count > pods.len() { ", …" } else { "" };
                 self.line(&format!("still {count} pods: {}{more}", pods.join(", ")));
             }
+            // Whoever is quiet has asked for it nevertheless.
+            Event::Stats(spent) => self.line(&format!("stats: {spent}")),
             Event::Finished { .. } | Event::Error { .. } => self.finish(),
             _ => {}
         }

@@ -29,7 +29,7 @@ pub use release::RestoredRelease;
 use crate::budget::Budget;
 use crate::bundle::Input;
 use crate::interrupt::Interrupt;
-use crate::monitor::{Counter, Monitor, Phase};
+use crate::monitor::{Counter, Monitor, Phase, Wait, timed};
 use crate::outcome::Outcome as _;
 use crate::signature::SignedBy;
 use crate::verify::{self, Level, Scratch};
@@ -50,7 +50,7 @@ pub async fn run(
     interrupt: &Interrupt,
     monitor: Arc<dyn Monitor>,
 ) -> Result<Outcome, Error> {
-    let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
+    let input = Input::open(&options.bundle, options.ca_file.as_deref(), Arc::clone(&monitor)).await?;
     let job = Job { options, input: &input, monitor: &monitor };
     interrupt.guard(job.run(unlock, interrupt)).await
 }
@@ -232,7 +232,8 @@ impl Job<'_> {
         mut databases: Option<&mut DatabaseWriter<'_>>,
         mut release: Option<&mut Release<'_>>,
     ) -> Result<Unpacked, Error> {
-        self.monitor.phase(Phase::Unpack);
+        let monitor = self.monitor.as_ref();
+        monitor.phase(Phase::Unpack);
         let memory = self.budget().write;
         let mut objects = target
             .bucket
@@ -250,11 +251,11 @@ impl Job<'_> {
                         others.iter().try_for_each(|entry| release.entry(entry))?;
                     }
                     if let Some(objects) = &mut objects {
-                        objects.segment(others).await?;
+                        timed(monitor, Wait::Bucket, objects.segment(others)).await?;
                     }
                     if let Some(databases) = &mut databases {
                         for entry in dumps {
-                            databases.entry(entry).await?;
+                            timed(monitor, Wait::Databases, databases.entry(entry)).await?;
                         }
                     }
                 }
@@ -270,7 +271,7 @@ impl Job<'_> {
             }
         }
         if let Some(objects) = objects {
-            objects.finish().await?;
+            timed(monitor, Wait::Bucket, objects.finish()).await?;
         }
         match (manifest, id) {
             (Some(manifest), Some(id)) => Ok(Unpacked { manifest, id, expected }),
@@ -290,7 +291,8 @@ impl Job<'_> {
         target::check_closed(&manifest, self.options.allow_incomplete)?;
         let mut restored = Vec::new();
         if let Some(databases) = databases {
-            for (name, proof) in databases.finish(&manifest).await? {
+            let finished = timed(self.monitor.as_ref(), Wait::Databases, databases.finish(&manifest)).await?;
+            for (name, proof) in finished {
                 if let Some(first) = proof.differences.first() {
                     let first = format!("database {name}: {first}");
                     return Err(Error::NotEqual { first, count: proof.differences.len() as u64 });
@@ -300,7 +302,8 @@ impl Job<'_> {
         }
         let mut objects = None;
         if let Some(bucket) = &target.bucket {
-            if let Some((first, count)) = expected.prove(bucket.as_ref(), self.spool(), self.monitor.as_ref()).await? {
+            let proved = expected.prove(bucket.as_ref(), self.spool(), self.monitor.as_ref());
+            if let Some((first, count)) = timed(self.monitor.as_ref(), Wait::Bucket, proved).await? {
                 return Err(Error::NotEqual { first, count });
             }
             let Expected { count, bytes, missing, rotten, .. } = expected;

@@ -66,7 +66,7 @@ pub async fn plan(
     interrupt: &Interrupt,
     monitor: Arc<dyn Monitor>,
 ) -> Result<Plan, Error> {
-    let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
+    let input = Input::open(&options.bundle, options.ca_file.as_deref(), Arc::clone(&monitor)).await?;
     interrupt.guard(make(options, unlock, &input, &monitor)).await
 }
 

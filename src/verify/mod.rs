@@ -54,7 +54,7 @@ pub async fn run(
     if options.level > Level::Sums && unlock.is_none() {
         return Err(Error::NoKey);
     }
-    let input = Input::open(&options.bundle, options.ca_file.as_deref()).await?;
+    let input = Input::open(&options.bundle, options.ca_file.as_deref(), Arc::clone(&monitor)).await?;
     let (mut before, mut reread) = (None, 0);
     loop {
         let verification = Verification {

@@ -82,7 +82,7 @@ pub async fn run(
 ) -> Result<Comparison, Error> {
     monitor.phase(Phase::Check);
     let work = async {
-        let input = Input::open(&options.bundle, options.place.ca_file.as_deref()).await?;
+        let input = Input::open(&options.bundle, options.place.ca_file.as_deref(), Arc::clone(&monitor)).await?;
         let reader = BundleReader::open(input.ranges().await?, unlock).await?;
         let signed_by = options.expect.trusted.check_reader::<_, Error>(&reader).await?;
         let id = hex::encode(reader.trailer().id);
