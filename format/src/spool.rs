@@ -13,8 +13,9 @@ use age::x25519;
 
 use crate::error::{Error, Result};
 
-/// Runs that are merged at once; more are first merged into one.
-const FAN_IN: usize = 64;
+/// So many runs of a level are merged into one of the next. A record is rewritten once a level, and few runs are open at a time:
+/// with 8 MiB in memory, half a terabyte makes four levels and at most 60.
+const FAN_IN: usize = 16;
 /// zstd's window for runs, as a power of two: small, since each open run has one.
 const WINDOW: u32 = 16;
 
@@ -25,7 +26,8 @@ pub struct Spool {
     memory: usize,
     bytes: Vec<u8>,
     records: Vec<Slot>,
-    runs: Vec<Run>,
+    /// By levels: the runs of each are older than all of the level before it.
+    levels: Vec<Vec<Run>>,
 }
 
 /// A record in `bytes`: where its key begins, where its value begins, where it ends.
@@ -49,7 +51,7 @@ impl Spool {
             memory,
             bytes: Vec::new(),
             records: Vec::new(),
-            runs: Vec::new(),
+            levels: Vec::new(),
         }
     }
 
@@ -79,7 +81,8 @@ impl Spool {
         self.sort();
         let memory =
             self.records.iter().map(|&slot| self.record(slot)).map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
-        self.merge(self.runs.clone(), memory)
+        let oldest_first = self.levels.iter().rev().flatten().cloned();
+        self.merge(oldest_first.collect(), memory)
     }
 
     fn record(&self, slot: Slot) -> (&[u8], &[u8]) {
@@ -103,16 +106,29 @@ impl Spool {
             run.push(key, value).map_err(|e| self.failed(e))?;
         }
         let run = run.finish().map_err(|e| self.failed(e))?;
-        self.runs.push(run);
         self.bytes.clear();
         self.records.clear();
-        if self.runs.len() >= FAN_IN {
+        self.add(run)
+    }
+
+    /// Adds a run, and merges levels that are full.
+    fn add(&mut self, mut run: Run) -> Result<()> {
+        for level in 0.. {
+            if level == self.levels.len() {
+                self.levels.push(Vec::new());
+            }
+            let Some(runs) = self.levels.get_mut(level) else { break };
+            runs.push(run);
+            if runs.len() < FAN_IN {
+                break;
+            }
+            let full = std::mem::take(runs);
             let mut merged = self.create()?;
-            for record in self.merge(self.runs.clone(), Vec::new())? {
+            for record in self.merge(full, Vec::new())? {
                 let (key, value) = record?;
                 merged.push(&key, &value).map_err(|e| self.failed(e))?;
             }
-            self.runs = vec![merged.finish().map_err(|e| self.failed(e))?];
+            run = merged.finish().map_err(|e| self.failed(e))?;
         }
         Ok(())
     }
