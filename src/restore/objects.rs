@@ -15,7 +15,7 @@ use crate::monitor::{Counter, Monitor};
 /// Objects written at a time.
 const PUTS: usize = 32;
 
-/// What an object takes beside its bytes while it waits: headers, key, task.
+/// What an object takes beside its bytes while it waits: headers, key, metadata.
 const ENTRY: usize = 2048;
 
 /// Writes objects. Dropped before its end, it takes back what was begun (the contract of [`Upload`]).
@@ -59,10 +59,13 @@ impl ObjectWriter {
         for entry in entries {
             if let Some(key) = Key::from_path(&entry.path) {
                 let put = Put { bucket: Arc::clone(&self.bucket), key, entry, resumed: self.resumed };
-                let (puts, monitor) = (Arc::clone(&self.puts), Arc::clone(&self.monitor));
+                let monitor = Arc::clone(&self.monitor);
+                // Before the task: one that waits takes as much memory as one that writes, many times a small object.
+                let permit = Arc::clone(&self.puts).acquire_owned().await;
+                let permit = permit.map_err(|e| Error::Worker(e.to_string()))?;
                 writing.spawn(async move {
-                    let _permit = puts.acquire_owned().await.map_err(|e| Error::Worker(e.to_string()))?;
                     let size = put.run().await?;
+                    drop(permit);
                     monitor.add(Counter::Objects, 1);
                     monitor.add(Counter::ObjectBytes, size);
                     Ok(())
