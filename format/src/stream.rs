@@ -38,6 +38,8 @@ use share::Share;
 pub(crate) const JSON_LIMIT: usize = 64 << 20;
 /// What an opened entry takes beside its body, in bytes: headers, path, index line.
 const ENTRY: usize = 2048;
+/// Segments beside those that are opened: of those, the prover has the chunks, and it takes four forward together.
+const AWAITED: usize = 4;
 /// Entries whose damage is remembered by name.
 const REMEMBERED: usize = 1000;
 
@@ -300,7 +302,8 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
     fn has_room(&self, part: Part, header: &EntryHeader) -> bool {
         let held = self.held.load(Ordering::Relaxed);
         self.working.is_empty()
-            || (self.working.len() <= self.options.jobs && held + self.estimate(part, header) <= self.options.memory)
+            || (self.working.len() <= self.options.jobs + AWAITED
+                && held + self.estimate(part, header) <= self.options.memory)
     }
 
     /// The most that an outer entry will take, while it is opened: its sealed bytes beside its plain ones.
@@ -377,25 +380,30 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
         let (key, bundle, plain_limit) = (self.key.clone(), self.about.bundle, self.about.plain_limit());
         let prover = self.prover.clone();
         self.working.push_back(tokio::task::spawn_blocking(move || {
-            let hash = blake3::hash(&sealed);
+            let (hash, length) = (blake3::hash(&sealed), sealed.len());
+            let damaged = |what| Error::damaged(&header.name, header.offset, what);
             let opened = match (&key, part) {
                 (None, _) => Ok(Opened::Closed),
                 (Some(key), Part::Segment { number, packing }) => {
                     let place = SegmentPlace { number, packing, offset: header.offset };
-                    segment::open(key, bundle, place, &sealed, plain_limit, &prover).map(Opened::Entries)
+                    let plain = key.open(packing, &sealed, plain_limit).map_err(damaged);
+                    // While the prover has its chunks, the next segment may take the place of what is not needed any more.
+                    drop(sealed);
+                    plain.map(Bytes::from).and_then(|plain| {
+                        share.resize(plain.len());
+                        segment::unpack(bundle, place, length, &plain, &prover).map(Opened::Entries)
+                    })
                 }
                 (Some(key), _) => {
                     let limit = match part {
                         Part::Shard { kind, .. } => kind.limit(plain_limit),
                         _ => JSON_LIMIT,
                     };
-                    let plain = key.open(Packing::Zstd, &sealed, limit);
-                    plain.map(Opened::Plain).map_err(|what| Error::damaged(&header.name, header.offset, what))
+                    key.open(Packing::Zstd, &sealed, limit).map(Opened::Plain).map_err(damaged)
                 }
             };
-            let sealed = { sealed }.len();
             share.resize(opened.as_ref().map_or(0, Opened::bytes));
-            Ok(Worked { part, header, hash, sealed, opened, _share: share })
+            Ok(Worked { part, header, hash, sealed: length, opened, _share: share })
         }));
         Ok(())
     }
