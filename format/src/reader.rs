@@ -133,14 +133,34 @@ impl<S: RangeReader> BundleReader<S> {
     /// serves.
     ///
     /// # Errors
-    /// [`Error::Torn`] without TRAILER, [`Error::NotABundle`], [`Error::WrongIdentity`], [`Error::WrongPassphrase`],
-    /// [`Error::KeyDamaged`], damage, [`Error::Read`].
+    /// [`Error::Torn`] without TRAILER, [`Error::NotABundle`], [`Error::UnknownFormat`], [`Error::UnknownFeature`],
+    /// [`Error::WrongIdentity`], [`Error::WrongPassphrase`], [`Error::KeyDamaged`], damage, [`Error::Read`].
     pub async fn open(source: S, unlock: &Unlock) -> Result<Self> {
         let trailer = match trailer(&source).await {
             Ok(trailer) => trailer,
             // Whether it was ever a bundle is seen at its beginning.
             Err(error) => return Err(inspect(&source).await.map_or_else(|e| e, |_| error)),
         };
+        match Self::open_at(&source, trailer, unlock).await {
+            Ok((trailer, key, manifest, manifest_hash)) => {
+                let (prover, opened) = (Prover::default(), tokio::sync::Mutex::default());
+                Ok(Self { source, trailer, key, prover, manifest, manifest_hash, opened })
+            }
+            // A bundle of another format may look like a damaged one; its clear beginning tells. It is read for that alone: from
+            // an object store each read takes its time.
+            Err(error) => match inspect(&source).await {
+                Err(known @ (Error::UnknownFormat(_) | Error::UnknownFeature(_))) => Err(known),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// What TRAILER leads to: the bundle's key, the manifest and its hash.
+    async fn open_at(
+        source: &S,
+        trailer: Trailer,
+        unlock: &Unlock,
+    ) -> Result<(Trailer, BundleKey, Manifest, blake3::Hash)> {
         let end = trailer.manifest.offset.saturating_add(trailer.manifest.length);
         let length = end.saturating_sub(trailer.key2.offset);
         let most = JSON_LIMIT as u64 + SLOT_MAX;
@@ -148,7 +168,7 @@ impl<S: RangeReader> BundleReader<S> {
             return Err(Error::damaged("TRAILER", source.length() - TRAILER_FROM_END, "its offsets make no sense"));
         }
         let tail = usize::try_from(length).map_err(|_| Error::Worker("the manifest exceeds the memory".into()))?;
-        let tail = read(&source, trailer.key2.offset, tail, "the manifest").await?;
+        let tail = read(source, trailer.key2.offset, tail, "the manifest").await?;
         let at = usize::try_from(trailer.manifest.offset - trailer.key2.offset).unwrap_or_default();
         // Between the two lies the manifest's header.
         let slot = usize::try_from(trailer.key2.length).unwrap_or(usize::MAX).min(at);
@@ -158,7 +178,7 @@ impl<S: RangeReader> BundleReader<S> {
             Some(key) => key,
             None => {
                 let length = usize::try_from(trailer.key.length.min(SLOT_MAX)).unwrap_or_default();
-                let first = read(&source, trailer.key.offset, length, "the key's first slot").await?;
+                let first = read(source, trailer.key.offset, length, "the key's first slot").await?;
                 slot_key(&first, trailer.key_hash).ok_or(Error::KeyDamaged)?
             }
         };
@@ -174,8 +194,7 @@ impl<S: RangeReader> BundleReader<S> {
             return Err(damaged("it belongs to another bundle".into()));
         }
         let manifest_hash = blake3::hash(&sealed);
-        let (prover, opened) = (Prover::default(), tokio::sync::Mutex::default());
-        Ok(Self { source, trailer, key, prover, manifest, manifest_hash, opened })
+        Ok((trailer, key, manifest, manifest_hash))
     }
 
     /// The manifest.

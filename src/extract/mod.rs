@@ -59,8 +59,6 @@ pub async fn run(
         // A signature comes last, when all would have been written.
         if input.is_seekable() || !options.trusted.is_empty() {
             let ranges = input.ranges().await?;
-            // A bundle of another format is known by its clear beginning.
-            format::inspect(&ranges).await?;
             let reader = BundleReader::open(ranges, unlock).await?;
             options.trusted.check_reader::<_, Error>(&reader).await?;
             extraction.by_ranges(&reader).await

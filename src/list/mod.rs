@@ -80,8 +80,6 @@ impl Listing<'_, '_> {
         options: &Options,
     ) -> Result<(), Error> {
         let ranges = input.ranges().await?;
-        // A bundle of another format is known by its clear beginning.
-        pacharc_format::inspect(&ranges).await?;
         let reader = BundleReader::open(ranges, unlock).await?;
         options.trusted.check_reader::<_, Error>(&reader).await?;
         for from in selection.ranges() {
