@@ -7,13 +7,16 @@ mod support;
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use age::secrecy::SecretString;
 use age::x25519;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use pacharc_format::{
     BundleReader, BundleStream, BundleWriter, Entry, Error, Found, Hash, Head, Key, Lock, Manifest, Metadata, Packing,
-    PieceWriter, ReadOptions, Signer, State, Unlock, inspect,
+    PieceWriter, RangeReader, ReadOptions, Signer, State, Unlock, inspect,
 };
 use support::{Memory, chunk, lock, object, odd_entries, options, stream, unlock, write};
 
@@ -244,6 +247,38 @@ async fn unsafe_paths_are_not_written() {
     }
     assert!(writer.add(Entry::text("a", vec![0; 101])).await.is_err());
     assert!(Path::new(&Key::from("../../etc/x").to_path()).components().all(|c| c.as_os_str() != ".."));
+}
+
+/// Counts the reads of a bundle.
+struct Counted(Memory, Arc<AtomicUsize>);
+
+impl RangeReader for Counted {
+    fn length(&self) -> u64 {
+        self.0.length()
+    }
+
+    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, std::io::Result<Bytes>> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.read(offset, length)
+    }
+}
+
+#[tokio::test]
+async fn one_entry_takes_five_reads_however_many_there_are() {
+    let identity = x25519::Identity::generate();
+    for count in [1, 20_000] {
+        let key = |n: u32| Key::new(format!("{n:050}").into_bytes());
+        let entries: Vec<Entry> = (0..count).map(|n| object(&key(n), &n.to_le_bytes())).collect();
+        let (bundle, written) = write(entries, options(lock(&identity), 1 << 20, 1 << 20)).await;
+        assert!(count == 1 || written.totals.segments > 10 && written.totals.index_shards > 3, "{written:?}");
+        let reads = Arc::new(AtomicUsize::default());
+        let source = Counted(Memory(bundle), Arc::clone(&reads));
+        let reader = BundleReader::open(source, &unlock(&identity)).await.unwrap();
+        let line = reader.find(&key(count / 2).to_path()).await.unwrap().unwrap();
+        assert_eq!(reader.read(&line.entry).await.unwrap(), (count / 2).to_le_bytes()[..]);
+        // TRAILER, key and manifest, a directory block, a catalog block, the segment.
+        assert_eq!(reads.load(Ordering::Relaxed), 5, "{count} entries");
+    }
 }
 
 #[tokio::test]
