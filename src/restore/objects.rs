@@ -60,6 +60,10 @@ impl ObjectWriter {
             if let Some(key) = Key::from_path(&entry.path) {
                 let put = Put { bucket: Arc::clone(&self.bucket), key, entry, resumed: self.resumed };
                 let monitor = Arc::clone(&self.monitor);
+                // What has failed is told now, and not when the thousands behind it have failed, too.
+                while let Some(written) = writing.try_join_next() {
+                    joined(written)?;
+                }
                 // Before the task: one that waits takes as much memory as one that writes, many times a small object.
                 let permit = Arc::clone(&self.puts).acquire_owned().await;
                 let permit = permit.map_err(|e| Error::Worker(e.to_string()))?;
@@ -91,7 +95,7 @@ impl ObjectWriter {
     async fn finish_segment(&mut self) -> Result<(), Error> {
         let Some((_, mut writing)) = self.segments.pop_front() else { return Ok(()) };
         while let Some(written) = writing.join_next().await {
-            written.map_err(|e| Error::Worker(e.to_string()))??;
+            joined(written)?;
         }
         Ok(())
     }
@@ -135,6 +139,11 @@ impl ObjectWriter {
         }
         Ok(())
     }
+}
+
+/// What came of an object's task.
+fn joined(written: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(), Error> {
+    written.map_err(|e| Error::Worker(e.to_string()))?
 }
 
 /// One object to write.
