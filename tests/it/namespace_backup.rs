@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -10,7 +11,7 @@ use pacharc_sample::postgres;
 use serde_json::{Value, json};
 
 use crate::support::authority::Authority;
-use crate::support::program::{Running, words};
+use crate::support::program::{Running, has_begun, wait_until, words};
 use crate::support::s3_server::{ACCESS_KEY, SECRET_KEY};
 use crate::support::site::{PASSWORD, Site};
 use crate::support::versitygw;
@@ -233,17 +234,16 @@ async fn a_bucket_whose_pod_is_replaced_is_read_on() {
         site.bucket.put(&format!("filler/{n}"), vec![n; 4 << 20].into()).await.unwrap();
     }
     let recipient = site.desk.recipient.clone();
-    let args = ["backup", "-o", "b.pacharc", "--recipient", &recipient];
+    let args = ["backup", "-o", "b.pacharc", "--recipient", &recipient, "--json-file", "events"];
     let mut running = Running::start(&mut site.command(&args, &[]));
+    let events = site.desk.path("events");
+    wait_until("objects are copied", || has_begun(&events, "copy") || running.has_ended());
     let pods = site.lab.api::<k8s_openapi::api::core::v1::Pod>();
+    let now = kube::api::DeleteParams::default().grace_period(0);
     let mut replaced = 0;
-    while !running.has_ended() {
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
-        let now = kube::api::DeleteParams::default().grace_period(0);
+    while replaced < 2 && !running.has_ended() {
         replaced += u32::from(pods.delete("minio-0", &now).await.is_ok());
-        if replaced == 2 {
-            break;
-        }
+        tokio::time::sleep(Duration::from_millis(700)).await;
     }
     running.finish().code(0).says("closed: all");
     assert!(replaced > 0);

@@ -11,17 +11,11 @@ use pacharc_sample::compare;
 
 use crate::support::cluster::{Cluster, target, target_server};
 use crate::support::fault_server::{Fault, FaultServer};
-use crate::support::program::{Desk, Running, wait_until, words};
+use crate::support::program::{Desk, Running, has_begun, wait_until, words};
 use crate::support::sdk_bucket::SdkBucket;
 use crate::support::versitygw;
 
 const SIGNALS: [(&str, i32); 2] = [("INT", 130), ("TERM", 143)];
-
-/// Whether the JSON events in this file say that the phase has begun.
-fn has_begun(events: &Path, phase: &str) -> bool {
-    let events = std::fs::read_to_string(events).unwrap_or_default();
-    events.contains(&format!("\"event\":\"phase\",\"phase\":\"{phase}\""))
-}
 
 /// Bytes that do not compress.
 fn noise(length: usize) -> Bytes {

@@ -226,6 +226,12 @@ impl Run {
     }
 }
 
+/// Whether the JSON events in this file say that the phase has begun.
+pub fn has_begun(events: &Path, phase: &str) -> bool {
+    let events = std::fs::read_to_string(events).unwrap_or_default();
+    events.contains(&format!("\"event\":\"phase\",\"phase\":\"{phase}\""))
+}
+
 /// Waits until something is so.
 #[track_caller]
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
