@@ -19,6 +19,8 @@ pub struct Budget {
     pub segment_target: usize,
     /// Segments that a reader holds at a time, sealed and opened.
     pub read_ahead: usize,
+    /// The same where nothing is written into a bucket.
+    pub read_alone: usize,
     /// Objects that are on their way into a bucket.
     pub write: usize,
     /// Parts of one large object on its way into a bucket.
@@ -41,6 +43,7 @@ impl Budget {
             piece_limit: bytes(piece_limit),
             segment_target: bytes(piece_limit / 4),
             read_ahead: bytes(half),
+            read_alone: bytes(2 * half),
             write: bytes(half),
             upload: bytes(upload),
             spool: bytes(usable / 24),

@@ -107,8 +107,8 @@ fn seal(packing: Packing) -> Work {
 
 fn open(packing: Packing) -> Work {
     let (key, plain) = (BundleKey::generate(), plain(packing));
-    let sealed = stages::seal(&key, packing, 3, plain.clone()).unwrap();
-    Box::new(move || stages::open(&key, packing, &sealed, plain.len()).unwrap().len())
+    let sealed = Bytes::from(stages::seal(&key, packing, 3, plain.clone()).unwrap());
+    Box::new(move || stages::open(&key, packing, sealed, plain.len()).unwrap().len())
 }
 
 fn index() -> Work {

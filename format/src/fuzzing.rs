@@ -118,7 +118,7 @@ pub fn key(bytes: &[u8], unlock: &Unlock) {
 pub fn unpack(bytes: &[u8], limit: usize) {
     let key = BundleKey::generate();
     if let Ok(sealed) = key.seal(Packing::Raw, 0, &[Bytes::copy_from_slice(bytes)])
-        && let Ok(plain) = key.open(Packing::Zstd, &sealed, limit)
+        && let Ok(plain) = key.open(Packing::Zstd, sealed.into(), limit)
     {
         assert!(plain.len() <= limit, "more was unpacked than was allowed");
     }
@@ -137,15 +137,16 @@ pub fn parts(bundle: &[u8], unlock: &Unlock) -> Vec<(Part, Vec<u8>)> {
             key = keyslot::open(content, 0, unlock).ok().map(|(_, key)| key);
         }
         let packing = if name.ends_with(".zst.age") { Packing::Zstd } else { Packing::Raw };
-        let plain = key.as_ref().and_then(|key| key.open(packing, content, 1 << 24).ok()).unwrap_or_default();
+        let plain = key.as_ref().and_then(|key| key.open(packing, Bytes::copy_from_slice(content), 1 << 24).ok());
+        let plain = plain.unwrap_or_default();
         let behind_line = || plain.split_inclusive(|&b| b == b'\n').skip(1).collect::<Vec<_>>().concat();
         match name.split(['/', '.']).next() {
             Some("data") => parts.push((Part::Segment, plain.get(1024..).unwrap_or_default().to_vec())),
             Some("index") => parts.push((Part::Index, behind_line())),
             Some("catalog") => parts.push((Part::Catalog, behind_line())),
             Some("directory") => parts.push((Part::Directory, behind_line())),
-            Some("manifest") => parts.push((Part::Manifest, plain)),
-            Some("head") => parts.push((Part::About, plain)),
+            Some("manifest") => parts.push((Part::Manifest, plain.to_vec())),
+            Some("head") => parts.push((Part::About, plain.to_vec())),
             Some("bundle") if name == "bundle.json" => parts.push((Part::About, content.to_vec())),
             Some("BLAKE3SUMS") if name == "BLAKE3SUMS" => parts.push((Part::Sums, content.to_vec())),
             Some("TRAILER") => parts.push((Part::Trailer, content.to_vec())),

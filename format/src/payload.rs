@@ -2,7 +2,7 @@
 //!
 //! The age crate makes and checks the header, wraps and unwraps the file key; this is what follows the header, STREAM over
 //! ChaCha20-Poly1305 in chunks of 64 KiB (<https://c2sp.org/age>, "Payload"). The crate's own cipher takes twice as
-//! long, a fifth of all processor time of a verification (`docs/performance.md`), and it copies each chunk; this seals in place.
+//! long, a fifth of all processor time of a verification (`docs/performance.md`), and it copies each chunk; this seals and opens in place.
 
 use std::io::{self, Read, Write};
 
@@ -10,6 +10,7 @@ use age::{DecryptError, Identity, Recipient};
 use age_core::format::{FileKey, Stanza};
 use age_core::secrecy::ExposeSecret as _;
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use bytes::{Bytes, BytesMut};
 
 /// Plaintext of every chunk but the last.
 const CHUNK: usize = 64 * 1024;
@@ -44,7 +45,39 @@ impl Stream {
         self.number += 1;
         Nonce::assume_unique_for_key(nonce)
     }
+
+    /// Opens all chunks of `payload`, each behind the one before it, where the tags were.
+    fn open_all(&mut self, payload: &mut BytesMut) -> io::Result<()> {
+        let (mut opened, mut at) = (0, 0);
+        let mut last = false;
+        while !last {
+            let length = (payload.len() - at).min(CHUNK + TAG);
+            last = at + length == payload.len();
+            let nonce = self.next_of(length, last)?;
+            let chunk = payload.get_mut(opened..at + length).unwrap_or_default();
+            let plain = self.key.open_within(nonce, Aad::empty(), chunk, at - opened..);
+            opened += plain.map_err(|_| invalid(NOT_SEALED))?.len();
+            at += length;
+        }
+        payload.truncate(opened);
+        Ok(())
+    }
+
+    /// The nonce of a chunk of so many sealed bytes, if there can be such a chunk.
+    fn next_of(&mut self, length: usize, last: bool) -> io::Result<Nonce> {
+        match length.checked_sub(TAG) {
+            None => Err(invalid("it is cut off")),
+            Some(0) if self.number > 0 => Err(invalid("its last chunk is empty")),
+            Some(_) => Ok(self.next(last)),
+        }
+    }
 }
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+const NOT_SEALED: &str = "a chunk is not what was sealed, or the end is missing";
 
 /// Encrypts what is written to it, into memory.
 pub(crate) struct SealingWriter {
@@ -112,6 +145,29 @@ impl Write for SealingWriter {
     }
 }
 
+/// Opens a whole age file in the memory where it lies; `None` where more than `limit` bytes were sealed.
+///
+/// # Errors
+/// The outer one is the header's, as of [`age::Decryptor`]; the inner one is the payload's: a chunk is not what was sealed,
+/// or the end is missing.
+pub(crate) fn open_in_place(
+    mut file: BytesMut,
+    identities: &[&dyn Identity],
+    limit: usize,
+) -> Result<io::Result<Option<Bytes>>, DecryptError> {
+    let Opening { sealed, mut stream, .. } = Opening::new(&file, identities)?;
+    if plain_size(sealed.len()) > limit {
+        return Ok(Ok(None));
+    }
+    let mut payload = file.split_off(file.len() - sealed.len());
+    Ok(stream.open_all(&mut payload).map(|()| Some(payload.freeze())))
+}
+
+/// Bytes that an intact payload of `sealed` bytes holds, its nonce left aside.
+fn plain_size(sealed: usize) -> usize {
+    sealed.saturating_sub(sealed.div_ceil(CHUNK + TAG) * TAG)
+}
+
 /// A payload that is opened chunk by chunk.
 pub(crate) struct Opening<'a> {
     /// What is not opened yet.
@@ -143,44 +199,26 @@ impl<'a> Opening<'a> {
         Ok(Self { sealed, stream, done: false, chunk: Vec::new(), read: 0 })
     }
 
-    /// How many bytes all of it has, if it is intact.
-    pub(crate) fn plain_size(&self) -> usize {
-        self.sealed.len().saturating_sub(self.sealed.len().div_ceil(CHUNK + TAG) * TAG)
-    }
-
     /// Opens the next chunk onto the end of `plain`; `false` at the end.
     fn next(&mut self, plain: &mut Vec<u8>) -> io::Result<bool> {
         if self.done {
             return Ok(false);
         }
-        let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
         let (chunk, rest) = self.sealed.split_at_checked(CHUNK + TAG).unwrap_or((self.sealed, &[]));
         // Whether it is the last is told by the length, and must be what was sealed.
         let last = rest.is_empty();
-        let Some((body, tag)) = chunk.split_last_chunk::<TAG>() else { return invalid("it is cut off") };
-        if body.is_empty() && self.stream.number > 0 {
-            return invalid("its last chunk is empty");
-        }
-        let nonce = self.stream.next(last);
+        let nonce = self.stream.next_of(chunk.len(), last)?;
+        let (body, tag) = chunk.split_at(chunk.len() - TAG);
         let begin = plain.len();
         plain.resize(begin + body.len(), 0);
         let out = plain.get_mut(begin..).unwrap_or_default();
         if self.stream.key.open_separate_gather(nonce, Aad::empty(), body, tag, out).is_err() {
             plain.truncate(begin);
-            return invalid("a chunk is not what was sealed, or the end is missing");
+            return Err(invalid(NOT_SEALED));
         }
         self.sealed = rest;
         self.done = last;
         Ok(true)
-    }
-
-    /// Opens all of it onto the end of `plain`.
-    ///
-    /// # Errors
-    /// If a chunk is not what was sealed, or the end is missing.
-    pub(crate) fn open_to_end(mut self, plain: &mut Vec<u8>) -> io::Result<()> {
-        while self.next(plain)? {}
-        Ok(())
     }
 }
 
@@ -296,10 +334,12 @@ mod tests {
             let path = vector.unwrap().path();
             let Some(vector) = Vector::parse(&std::fs::read(&path).unwrap()) else { continue };
             let identities: Vec<&dyn Identity> = vector.identities.iter().map(AsRef::as_ref).collect();
-            let mut plain = Vec::new();
-            let outcome = Opening::new(&vector.file, &identities).map(|opening| opening.open_to_end(&mut plain));
+            let outcome = open_in_place(BytesMut::from(vector.file.as_slice()), &identities, usize::MAX);
+            // Piece by piece the same must come out.
+            let mut read = Vec::new();
+            let reading = Opening::new(&vector.file, &identities).map(|mut opening| opening.read_to_end(&mut read));
             let found = match &outcome {
-                Ok(Ok(())) => "success",
+                Ok(Ok(_)) => "success",
                 Ok(Err(_)) => "payload failure",
                 Err(DecryptError::InvalidMac) => "HMAC failure",
                 Err(
@@ -316,8 +356,15 @@ mod tests {
             assert_eq!(found, expected, "{}: {outcome:?}", path.display());
             // Of a payload that fails nothing is used, whatever came before the failure.
             if found == "success" && expected == vector.expect {
-                assert_eq!(hex::encode(sha2::Sha256::digest(&plain)), vector.payload, "{}", path.display());
+                let plain = outcome.as_ref().unwrap().as_ref().unwrap().as_ref().unwrap();
+                assert_eq!(hex::encode(sha2::Sha256::digest(plain)), vector.payload, "{}", path.display());
+                assert_eq!(*plain, read, "{}", path.display());
             }
+            let alike = match (&outcome, &reading) {
+                (Ok(whole), Ok(pieces)) => whole.is_ok() == pieces.is_ok(),
+                (whole, pieces) => whole.is_err() && pieces.is_err(),
+            };
+            assert!(alike, "{}: {reading:?}", path.display());
             if found == "success" { opened += 1 } else { refused += 1 }
         }
         assert!(opened >= 15 && refused >= 70, "{opened} opened, {refused} refused");
@@ -337,11 +384,9 @@ mod tests {
             let sealed = sealing.finish().unwrap();
             assert_eq!(age::decrypt(&identity, &sealed).unwrap(), plain, "{size}");
             let theirs = age::encrypt(&recipient, &plain).unwrap();
-            let opening = Opening::new(&theirs, &[&identity]).unwrap();
-            assert_eq!(opening.plain_size(), size);
-            let mut opened = Vec::new();
-            opening.open_to_end(&mut opened).unwrap();
-            assert_eq!(opened, plain, "{size}");
+            let open = |limit| open_in_place(BytesMut::from(theirs.as_slice()), &[&identity], limit).unwrap().unwrap();
+            assert_eq!(open(size).unwrap(), plain, "{size}");
+            assert!(size == 0 || open(size - 1).is_none(), "{size}");
             let mut read = Vec::new();
             Opening::new(&sealed, &[&identity]).unwrap().read_to_end(&mut read).unwrap();
             assert_eq!(read, plain, "{size}");
@@ -355,8 +400,8 @@ mod tests {
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
-            let opened = Opening::new(&changed, &[&identity]).map(|opening| opening.open_to_end(&mut Vec::new()));
-            assert!(!matches!(opened, Ok(Ok(()))), "byte {at}");
+            let opened = open_in_place(BytesMut::from(changed.as_slice()), &[&identity], 100);
+            assert!(!matches!(opened, Ok(Ok(_))), "byte {at}");
         }
     }
 }

@@ -185,7 +185,7 @@ impl<S: RangeReader> BundleReader<S> {
         let (bundle, key) = keyslot::open(&key_file, trailer.key2.offset, unlock)?;
         let plain = {
             let (key, sealed) = (key.clone(), sealed.clone());
-            blocking(move || key.open(Packing::Zstd, &sealed, JSON_LIMIT)).await?
+            blocking(move || key.open(Packing::Zstd, sealed, JSON_LIMIT)).await?
         };
         let damaged = |what: String| Error::damaged("manifest.json.zst.age", trailer.manifest.offset, what);
         let manifest = Manifest::from_json(&plain.map_err(damaged)?).map_err(damaged)?;
@@ -345,7 +345,7 @@ impl<S: RangeReader> BundleReader<S> {
         let (key, bundle, limit) = (self.key.clone(), self.manifest.about.bundle, self.manifest.about.plain_limit());
         let place = SegmentPlace { number: place.segment, packing, offset: place.offset };
         let prover = self.prover.clone();
-        blocking(move || segment::open(&key, bundle, place, &sealed, limit, &prover)).await?
+        blocking(move || segment::open(&key, bundle, place, sealed, limit, &prover)).await?
     }
 
     async fn directory(&self, block: &CatalogBlock) -> Result<Vec<CatalogBlock>> {
@@ -369,7 +369,7 @@ impl<S: RangeReader> BundleReader<S> {
         ShardHead { bundle: self.manifest.about.bundle, part, number: block.number }
     }
 
-    async fn open_block(&self, kind: ShardKind, block: &CatalogBlock) -> Result<Vec<u8>> {
+    async fn open_block(&self, kind: ShardKind, block: &CatalogBlock) -> Result<Bytes> {
         let name = block_name(kind, block.number);
         let sealed = self.sealed(&name, Extent { offset: block.offset, length: block.length }).await?;
         let damaged = |what: String| Error::damaged(&name, block.offset, what);
@@ -377,7 +377,7 @@ impl<S: RangeReader> BundleReader<S> {
             return Err(damaged("it does not have the hash that the catalog gives it".into()));
         }
         let (key, limit) = (self.key.clone(), kind.limit(self.manifest.about.plain_limit()));
-        blocking(move || key.open(Packing::Zstd, &sealed, limit)).await?.map_err(damaged)
+        blocking(move || key.open(Packing::Zstd, sealed, limit)).await?.map_err(damaged)
     }
 
     async fn sealed(&self, name: &str, extent: Extent) -> Result<Bytes> {

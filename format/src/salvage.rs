@@ -77,7 +77,7 @@ struct Candidate {
 enum Work {
     Open(u64, Vec<Candidate>),
     /// Name what was in the segments before that did not open.
-    Name(BTreeSet<u64>, Vec<u8>, ShardHead),
+    Name(BTreeSet<u64>, Bytes, ShardHead),
     /// A block of the catalog, from which line on.
     Catalog(Vec<CatalogLine>, usize),
     Tell(Box<Salvaged>),
@@ -231,11 +231,11 @@ impl<S: RangeReader> SalvageReader<S> {
     }
 
     /// The plaintext of a sealed entry, or what is wrong with it.
-    async fn plain(&self, header: &EntryHeader, limit: usize) -> Result<std::result::Result<Vec<u8>, String>> {
+    async fn plain(&self, header: &EntryHeader, limit: usize) -> Result<std::result::Result<Bytes, String>> {
         let sealed = self.sealed(Extent { offset: header.offset, length: header.size }, limit).await?;
         let key = self.key.clone();
         match sealed {
-            Ok(sealed) => blocking(move || key.open(Packing::Zstd, &sealed, limit)).await,
+            Ok(sealed) => blocking(move || key.open(Packing::Zstd, sealed, limit)).await,
             Err(what) => Ok(Err(what)),
         }
     }
@@ -258,7 +258,7 @@ impl<S: RangeReader> SalvageReader<S> {
     }
 
     /// Takes an index shard: opens what it describes.
-    fn shard(&mut self, header: &EntryHeader, plain: std::result::Result<Vec<u8>, String>, head: ShardHead) {
+    fn shard(&mut self, header: &EntryHeader, plain: std::result::Result<Bytes, String>, head: ShardHead) {
         let read = plain.and_then(|plain| places(&plain, head).map(|places| (plain, places)));
         match read {
             Ok((plain, places)) => {
@@ -300,7 +300,7 @@ impl<S: RangeReader> SalvageReader<S> {
                     let (key, bundle) = (self.key.clone(), self.bundle);
                     let place = SegmentPlace { number, packing, offset: extent.offset };
                     let prover = self.prover.clone();
-                    match blocking(move || segment::open(&key, bundle, place, &sealed, PLAIN_LIMIT, &prover)).await? {
+                    match blocking(move || segment::open(&key, bundle, place, sealed, PLAIN_LIMIT, &prover)).await? {
                         Ok(entries) => {
                             self.read.insert(number);
                             self.met.insert(number);

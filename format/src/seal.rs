@@ -3,11 +3,11 @@
 use std::io::{Read, Write};
 
 use age::{DecryptError, x25519};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::entry::Packing;
 use crate::error::{Error, Result};
-use crate::payload::{Opening, SealingWriter};
+use crate::payload::{Opening, SealingWriter, open_in_place};
 
 /// The key of one bundle: a fresh X25519 identity, whose public half appears nowhere in clear.
 #[derive(Clone)]
@@ -50,38 +50,38 @@ impl BundleKey {
         sealing.finish().map_err(Error::Write)
     }
 
-    /// Decrypts `sealed` and decompresses it (if so packed) to at most `limit` bytes. CPU-bound: for blocking threads.
+    /// Decrypts `sealed`, where it lies if nobody else holds it, and decompresses it (if so packed) to at most `limit` bytes.
+    /// CPU-bound: for blocking threads.
     ///
     /// The error is what is wrong, in words.
-    pub(crate) fn open(&self, packing: Packing, sealed: &[u8], limit: usize) -> std::result::Result<Vec<u8>, String> {
-        let opened = Opening::new(sealed, &[&self.0]);
-        let mut opened = opened.map_err(|e| match e {
+    pub(crate) fn open(&self, packing: Packing, sealed: Bytes, limit: usize) -> std::result::Result<Bytes, String> {
+        let header = |e| match e {
             DecryptError::NoMatchingKeys => format!("it does not open with the bundle's key ({e})"),
             e => format!("it is not an age file of this bundle ({e})"),
-        })?;
-        let too_much = || Err(format!("it unpacks to more than the {limit} bytes that the bundle declares"));
-        let mut plain = Vec::new();
+        };
+        let too_much = || format!("it unpacks to more than the {limit} bytes that the bundle declares");
         match packing {
-            Packing::Raw if opened.plain_size() > limit => return too_much(),
             Packing::Raw => {
-                plain.reserve_exact(opened.plain_size());
-                opened.open_to_end(&mut plain).map_err(|e| format!("it does not decrypt ({e})"))?;
+                let sealed = sealed.try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
+                let opened = open_in_place(sealed, &[&self.0], limit).map_err(header)?;
+                opened.map_err(|e| format!("it does not decrypt ({e})"))?.ok_or_else(too_much)
             }
             Packing::Zstd => {
+                let mut opened = Opening::new(&sealed, &[&self.0]).map_err(header)?;
                 let zstd = zstd::Decoder::new(&mut opened).map_err(|e| format!("it is not zstd ({e})"))?;
+                let mut plain = Vec::new();
                 let read = zstd.take(limit as u64 + 1).read_to_end(&mut plain);
                 read.map_err(|e| format!("it does not decompress ({e})"))?;
+                if plain.len() > limit {
+                    return Err(too_much());
+                }
                 // The decoder stops at the end of its frames; the age file must end there too.
-                let more = opened.read(&mut [0; 1]).map_err(|e| format!("it does not decrypt ({e})"))?;
-                if plain.len() <= limit && more != 0 {
-                    return Err("bytes come after the compressed data".into());
+                match opened.read(&mut [0; 1]).map_err(|e| format!("it does not decrypt ({e})"))? {
+                    0 => Ok(plain.into()),
+                    _ => Err("bytes come after the compressed data".into()),
                 }
             }
         }
-        if plain.len() > limit {
-            return too_much();
-        }
-        Ok(plain)
     }
 }
 
@@ -100,14 +100,16 @@ mod tests {
         let key = BundleKey::generate();
         let parts = [Bytes::from_static(b"hello "), Bytes::from(vec![b'x'; 300_000])];
         for packing in [Packing::Raw, Packing::Zstd] {
-            let sealed = key.seal(packing, 3, &parts).unwrap();
-            assert_eq!(key.open(packing, &sealed, 300_006).unwrap(), parts.concat());
-            assert!(key.open(packing, &sealed, 300_005).unwrap_err().contains("more than"));
-            let other = BundleKey::generate().open(packing, &sealed, 300_006).unwrap_err();
+            let sealed = Bytes::from(key.seal(packing, 3, &parts).unwrap());
+            // Somebody else holds it: it stays as it is.
+            assert_eq!(key.open(packing, sealed.clone(), 300_006).unwrap(), parts.concat());
+            assert!(key.open(packing, sealed.clone(), 300_005).unwrap_err().contains("more than"));
+            let other = BundleKey::generate().open(packing, sealed.clone(), 300_006).unwrap_err();
             assert!(other.contains("bundle's key"), "{other}");
             for cut in [0, 10, 150, sealed.len() - 1] {
-                assert!(key.open(packing, &sealed[..cut], 300_006).is_err(), "{cut}");
+                assert!(key.open(packing, sealed.slice(..cut), 300_006).is_err(), "{cut}");
             }
+            assert_eq!(key.open(packing, sealed, 300_006).unwrap(), parts.concat());
         }
     }
 }

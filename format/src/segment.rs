@@ -146,14 +146,15 @@ pub(crate) fn open(
     key: &BundleKey,
     bundle: Uuid,
     opened: SegmentPlace,
-    sealed: &Bytes,
+    sealed: Bytes,
     limit: usize,
     prover: &Prover,
 ) -> Result<Vec<(Entry, IndexLine)>> {
     let name = name(opened.number, opened.packing);
     let damaged = |what: String| Error::damaged(&name, opened.offset, what);
-    let plain = Bytes::from(key.open(opened.packing, sealed, limit).map_err(damaged)?);
-    unpack(bundle, opened, sealed.len(), &plain, prover)
+    let length = sealed.len();
+    let plain = key.open(opened.packing, sealed, limit).map_err(damaged)?;
+    unpack(bundle, opened, length, &plain, prover)
 }
 
 /// Reads the tar of an opened segment, which had `length` bytes sealed.

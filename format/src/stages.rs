@@ -18,6 +18,6 @@ pub fn seal(key: &BundleKey, packing: Packing, level: i32, plain: Bytes) -> Resu
 ///
 /// # Errors
 /// What is wrong, in words.
-pub fn open(key: &BundleKey, packing: Packing, sealed: &[u8], limit: usize) -> std::result::Result<Vec<u8>, String> {
+pub fn open(key: &BundleKey, packing: Packing, sealed: Bytes, limit: usize) -> std::result::Result<Bytes, String> {
     key.open(packing, sealed, limit)
 }

@@ -138,7 +138,7 @@ struct Worked {
 enum Opened {
     /// There is no key, or nothing to open.
     Closed,
-    Plain(Vec<u8>),
+    Plain(Bytes),
     Entries(Vec<(Entry, IndexLine)>),
 }
 
@@ -306,11 +306,13 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
                 && held + self.estimate(part, header) <= self.options.memory)
     }
 
-    /// The most that an outer entry will take, while it is opened: its sealed bytes beside its plain ones.
+    /// The most that an outer entry will take, while it is opened: its sealed bytes, beside its plain ones if those are not
+    /// made of them where they lie.
     fn estimate(&self, part: Part, header: &EntryHeader) -> usize {
         let sealed = usize::try_from(header.size).unwrap_or(usize::MAX);
         let plain = match part {
             _ if self.key.is_none() => 0,
+            Part::Segment { packing: Packing::Raw, .. } => 0,
             Part::Segment { packing: Packing::Zstd, .. } => self.largest_plain.unwrap_or(self.about.plain_limit()),
             _ => sealed,
         };
@@ -386,10 +388,9 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
                 (None, _) => Ok(Opened::Closed),
                 (Some(key), Part::Segment { number, packing }) => {
                     let place = SegmentPlace { number, packing, offset: header.offset };
-                    let plain = key.open(packing, &sealed, plain_limit).map_err(damaged);
-                    // While the prover has its chunks, the next segment may take the place of what is not needed any more.
-                    drop(sealed);
-                    plain.map(Bytes::from).and_then(|plain| {
+                    let plain = key.open(packing, sealed, plain_limit).map_err(damaged);
+                    plain.and_then(|plain| {
+                        // While the prover has its chunks, the next segment may take the place of what is not needed any more.
                         share.resize(plain.len());
                         segment::unpack(bundle, place, length, &plain, &prover).map(Opened::Entries)
                     })
@@ -399,7 +400,7 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
                         Part::Shard { kind, .. } => kind.limit(plain_limit),
                         _ => JSON_LIMIT,
                     };
-                    key.open(Packing::Zstd, &sealed, limit).map(Opened::Plain).map_err(damaged)
+                    key.open(Packing::Zstd, sealed, limit).map(Opened::Plain).map_err(damaged)
                 }
             };
             share.resize(opened.as_ref().map_or(0, Opened::bytes));

@@ -11,6 +11,7 @@ use pacharc_format::{FileRange, Key, RangeReader};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
+use super::file_reader::FileReader;
 use super::{Error, Timed};
 use crate::bucket::{self, Bucket};
 use crate::monitor::Monitor;
@@ -109,9 +110,8 @@ impl Input {
             Kind::Stdin => self.timed(tokio::io::stdin()),
             Kind::File(path) => {
                 let file = tokio::fs::File::open(path).await;
-                let mut file = file.map_err(|source| Error::Open { path: path.clone(), source })?;
-                file.set_max_buf_size(8 << 20);
-                self.timed(file)
+                let file = file.map_err(|source| Error::Open { path: path.clone(), source })?;
+                self.timed(FileReader::new(file.into_std().await))
             }
             Kind::Object(bucket, key) => {
                 let body = bucket.get(key).await?.body;

@@ -1,6 +1,8 @@
 //! Where a bundle lies: written to a file, standard output or a bucket, read from the same.
 
 mod error;
+mod file_reader;
+mod file_writer;
 mod input;
 mod output;
 mod select;

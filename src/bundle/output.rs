@@ -13,11 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream};
 use tokio::task::JoinHandle;
 
 use super::Error;
+use super::file_writer::FileWriter;
 use crate::bucket::{Bucket, Upload};
 use crate::options::Location;
 
-/// Bytes that are handed to a file at a time.
-const FILE_BUFFER: usize = 8 << 20;
 /// Bytes that are handed to an upload at a time; it gathers them into parts.
 const UPLOAD_BUFFER: usize = 1 << 20;
 
@@ -70,8 +69,8 @@ enum State {
 
 /// The half of an output that is written to.
 pub enum OutputWriter {
-    /// A file, or standard output.
-    File(tokio::fs::File),
+    /// A file.
+    File(FileWriter),
     /// Standard output.
     Stdout(tokio::io::Stdout),
     /// The pipe to the task that uploads.
@@ -98,9 +97,7 @@ impl Output {
                     .tempfile_in(folder(path))
                     .map_err(failed)?;
                 let file = temporary.as_file().try_clone().map_err(failed)?;
-                let mut file = tokio::fs::File::from_std(file);
-                file.set_max_buf_size(FILE_BUFFER);
-                Ok((OutputWriter::File(file), Self(State::File { temporary, path: path.clone() })))
+                Ok((OutputWriter::File(FileWriter::new(file)), Self(State::File { temporary, path: path.clone() })))
             }
             Place::Object(bucket, key) => {
                 match bucket.head(key).await {

@@ -195,7 +195,7 @@ impl Extraction<'_> {
 
     async fn by_stream(&mut self, input: &Input, unlock: &Unlock, options: &Options) -> Result<(), Error> {
         let limits = &options.limits;
-        let memory = Budget::new(limits.max_memory).read_ahead;
+        let memory = Budget::new(limits.max_memory).read_alone;
         let read = ReadOptions { jobs: limits.jobs, memory, temp_dir: &limits.temp_dir };
         let mut stream = BundleStream::open(input.stream().await?, read).await?;
         stream.unlock(unlock)?;

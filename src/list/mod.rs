@@ -106,7 +106,7 @@ impl Listing<'_, '_> {
         options: &Options,
     ) -> Result<(), Error> {
         let limits = &options.limits;
-        let memory = Budget::new(limits.max_memory).read_ahead;
+        let memory = Budget::new(limits.max_memory).read_alone;
         let read = ReadOptions { jobs: limits.jobs, memory, temp_dir: &limits.temp_dir };
         let mut stream = BundleStream::open(input.stream().await?, read).await?;
         stream.unlock(unlock)?;

@@ -113,7 +113,7 @@ impl Verification<'_> {
         }
         let limits = &self.options.limits;
         let budget = Budget::new(limits.max_memory);
-        let read = ReadOptions { jobs: limits.jobs, memory: budget.read_ahead, temp_dir: &limits.temp_dir };
+        let read = ReadOptions { jobs: limits.jobs, memory: budget.read_alone, temp_dir: &limits.temp_dir };
         let mut stream = BundleStream::open(self.input.stream().await?, read).await?;
         if let Some(unlock) = unlock.filter(|_| level > Level::Sums) {
             self.unlock(&mut stream, unlock).await?;
