@@ -1,7 +1,7 @@
 //! How the memory that a run may take is shared out (`--max-memory`, the process's peak resident size).
 
 /// What the program itself takes: code, stacks, connections, TLS, the allocator's slack.
-const BASE: u64 = 64 << 20;
+const BASE: u64 = 80 << 20;
 /// Less than this cannot be shared out.
 const LEAST: u64 = 32 << 20;
 /// The largest entry and the largest piece of an object, however much memory there is.
@@ -49,6 +49,13 @@ impl Budget {
             spool: bytes(usable / 24),
         }
     }
+
+    /// For a restore that loads databases beside the objects, out of the same bundle: what those leave.
+    #[must_use]
+    pub fn beside_databases(self) -> Self {
+        let share = |bytes| bytes / 5 * 3;
+        Self { read_ahead: share(self.read_ahead), write: share(self.write), ..self }
+    }
 }
 
 #[cfg(test)]
@@ -62,6 +69,6 @@ mod tests {
             assert!(2 * segment_target + piece_limit <= feed, "{max_memory}");
             assert!(2 * (segment_target + piece_limit) <= feed, "{max_memory}: two of the largest segments are sealed");
         }
-        assert_eq!(Budget::new(256 << 20).piece_limit, 32 << 20);
+        assert_eq!(Budget::new(512 << 20).piece_limit, 32 << 20);
     }
 }

@@ -47,7 +47,7 @@ pub use manifest::Manifest;
 pub use pieces::{Piece, PieceWriter};
 pub use prover::Prover;
 pub use range::{FileRange, RangeReader};
-pub use reader::{BundleReader, CatalogReader, Inspection, inspect};
+pub use reader::{BundleReader, CatalogReader, Inspection, SegmentReader, inspect};
 pub use salvage::{SalvageReader, Salvaged};
 pub use seal::BundleKey;
 pub use signature::Signer;

@@ -18,8 +18,9 @@ use crate::entry::Hash;
 const LANES: usize = 4;
 /// Bytes of each before the next look at who waits: small enough for the processor's own cache.
 const STEP: usize = 128 * 1024;
-/// How long a chunk waits for company.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How long a chunk waits for company. On a busy machine one comes every 20 ms (`docs/performance.md`); where they are
+/// rarer, many are read at a time, and nobody is slowed by the wait.
+const PATIENCE: Duration = Duration::from_millis(80);
 /// Below this many bytes it is not worth another thread.
 const SMALL: usize = 64 * 1024;
 

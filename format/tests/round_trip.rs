@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use pacharc_format::{
     BundleReader, BundleStream, BundleWriter, Entry, Error, Found, Hash, Head, Key, Lock, Manifest, Metadata, Packing,
-    PieceWriter, RangeReader, ReadOptions, Signer, State, Unlock, inspect,
+    PieceWriter, RangeReader, ReadOptions, Signer, Spool, State, Unlock, inspect,
 };
 use support::{Memory, chunk, lock, object, odd_entries, options, stream, unlock, write};
 
@@ -47,6 +47,30 @@ async fn both_readers_give_back_what_was_written() {
             paths.extend(lines.into_iter().map(|line| line.entry.path));
         }
         assert!(paths.is_sorted() && paths.len() == entries.len());
+    }
+}
+
+#[tokio::test]
+async fn the_segments_of_some_entries_come_in_the_order_in_which_they_were_written() {
+    let identity = x25519::Identity::generate();
+    let numbered = |n: u32| Entry::text(format!("database/{:05}", n.wrapping_mul(0x9e37_79b1)), vec![b'x'; 700]);
+    let others = (0..300).map(|n| Entry::text(format!("objects/{n}"), vec![b'y'; 300]));
+    let dumped: Vec<Entry> = (0..300).map(numbered).collect();
+    let mingled = others.zip(dumped.clone()).flat_map(|(other, dumped)| [other, dumped]).collect();
+    let (bundle, _) = write(mingled, options(lock(&identity), 8 << 10, 1 << 20)).await;
+    let reader = BundleReader::open(Memory(bundle), &unlock(&identity)).await.unwrap();
+    for (prefix, count) in [("database/", 300), ("database0", 0), ("", 600)] {
+        // Little memory: places are sorted on the disk.
+        let mut segments = reader.segments(prefix, Spool::new(&std::env::temp_dir(), 1 << 10)).await.unwrap();
+        let mut found = Vec::new();
+        while let Some(entries) = segments.next().await.unwrap() {
+            assert!(!entries.is_empty());
+            found.extend(entries);
+        }
+        assert_eq!(found.len(), count);
+        assert!(found.iter().all(|entry| entry.path.starts_with(prefix)));
+        let databases = found.iter().filter(|entry| entry.path.starts_with("database/")).map(|entry| &entry.path);
+        assert!(count == 0 || databases.eq(dumped.iter().map(|entry| &entry.path)), "{prefix}");
     }
 }
 

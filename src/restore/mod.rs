@@ -1,6 +1,7 @@
 //! Restore: a bundle becomes databases and a bucket again, and the result is proved.
 //!
-//! From a file or a bucket, the whole bundle is checked against its sums before the first byte is written. From a pipe
+//! From a file or a bucket, the whole bundle is checked against its sums before the first byte is written, and then read by
+//! two: while one pass writes the objects and checks all that goes by, another reads the dumps alone, and loads them. From a pipe
 //! that cannot be, so databases are loaded under temporary names, which they lose when everything held. Bucket and
 //! databases carry a mark until the proof; the same bundle goes on where an interrupted run stopped.
 
@@ -14,10 +15,12 @@ mod proof;
 mod release;
 mod target;
 
+use std::pin::pin;
 use std::sync::Arc;
 
+use futures::future::{Either, select};
 use pacharc_format::manifest::Manifest;
-use pacharc_format::{BundleKey, BundleReader, BundleStream, Entry, Found, Head, ReadOptions, Spool, Unlock};
+use pacharc_format::{BundleReader, BundleStream, Entry, Found, Head, RangeReader, ReadOptions, Spool, Unlock};
 use tokio::io::AsyncRead;
 
 pub use error::Error;
@@ -55,6 +58,9 @@ pub async fn run(
     interrupt.guard(job.run(unlock, interrupt)).await
 }
 
+/// Where the dumps lie in a bundle.
+const DATABASES: &str = "database/";
+
 /// One restore.
 struct Job<'a> {
     options: &'a Options,
@@ -64,8 +70,7 @@ struct Job<'a> {
 
 /// What is known of a bundle before it is unpacked, where it can be read in any place.
 struct Known {
-    key: BundleKey,
-    manifest: Manifest,
+    reader: BundleReader<Box<dyn RangeReader>>,
     signed_by: Option<SignedBy>,
 }
 
@@ -85,9 +90,12 @@ impl Job<'_> {
         let mut target = Target::open(self.options).await?;
         let mut release = Release::open(self.options).await?;
         let known = self.know(unlock, interrupt, release.as_mut()).await?;
-        let mut stream = BundleStream::open(self.input.stream().await?, self.read_options()).await?;
+        // Two who read the bundle share the memory.
+        let is_shared = known.is_some() && self.options.postgres.is_some() && self.options.bucket.is_some();
+        let budget = if is_shared { self.budget().beside_databases() } else { self.budget() };
+        let mut stream = BundleStream::open(self.input.stream().await?, self.read_options(budget)).await?;
         match &known {
-            Some(known) => stream.unlock_with(known.key.clone()),
+            Some(known) => stream.unlock_with(known.reader.key()),
             None => stream.unlock(unlock)?,
         }
         let head = self.head(&mut stream).await?;
@@ -96,7 +104,8 @@ impl Job<'_> {
             return Err(Error::NoObjects);
         }
         if let Some(release) = &release {
-            let source = known.as_ref().and_then(|known| known.manifest.source.cluster.as_ref());
+            let manifest = known.as_ref().map(|known| known.reader.manifest());
+            let source = manifest.and_then(|manifest| manifest.source.cluster.as_ref());
             release.check(&head, source)?;
             release.check_secrets().await?;
         }
@@ -104,7 +113,7 @@ impl Job<'_> {
         if known.is_none() {
             self.check_names(&target, &selection).await?;
         }
-        let attempt = known.as_ref().map(|known| known.manifest.attempt);
+        let attempt = known.as_ref().map(|known| known.reader.manifest().attempt);
         let server = target.server.take();
         let mut databases = server.as_ref().map(|server| {
             let owner = (self.options.owner.as_deref(), self.options.limits.jobs);
@@ -116,7 +125,16 @@ impl Job<'_> {
                 databases.create().await?;
             }
             target.mark_bucket(head.bundle).await?;
-            let unpacked = self.unpack(&mut stream, &target, databases.as_mut(), release.as_mut()).await?;
+            let objects = target.bucket.as_ref().map(|bucket| {
+                ObjectWriter::new(Arc::clone(bucket), budget.write, target.resumed, Arc::clone(self.monitor))
+            });
+            let unpacked = match (&known, &mut databases) {
+                (Some(known), Some(databases)) if is_shared => {
+                    let unpacking = self.unpack(&mut stream, objects, None, release.as_mut());
+                    self.beside(unpacking, self.load(&known.reader, databases)).await?
+                }
+                (_, databases) => self.unpack(&mut stream, objects, databases.as_mut(), release.as_mut()).await?,
+            };
             let source = unpacked.manifest.source.clone();
             let mut outcome = self.prove(unpacked, &target, databases.as_mut()).await?;
             outcome.signed_by = known.as_ref().and_then(|known| known.signed_by.clone());
@@ -181,7 +199,7 @@ impl Job<'_> {
                 if let Some(release) = release {
                     release.read(&reader).await?;
                 }
-                Ok(Some(Known { key: reader.key(), manifest, signed_by }))
+                Ok(Some(Known { reader, signed_by }))
             }
             Some(_) => {
                 let first = checked.findings.first().map(|finding| format!("{}: {}", finding.path, finding.problem));
@@ -228,17 +246,12 @@ impl Job<'_> {
     async fn unpack<R: AsyncRead + Unpin>(
         &self,
         stream: &mut BundleStream<'_, R>,
-        target: &Target,
+        mut objects: Option<ObjectWriter>,
         mut databases: Option<&mut DatabaseWriter<'_>>,
         mut release: Option<&mut Release<'_>>,
     ) -> Result<Unpacked, Error> {
         let monitor = self.monitor.as_ref();
         monitor.phase(Phase::Unpack);
-        let memory = self.budget().write;
-        let mut objects = target
-            .bucket
-            .as_ref()
-            .map(|bucket| ObjectWriter::new(Arc::clone(bucket), memory, target.resumed, Arc::clone(self.monitor)));
         let mut expected = Expected::new(self.spool());
         let (mut manifest, mut id) = (None, None);
         while let Some(found) = stream.next().await? {
@@ -246,7 +259,7 @@ impl Job<'_> {
                 Found::Entries(entries) => {
                     let entries: Vec<Entry> = entries.into_iter().map(|(entry, _)| entry).collect();
                     let (dumps, others): (Vec<_>, Vec<_>) =
-                        entries.into_iter().partition(|entry| entry.path.starts_with("database/"));
+                        entries.into_iter().partition(|entry| entry.path.starts_with(DATABASES));
                     if let Some(release) = &mut release {
                         others.iter().try_for_each(|entry| release.entry(entry))?;
                     }
@@ -276,6 +289,41 @@ impl Job<'_> {
         match (manifest, id) {
             (Some(manifest), Some(id)) => Ok(Unpacked { manifest, id, expected }),
             _ => Err(Error::Worker("the bundle has no end".into())),
+        }
+    }
+
+    /// Loads the databases alone: their dump comes behind all objects, and needs not wait for those to be written.
+    async fn load(
+        &self,
+        reader: &BundleReader<Box<dyn RangeReader>>,
+        databases: &mut DatabaseWriter<'_>,
+    ) -> Result<(), Error> {
+        let mut segments = reader.segments(DATABASES, self.spool()).await?;
+        while let Some(entries) = segments.next().await? {
+            for entry in entries {
+                databases.entry(entry).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unpacks and loads at the same time; the first error ends both.
+    async fn beside(
+        &self,
+        unpacking: impl Future<Output = Result<Unpacked, Error>>,
+        loading: impl Future<Output = Result<(), Error>>,
+    ) -> Result<Unpacked, Error> {
+        match select(pin!(unpacking), pin!(loading)).await {
+            Either::Left((unpacked, loading)) => {
+                let unpacked = unpacked?;
+                // Only now anybody waits for them.
+                timed(self.monitor.as_ref(), Wait::Databases, loading).await?;
+                Ok(unpacked)
+            }
+            Either::Right((loaded, unpacking)) => {
+                loaded?;
+                unpacking.await
+            }
         }
     }
 
@@ -322,8 +370,8 @@ impl Job<'_> {
         Spool::new(&self.options.limits.temp_dir, self.budget().spool)
     }
 
-    fn read_options(&self) -> ReadOptions<'_> {
+    fn read_options(&self, budget: Budget) -> ReadOptions<'_> {
         let limits = &self.options.limits;
-        ReadOptions { jobs: limits.jobs, memory: self.budget().read_ahead, temp_dir: &limits.temp_dir }
+        ReadOptions { jobs: limits.jobs, memory: budget.read_ahead, temp_dir: &limits.temp_dir }
     }
 }

@@ -82,7 +82,7 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input, monitor: &Arc<d
     reader.check_sums().await?;
     target::check_closed(&manifest, options.allow_incomplete)?;
     let job = Job { options, input, monitor };
-    let mut stream = BundleStream::open(input.stream().await?, job.read_options()).await?;
+    let mut stream = BundleStream::open(input.stream().await?, job.read_options(job.budget())).await?;
     stream.unlock_with(reader.key());
     let head = job.head(&mut stream).await?;
     let selection = target::selection(options, &head)?;

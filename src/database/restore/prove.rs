@@ -199,7 +199,9 @@ impl Reader<'_> {
         let label = Label { program: "psql".into(), database: database.clone(), part: format!("table {}", check.name) };
         let environment = self.target.server.child_environment(database);
         let (mut child, output) = Child::start(label.clone(), &self.psql.path, &arguments, &environment)?;
-        let fingerprint = fingerprint(output).await.map_err(|error| label.script(error.into()))?;
+        // A task of its own: several tables are hashed at a time. It ends with the child.
+        let reading = tokio::spawn(fingerprint(output)).await.map_err(std::io::Error::other).flatten();
+        let fingerprint = reading.map_err(|error| label.script(error.into()))?;
         child.finish().await?;
         Ok(fingerprint)
     }
