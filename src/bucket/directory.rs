@@ -21,7 +21,7 @@ use pacharc_format::{Key, Metadata};
 use rustix::fs::Stat;
 
 use self::tree::{NewFile, Tree};
-use super::{Bucket, BucketUrl, Error, Listed, Object, Upload};
+use super::{Bucket, BucketUrl, Error, Listed, Object, Size, Upload};
 
 /// Objects up to this size in bytes are read in one go, larger ones in pieces of it.
 const PIECE: usize = 1 << 20;
@@ -110,11 +110,11 @@ impl Directory {
         Ok(Object { size, metadata, etag: Some(version), body })
     }
 
-    fn begin(&self, key: &Key, metadata: &Metadata, promised: Option<u64>) -> Result<Writing, Error> {
+    fn begin(&self, key: &Key, metadata: &Metadata, size: Size) -> Result<Writing, Error> {
         let attributes = attributes::render(metadata).map_err(|e| self.bad_attributes(key, e))?;
         let path = layout::to_path(key, attributes.is_some()).map_err(|reason| self.invalid(key, reason))?;
         let new = self.tree.create(&path).map_err(|e| self.not_written(key, e))?;
-        Ok(Writing { bucket: self.clone(), key: key.clone(), path, attributes, new, promised, written: 0 })
+        Ok(Writing { bucket: self.clone(), key: key.clone(), path, attributes, new, size, written: 0 })
     }
 
     fn invalid(&self, key: &Key, reason: String) -> Error {
@@ -193,14 +193,14 @@ impl Bucket for Directory {
     async fn put(&self, key: &Key, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
         let (this, key, metadata) = (self.clone(), key.clone(), metadata.clone());
         blocking(move || {
-            let mut writing = this.begin(&key, &metadata, None)?;
+            let mut writing = this.begin(&key, &metadata, Size::About(0))?;
             writing.write(&body)?;
             writing.finish()
         })
         .await
     }
 
-    async fn upload(&self, key: &Key, metadata: &Metadata, size: Option<u64>) -> Result<Box<dyn Upload>, Error> {
+    async fn upload(&self, key: &Key, metadata: &Metadata, size: Size) -> Result<Box<dyn Upload>, Error> {
         let (this, key, metadata) = (self.clone(), key.clone(), metadata.clone());
         let writing = blocking(move || this.begin(&key, &metadata, size)).await?;
         Ok(Box::new(DirectoryUpload { writing: Some(writing) }))
@@ -271,7 +271,7 @@ struct Writing {
     path: Vec<u8>,
     attributes: Option<Vec<u8>>,
     new: NewFile,
-    promised: Option<u64>,
+    size: Size,
     written: u64,
 }
 
@@ -283,8 +283,10 @@ impl Writing {
     }
 
     fn finish(self) -> Result<(), Error> {
-        let Self { bucket, key, path, attributes, new, promised, written } = self;
-        if let Some(promised) = promised.filter(|&promised| promised != written) {
+        let Self { bucket, key, path, attributes, new, size, written } = self;
+        if let Size::Exactly(promised) = size
+            && promised != written
+        {
             return Err(Error::Length { bucket: bucket.url.to_string(), key, promised, actual: written });
         }
         let beside = beside(&path);

@@ -106,17 +106,26 @@ pub trait Bucket: Send + Sync {
     /// [`Error::InvalidKey`] if the provider cannot hold such a key; it is never changed to one that fits.
     async fn put(&self, key: &Key, metadata: &Metadata, body: Bytes) -> Result<(), Error>;
 
-    /// Begins an object that is too large to be held in memory; `size` is its size in bytes where it is known.
+    /// Begins an object that is too large to be held in memory.
     ///
     /// # Errors
     /// As [`Bucket::put`].
-    async fn upload(&self, key: &Key, metadata: &Metadata, size: Option<u64>) -> Result<Box<dyn Upload>, Error>;
+    async fn upload(&self, key: &Key, metadata: &Metadata, size: Size) -> Result<Box<dyn Upload>, Error>;
 
     /// Deletes the object at `key`; that there is none is no error.
     ///
     /// # Errors
     /// [`Error::Denied`] and the like.
     async fn delete(&self, key: &Key) -> Result<(), Error>;
+}
+
+/// What is known of an object's bytes before the first of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// So many; it is an error if they turn out to be more or fewer.
+    Exactly(u64),
+    /// About so many or more, by an estimate.
+    About(u64),
 }
 
 /// An object that is being written piece by piece. Nothing appears at its key before [`Upload::finish`] returns; one that is

@@ -27,7 +27,7 @@ use self::answer::{Asked, HttpResponse};
 use self::fidelity::Fidelity;
 use super::retry::Whole;
 use super::url::S3Url;
-use super::{Bucket, BucketUrl, Error, Listed, Object, Options, Policy, Upload};
+use super::{Bucket, BucketUrl, Error, Listed, Object, Options, Policy, Size, Upload};
 
 /// The longest key, prefix included, in bytes (Amazon S3, "Naming Amazon S3 objects").
 const KEY_LIMIT: usize = 1024;
@@ -48,6 +48,8 @@ struct Inner {
     prefix: String,
     retry: Policy,
     upload_memory: usize,
+    /// Whether a request's signature covers the hash of its body. TLS covers the body itself, for less.
+    signs_payloads: bool,
     answered: AtomicBool,
     /// Failures that may pass.
     faults: AtomicU64,
@@ -57,7 +59,7 @@ struct Inner {
 impl S3 {
     /// Prepares requests to the bucket at `url`; sends none.
     pub(super) async fn open(url: &S3Url, options: &Options) -> Result<Self, Error> {
-        let (client, endpoint) = client::build(url, options).await?;
+        let (client, endpoint, is_encrypted) = client::build(url, options).await?;
         Ok(Self(Arc::new(Inner {
             client,
             url: BucketUrl::S3(url.clone()).to_string(),
@@ -66,6 +68,7 @@ impl S3 {
             prefix: url.prefix.clone(),
             retry: options.retry,
             upload_memory: options.upload_memory,
+            signs_payloads: !is_encrypted,
             answered: AtomicBool::new(false),
             faults: AtomicU64::new(0),
             fidelity: Fidelity::default(),
@@ -213,6 +216,10 @@ impl S3 {
             .set_content_language(content_language)
             .set_cache_control(cache_control)
             .set_metadata(Some(user.into_iter().collect()));
+        let request = match self.0.signs_payloads {
+            true => request.customize(),
+            false => request.customize().disable_payload_signing(),
+        };
         self.once(Asked::writing("writing", key), patience, request.send()).await.map(drop)
     }
 
@@ -335,7 +342,7 @@ impl Bucket for S3 {
         self.policy().run(|| self.put_once(key, &name, metadata, body.clone())).await
     }
 
-    async fn upload(&self, key: &Key, metadata: &Metadata, size: Option<u64>) -> Result<Box<dyn Upload>, Error> {
+    async fn upload(&self, key: &Key, metadata: &Metadata, size: Size) -> Result<Box<dyn Upload>, Error> {
         let name = self.name(key)?;
         self.check_fidelity(key).await?;
         Ok(Box::new(upload::S3Upload::new(self.clone(), key.clone(), name, metadata.clone(), size)))

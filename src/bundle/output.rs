@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::Error;
 use super::file_writer::FileWriter;
-use crate::bucket::{Bucket, Upload};
+use crate::bucket::{Bucket, Size, Upload};
 use crate::options::Location;
 
 /// Bytes that are handed to an upload at a time; it gathers them into parts.
@@ -78,11 +78,12 @@ pub enum OutputWriter {
 }
 
 impl Output {
-    /// Opens `place`: a file under a temporary name beside the final one, readable for its owner alone.
+    /// Opens `place`: a file under a temporary name beside the final one, readable for its owner alone. By `estimate`, about
+    /// how many bytes will come, an object is cut into parts.
     ///
     /// # Errors
     /// [`Error::Exists`]; [`Error::Write`] where the folder cannot be written; the bucket's.
-    pub async fn create(place: &Place) -> Result<(OutputWriter, Self), Error> {
+    pub async fn create(place: &Place, estimate: u64) -> Result<(OutputWriter, Self), Error> {
         match place {
             Place::Stdout => Ok((OutputWriter::Stdout(tokio::io::stdout()), Self(State::Stdout))),
             Place::File(path) => {
@@ -105,7 +106,7 @@ impl Output {
                     Err(error) => return Err(error.into()),
                     Ok(_) => return Err(Error::Exists(place.to_string())),
                 }
-                let upload = bucket.upload(key, &Metadata::default(), None).await?;
+                let upload = bucket.upload(key, &Metadata::default(), Size::About(estimate)).await?;
                 let (near, far) = tokio::io::duplex(UPLOAD_BUFFER);
                 Ok((OutputWriter::Object(near), Self(State::Object { task: tokio::spawn(pump(far, upload)) })))
             }

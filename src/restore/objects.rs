@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Error;
-use crate::bucket::{self, Bucket, Upload};
+use crate::bucket::{self, Bucket, Size, Upload};
 use crate::monitor::{Counter, Monitor};
 
 /// Objects written at a time.
@@ -107,7 +107,7 @@ impl ObjectWriter {
                 let Some(key) = Key::from_path(&path) else { return Ok(()) };
                 let upload = match lies_there(self.bucket.as_ref(), &key, size, self.resumed).await? {
                     true => None,
-                    false => Some(self.bucket.upload(&key, &entry.metadata, Some(size)).await?),
+                    false => Some(self.bucket.upload(&key, &entry.metadata, Size::Exactly(size)).await?),
                 };
                 self.open.insert(folder, OpenObject { key, size, upload });
             }

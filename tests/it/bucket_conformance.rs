@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use pacharc::bucket::{self, Bucket, BucketUrl, Error, Listed, Options};
+use pacharc::bucket::{self, Bucket, BucketUrl, Error, Listed, Options, Size};
 use pacharc_format::{Key, Metadata};
 
+use crate::bucket_environment::make_certificate;
 use crate::support;
-use crate::support::s3_server::{BUCKET, S3Server};
+use crate::support::s3_server::{BUCKET, S3Server, options};
 
 /// What a provider cannot hold.
 #[derive(Clone, Copy, Default)]
@@ -128,7 +129,7 @@ async fn metadata_come_back(bucket: &dyn Bucket) {
         assert_eq!(found, metadata);
         assert_eq!(content(object).await, body);
 
-        let mut upload = bucket.upload(&key, &metadata, None).await.unwrap();
+        let mut upload = bucket.upload(&key, &metadata, Size::About(0)).await.unwrap();
         upload.write(body.clone()).await.unwrap();
         upload.finish().await.unwrap();
         let mut found = bucket.get(&key).await.unwrap().metadata;
@@ -215,7 +216,7 @@ async fn uploads_appear_whole_or_not_at_all(bucket: &dyn Bucket) {
     };
 
     let key = Key::from("uploads/aborted");
-    let mut upload = bucket.upload(&key, &Metadata::default(), None).await.unwrap();
+    let mut upload = bucket.upload(&key, &Metadata::default(), Size::About(0)).await.unwrap();
     for _ in 0..4 {
         upload.write(piece.clone()).await.unwrap();
     }
@@ -224,14 +225,14 @@ async fn uploads_appear_whole_or_not_at_all(bucket: &dyn Bucket) {
     absent(&key, "aborted").await;
 
     let key = Key::from("uploads/dropped");
-    let mut upload = bucket.upload(&key, &Metadata::default(), None).await.unwrap();
+    let mut upload = bucket.upload(&key, &Metadata::default(), Size::About(0)).await.unwrap();
     upload.write(piece.clone()).await.unwrap();
     drop(upload);
     absent(&key, "dropped").await;
 
     for promised in [1, (6 << 20) + 1] {
         let key = Key::new(format!("uploads/promised-{promised}"));
-        let mut upload = bucket.upload(&key, &Metadata::default(), Some(promised)).await.unwrap();
+        let mut upload = bucket.upload(&key, &Metadata::default(), Size::Exactly(promised)).await.unwrap();
         let written = upload.write(piece.clone()).await;
         let finished = if written.is_ok() { upload.finish().await } else { written };
         assert!(matches!(finished, Err(Error::Length { .. })), "{finished:?}");
@@ -239,14 +240,14 @@ async fn uploads_appear_whole_or_not_at_all(bucket: &dyn Bucket) {
     }
 
     let key = Key::from("uploads/empty");
-    bucket.upload(&key, &Metadata::default(), Some(0)).await.unwrap().finish().await.unwrap();
+    bucket.upload(&key, &Metadata::default(), Size::Exactly(0)).await.unwrap().finish().await.unwrap();
     assert_eq!(bucket.head(&key).await.unwrap().size, 0);
 }
 
 async fn large_uploads_come_back(bucket: &dyn Bucket) {
     let metadata = Metadata { content_type: Some("application/x-large".to_owned()), ..Metadata::default() };
     let piece = noise(3_333_333);
-    for size in [None, Some(10 * piece.len() as u64)] {
+    for size in [Size::About(0), Size::Exactly(10 * piece.len() as u64)] {
         let key = Key::from("uploads/large");
         let mut upload = bucket.upload(&key, &metadata, size).await.unwrap();
         for _ in 0..10 {
@@ -397,16 +398,31 @@ async fn directory() {
     suite(bucket, Lacks { nesting: Nesting::Refused, long_keys: true, keys: &[] }).await;
 }
 
+const VERSITYGW: Lacks = Lacks {
+    nesting: Nesting::Refused,
+    long_keys: true,
+    keys: &[b"../../etc/x", b"/abs", b"a//b", b"folder/", b"./dot", b"dot/./dot", b"dot/../dot", INVALID_UTF8],
+};
+
 #[tokio::test]
 async fn versitygw() {
     let Some(server) = support::versitygw::start().await else { return };
-    let lacks = Lacks {
-        nesting: Nesting::Refused,
-        long_keys: true,
-        keys: &[b"../../etc/x", b"/abs", b"a//b", b"folder/", b"./dot", b"dot/./dot", b"dot/../dot", INVALID_UTF8],
-    };
-    suite(server.open("").await, lacks).await;
-    suite(server.open("/a prefix/of two").await, lacks).await;
+    suite(server.open("").await, VERSITYGW).await;
+    suite(server.open("/a prefix/of two").await, VERSITYGW).await;
+}
+
+/// Where signatures do not cover what is uploaded.
+#[tokio::test]
+async fn versitygw_behind_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
+    if !make_certificate(&certificate, &key) {
+        return;
+    }
+    let Some(server) = support::versitygw::start_tls(&certificate, &key).await else { return };
+    let url = server.url("").replace("http://", "https://").parse().unwrap();
+    let options = Options { ca_file: Some(certificate), ..options() };
+    suite(bucket::open(&url, &options).await.unwrap(), VERSITYGW).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use pacharc::bucket::{self, Bucket, Error, Listed, Options};
+use pacharc::bucket::{self, Bucket, Error, Listed, Options, Size};
 use pacharc_format::{Key, Metadata};
 
 const FIRST: &str = "chunk/0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8.000000000000002a";
@@ -161,7 +161,7 @@ async fn files_look_like_gocloud_s() {
     bucket.put(&plain, &Metadata::default(), Bytes::from_static(b"x")).await.unwrap();
     let typed = Metadata { content_type: Some("a/b".to_owned()), ..Metadata::default() };
     bucket.put(&Key::from(SECOND), &typed, Bytes::from_static(b"y")).await.unwrap();
-    let mut upload = bucket.upload(&Key::from(THIRD), &typed, None).await.unwrap();
+    let mut upload = bucket.upload(&Key::from(THIRD), &typed, Size::About(0)).await.unwrap();
     upload.write(Bytes::from_static(b"z")).await.unwrap();
     drop(upload);
     let mut names: Vec<String> = fs::read_dir(root.path().join("chunk"))

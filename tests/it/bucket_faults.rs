@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use pacharc::bucket::{self, Bucket, Error, Policy};
+use pacharc::bucket::{self, Bucket, Error, Policy, Size};
 use pacharc::failure::{Class, Explain as _};
 use pacharc_format::{Key, Metadata};
 
@@ -179,7 +179,7 @@ async fn an_upload_survives_faults() {
         server.plan("PUT", [fault, Fault::Pass, fault]);
         // The answer to the completion is lost; asked again, the server knows of no such upload.
         server.plan("POST", [SLOW_DOWN, Fault::Pass, fault]);
-        let mut upload = bucket.upload(&key, &Metadata::default(), None).await.unwrap();
+        let mut upload = bucket.upload(&key, &Metadata::default(), Size::About(0)).await.unwrap();
         for _ in 0..3 {
             upload.write(piece.clone()).await.unwrap();
         }
@@ -195,7 +195,7 @@ async fn an_upload_that_is_given_up_is_taken_back() {
     let bucket = server.open().await;
     let key = Key::from("k");
     for drop_it in [true, false] {
-        let mut upload = bucket.upload(&key, &Metadata::default(), None).await.unwrap();
+        let mut upload = bucket.upload(&key, &Metadata::default(), Size::About(0)).await.unwrap();
         upload.write(vec![7; 20 << 20].into()).await.unwrap();
         assert!(server.uploading());
         if drop_it {
@@ -212,7 +212,7 @@ async fn an_upload_that_is_given_up_is_taken_back() {
     }
     // One that fails for good, too.
     server.plan("PUT", [Fault::Refuse(403, "AccessDenied"); 9]);
-    let mut upload = bucket.upload(&key, &Metadata::default(), None).await.unwrap();
+    let mut upload = bucket.upload(&key, &Metadata::default(), Size::About(0)).await.unwrap();
     let written = upload.write(vec![7; 20 << 20].into()).await;
     let failed = if written.is_ok() { upload.finish().await } else { written };
     assert!(matches!(failed, Err(Error::Denied { .. })), "{failed:?}");

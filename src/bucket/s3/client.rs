@@ -30,8 +30,8 @@ const AMAZON: &str = "amazonaws.com";
 const DEFAULT_REGION: &str = "us-east-1";
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// A client for the bucket at `url`, and its endpoint as it goes into the bucket's identity.
-pub(super) async fn build(url: &S3Url, options: &Options) -> Result<(Client, String), Error> {
+/// A client for the bucket at `url`, its endpoint as it goes into the bucket's identity, and whether that speaks TLS.
+pub(super) async fn build(url: &S3Url, options: &Options) -> Result<(Client, String, bool), Error> {
     let http = http_client(url, options.ca_file.as_deref(), None)?;
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
     if let Some(region) = &url.region {
@@ -66,7 +66,9 @@ pub(super) async fn build(url: &S3Url, options: &Options) -> Result<(Client, Str
     let from_environment =
         std::env::var("AWS_ENDPOINT_URL_S3").ok().or_else(|| shared.endpoint_url().map(str::to_owned));
     let endpoint = url.endpoint.clone().or_else(|| Url::parse(&from_environment?).ok());
-    Ok((Client::from_conf(config.build()), place(endpoint.as_ref())))
+    // Amazon's own do, where nothing else is said.
+    let is_encrypted = endpoint.as_ref().is_none_or(|url| url.scheme() == "https");
+    Ok((Client::from_conf(config.build()), place(endpoint.as_ref()), is_encrypted))
 }
 
 /// The endpoint's host and port, spelt in one way.

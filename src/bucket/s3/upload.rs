@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::answer::Asked;
-use super::{Bucket as _, Error, S3, Upload};
+use super::{Bucket as _, Error, S3, Size, Upload};
 
 const MIB: u64 = 1 << 20;
 /// The smallest part of ours; S3 demands 5 MiB of all but the last.
@@ -24,14 +24,26 @@ const LATE_PARTS: Duration = Duration::from_secs(5);
 /// The most parts that S3 allows ("Amazon S3 multipart upload limits").
 const PARTS: u64 = 10_000;
 
-/// The size of part `number` (from 1) of an object of `size` bytes.
-fn part_size(size: Option<u64>, number: u64) -> u64 {
-    let Some(size) = size else {
-        // Doubles with each further thousand: 10,000 parts reach 8 TiB, beyond S3's largest object.
-        return PART << ((number - 1) / FEW_PARTS).min(9);
-    };
-    let few = size.div_ceil(FEW_PARTS).min(LARGE_PART);
-    few.max(size.div_ceil(PARTS)).max(PART).next_multiple_of(MIB)
+/// The largest part that S3 allows.
+const LARGEST_PART: u64 = 5 << 30;
+/// Parts of an object whose size is not known that have one size, as some servers want it: enough for a fifth more than the
+/// estimate.
+const EQUAL_PARTS: u64 = 6_000;
+
+/// The size of part `number` (from 1) of an object.
+fn part_size(size: Size, number: u64) -> u64 {
+    match size {
+        Size::Exactly(size) => {
+            let few = size.div_ceil(FEW_PARTS).min(LARGE_PART);
+            few.max(size.div_ceil(PARTS)).max(PART).next_multiple_of(MIB)
+        }
+        Size::About(size) => {
+            let equal = size.div_ceil(EQUAL_PARTS / 6 * 5).max(PART).next_multiple_of(MIB);
+            // It is more than estimated: 4,000 parts left, ten times twice the size, are three hundred times as much.
+            let doubled = number.saturating_sub(EQUAL_PARTS).div_ceil(400);
+            (equal << doubled).min(LARGEST_PART)
+        }
+    }
 }
 
 /// An object on its way to S3.
@@ -40,7 +52,7 @@ pub(super) struct S3Upload {
     key: Key,
     name: String,
     metadata: Metadata,
-    promised: Option<u64>,
+    size: Size,
     written: u64,
     buffer: BytesMut,
     session: Option<Session>,
@@ -60,13 +72,14 @@ struct Session {
 }
 
 impl S3Upload {
-    pub(super) fn new(s3: S3, key: Key, name: String, metadata: Metadata, promised: Option<u64>) -> Self {
-        Self { s3, key, name, metadata, promised, written: 0, buffer: BytesMut::new(), session: None }
+    pub(super) fn new(s3: S3, key: Key, name: String, metadata: Metadata, size: Size) -> Self {
+        Self { s3, key, name, metadata, size, written: 0, buffer: BytesMut::new(), session: None }
     }
 
-    fn check_size(&self, kept: bool) -> Result<(), Error> {
-        match self.promised {
-            Some(promised) if !kept => {
+    /// Makes sure that what was promised `keeps` to what was written.
+    fn check_size(&self, keeps: impl FnOnce(u64) -> bool) -> Result<(), Error> {
+        match self.size {
+            Size::Exactly(promised) if !keeps(promised) => {
                 let (bucket, key) = (self.s3.0.url.clone(), self.key.clone());
                 Err(Error::Length { bucket, key, promised, actual: self.written })
             }
@@ -77,7 +90,7 @@ impl S3Upload {
     /// The size of the part that is being gathered.
     fn part_size(&self) -> usize {
         let number = self.session.as_ref().map_or(0, |session| session.started) + 1;
-        usize::try_from(part_size(self.promised, number)).unwrap_or(usize::MAX)
+        usize::try_from(part_size(self.size, number)).unwrap_or(usize::MAX)
     }
 
     /// Begins an upload at the server. Dropped meanwhile, what the server began is taken back when its answer comes.
@@ -107,7 +120,7 @@ impl S3Upload {
 impl Upload for S3Upload {
     async fn write(&mut self, mut bytes: Bytes) -> Result<(), Error> {
         self.written += bytes.len() as u64;
-        self.check_size(self.promised.is_none_or(|promised| self.written <= promised))?;
+        self.check_size(|promised| self.written <= promised)?;
         while !bytes.is_empty() {
             let size = self.part_size();
             if self.buffer.is_empty() && self.session.is_some() {
@@ -125,7 +138,7 @@ impl Upload for S3Upload {
     }
 
     async fn finish(mut self: Box<Self>) -> Result<(), Error> {
-        self.check_size(self.promised.is_none_or(|promised| self.written == promised))?;
+        self.check_size(|promised| self.written == promised)?;
         let rest = std::mem::take(&mut self.buffer).freeze();
         if self.session.is_none() {
             return self.s3.put(&self.key, &self.metadata, rest).await;
@@ -180,8 +193,12 @@ impl Session {
         self.sending.spawn(async move {
             let send = || {
                 let request = s3.0.client.upload_part().bucket(&s3.0.bucket).key(&name).upload_id(&id);
-                let request = request.part_number(number).body(ByteStream::from(part.clone())).send();
-                s3.once(Asked::writing("writing", &key), s3.sending(part.len()), request)
+                let request = request.part_number(number).body(ByteStream::from(part.clone()));
+                let request = match s3.0.signs_payloads {
+                    true => request.customize(),
+                    false => request.customize().disable_payload_signing(),
+                };
+                s3.once(Asked::writing("writing", &key), s3.sending(part.len()), request.send())
             };
             let output = s3.policy().run(send).await?;
             Ok(CompletedPart::builder().part_number(number).set_e_tag(output.e_tag).build())
@@ -280,18 +297,26 @@ mod tests {
     #[test]
     fn parts_suffice_for_every_size() {
         for size in [0, 1, PART, PART + 1, 6 * GIB, 60 * GIB, 700 * GIB, 5120 * GIB] {
-            let part = part_size(Some(size), 1);
+            let part = part_size(Size::Exactly(size), 1);
             assert!(size.div_ceil(part) <= PARTS, "{size}");
             assert!((PART..=5 * GIB).contains(&part));
             assert!(size > 60 * GIB || size.div_ceil(part) <= FEW_PARTS, "{size}");
-            assert_eq!(part, part_size(Some(size), 777), "some servers want parts of one size");
+            assert_eq!(part, part_size(Size::Exactly(size), 777), "some servers want parts of one size");
         }
     }
 
     #[test]
-    fn parts_of_unknown_objects_grow() {
-        assert_eq!((part_size(None, 1), part_size(None, 1000), part_size(None, 1001)), (PART, PART, 2 * PART));
-        let reach: u64 = (1..=PARTS).map(|number| part_size(None, number)).sum();
-        assert!(reach > 5120 * GIB && (1..=PARTS).all(|number| part_size(None, number) <= 5 * GIB));
+    fn an_estimate_may_be_wrong() {
+        for estimate in [0, 1, 40 * GIB, 60 * GIB, 700 * GIB, 5120 * GIB, 1 << 60] {
+            let size = |number| part_size(Size::About(estimate), number);
+            assert!((1..=EQUAL_PARTS).all(|number| size(number) == size(1)), "some servers want parts of one size");
+            assert!((1..=PARTS).all(|number| (PART..=LARGEST_PART).contains(&size(number))));
+            let reach: u64 = (1..=PARTS).map(size).sum();
+            assert!(reach > 5120 * GIB && reach > estimate.min(40 << 40), "{estimate}");
+            if estimate < 1 << 60 {
+                assert!(size(1) * EQUAL_PARTS >= estimate / 5 * 6 && size(EQUAL_PARTS + 1) == 2 * size(1));
+            }
+        }
+        assert_eq!(part_size(Size::About(40 * GIB), 1), 9 * MIB);
     }
 }
