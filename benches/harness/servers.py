@@ -59,6 +59,14 @@ class S3:
         self.endpoint = f"http://{address}"
         wait_for(self.port, self.child)
 
+    def settle(self):
+        """Waits until the server has nothing left to do: MinIO removes later what was deleted, and counts it as full till then."""
+        trash = self.folder / ".minio.sys/tmp/.trash"
+        for _ in range(600):
+            if not trash.is_dir() or not any(trash.iterdir()):
+                return
+            time.sleep(0.1)
+
     def stop(self):
         self.child.terminate()
         self.child.wait()

@@ -109,6 +109,7 @@ class Site:
         self.postgres.sql("postgres", "CHECKPOINT", self.path)
         # Nothing to remove is an error to it.
         measure.run(f's5cmd --log error rm "s3://{TARGET_BUCKET}/*"', self.environment, expected=(0, 1))
+        self.s3.settle()
 
     @staticmethod
     def warm(folders):
