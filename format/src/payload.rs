@@ -2,7 +2,8 @@
 //!
 //! The age crate makes and checks the header, wraps and unwraps the file key; this is what follows the header, STREAM over
 //! ChaCha20-Poly1305 in chunks of 64 KiB (<https://c2sp.org/age>, "Payload"). The crate's own cipher takes twice as
-//! long, a fifth of all processor time of a verification (`docs/performance.md`), and it copies each chunk; this seals and opens in place.
+//! long, a fifth of all processor time of a verification (`docs/performance.md`), and it copies each chunk; this seals and
+//! opens in place.
 
 use std::io::{self, Read, Write};
 

@@ -322,14 +322,15 @@ impl<S: RangeReader> BundleReader<S> {
     pub async fn segments(&self, prefix: &str, mut spool: Spool) -> Result<SegmentReader<'_, S>> {
         let mut catalog = self.catalog(prefix);
         while let Some(lines) = catalog.next().await? {
-            let more = lines.last().is_some_and(|line| line.entry.path.starts_with(prefix));
+            // The first block may end before them, and then says nothing.
+            let is_past = lines.last().is_some_and(|line| !line.entry.path.starts_with(prefix));
             let places =
                 lines.iter().filter(|line| line.entry.path.starts_with(prefix)).filter_map(|line| line.entry.place);
             for place in places {
                 let json = serde_json::to_vec(&place).map_err(|e| Error::Worker(e.to_string()))?;
                 spool.push(&place.offset.to_be_bytes(), &json)?;
             }
-            if !more {
+            if is_past {
                 break;
             }
         }

@@ -75,6 +75,26 @@ async fn the_segments_of_some_entries_come_in_the_order_in_which_they_were_writt
 }
 
 #[tokio::test]
+async fn segments_are_found_where_a_block_of_the_catalog_ends_before_them() {
+    let identity = x25519::Identity::generate();
+    let long = "x".repeat(800);
+    let entries = (0..4000).map(|n| Entry::text(format!("{n:06}/{long}"), "y")).collect();
+    let (bundle, _) = write(entries, options(lock(&identity), 8 << 20, 1 << 20)).await;
+    let reader = BundleReader::open(Memory(bundle), &unlock(&identity)).await.unwrap();
+    let (mut catalog, mut firsts) = (reader.catalog(""), Vec::new());
+    while let Some(lines) = catalog.next().await.unwrap() {
+        firsts.push(lines[0].entry.path[..7].to_owned());
+    }
+    assert!(firsts.len() > 2, "one block has no end to look behind");
+    for prefix in firsts {
+        let mut segments = reader.segments(&prefix, Spool::new(&std::env::temp_dir(), 1 << 20)).await.unwrap();
+        let found = segments.next().await.unwrap().expect(&prefix);
+        assert!(found.len() == 1 && found[0].path.starts_with(&prefix), "{prefix}");
+        assert!(segments.next().await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
 async fn an_empty_bundle_is_a_bundle() {
     let identity = x25519::Identity::generate();
     let (bundle, written) = write(Vec::new(), options(lock(&identity), 1 << 20, 1 << 20)).await;

@@ -1,8 +1,8 @@
 //! Restore: a bundle becomes databases and a bucket again, and the result is proved.
 //!
 //! From a file or a bucket, the whole bundle is checked against its sums before the first byte is written, and then read by
-//! two: while one pass writes the objects and checks all that goes by, another reads the dumps alone, and loads them. From a pipe
-//! that cannot be, so databases are loaded under temporary names, which they lose when everything held. Bucket and
+//! two: while one pass writes the objects and checks all that goes by, another reads the dumps alone, and loads them. From a
+//! pipe that cannot be, so databases are loaded under temporary names, which they lose when everything held. Bucket and
 //! databases carry a mark until the proof; the same bundle goes on where an interrupted run stopped.
 
 mod databases;
