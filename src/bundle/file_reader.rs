@@ -28,6 +28,8 @@ enum State {
     Idle(File, Block),
     Reading(JoinHandle<(File, Block, io::Result<()>)>),
     Ended,
+    /// An error was told: what follows must not look like an end.
+    Failed,
 }
 
 #[derive(Debug, Default)]
@@ -60,12 +62,16 @@ impl AsyncRead for FileReader {
         let this = self.get_mut();
         if this.used == this.block.length {
             this.start();
-            let State::Reading(reading) = &mut this.state else { return Poll::Ready(Ok(())) };
-            let ended = ready!(Pin::new(reading).poll(cx));
-            this.state = State::Ended;
+            let ended = match &mut this.state {
+                State::Reading(reading) => ready!(Pin::new(reading).poll(cx)),
+                State::Failed => return Poll::Ready(Err(io::Error::other("an earlier part could not be read"))),
+                State::Idle(..) | State::Ended => return Poll::Ready(Ok(())),
+            };
+            this.state = State::Failed;
             let (file, block, read) = ended.map_err(io::Error::other)?;
             read?;
             if block.length == 0 {
+                this.state = State::Ended;
                 return Poll::Ready(Ok(()));
             }
             let spare = std::mem::replace(&mut this.block, block);
@@ -121,5 +127,6 @@ mod tests {
     async fn a_failure_is_told() {
         let mut reader = FileReader::new(File::open("/proc/self/mem").unwrap());
         assert!(reader.read(&mut [0; 10]).await.is_err());
+        assert!(reader.read(&mut [0; 10]).await.is_err(), "a failure is no end");
     }
 }

@@ -61,23 +61,23 @@ impl FileWriter {
     /// Begins to write what was filled, once the block before is written.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_idle(cx))?;
-        match std::mem::replace(&mut self.state, State::Failed) {
-            State::Idle(mut target, spare) => {
-                let full = std::mem::replace(&mut self.filling, spare);
-                self.state = State::Writing(tokio::task::spawn_blocking(move || {
-                    let written = target.write(full.bytes());
-                    (target, Block { length: 0, ..full }, written)
-                }));
-                Poll::Ready(Ok(()))
-            }
-            _ => Poll::Ready(Err(io::Error::other("the file could not be written"))),
+        if let State::Idle(mut target, spare) = std::mem::replace(&mut self.state, State::Failed) {
+            let full = std::mem::replace(&mut self.filling, spare);
+            self.state = State::Writing(tokio::task::spawn_blocking(move || {
+                let written = target.write(full.bytes());
+                (target, Block { length: 0, ..full }, written)
+            }));
         }
+        Poll::Ready(Ok(()))
     }
 
     /// Waits until nothing is being written.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let State::Writing(writing) = &mut self.state else { return Poll::Ready(Ok(())) };
-        let ended = ready!(Pin::new(writing).poll(cx));
+        let ended = match &mut self.state {
+            State::Idle(..) => return Poll::Ready(Ok(())),
+            State::Writing(writing) => ready!(Pin::new(writing).poll(cx)),
+            State::Failed => return Poll::Ready(Err(io::Error::other("an earlier part could not be written"))),
+        };
         self.state = State::Failed;
         let (target, block, written) = ended.map_err(io::Error::other)?;
         written?;
@@ -203,6 +203,7 @@ mod tests {
         let mut writer = FileWriter::new(full);
         writer.write_all(&[1; 100]).await.unwrap();
         assert_eq!(writer.flush().await.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(writer.flush().await.is_err(), "nothing new, but not all is written");
         assert!(writer.write_all(&vec![1; 2 * BLOCK]).await.is_err());
     }
 }
