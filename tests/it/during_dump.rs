@@ -13,6 +13,9 @@ use crate::support::program::{Desk, Run, Running, wait_until, words};
 
 const TABLE: &str = "collections.jobs";
 
+/// How many pg_dump read two small databases, each: pre-data, post-data, owners and grants, data.
+const CHILDREN: usize = 8;
+
 /// A cluster whose dump stands still, by a pg_dump that waits until the file `go` is there: before it begins, or, where it
 /// is `stalled`, when it has its locks and has begun to write.
 struct Bench {
@@ -30,7 +33,10 @@ impl Bench {
         target_server()?;
         let waits = "while [ ! -e go ]; do sleep 0.05; done";
         let work = match stalled {
-            true => format!("\"$real\" \"$@\" | {{ {waits}; cat; }}"),
+            // It writes nothing before it has its locks.
+            true => format!(
+                "\"$real\" \"$@\" | {{ dd bs=1 count=1 of=$$ 2>/dev/null; echo >> locked.txt; {waits}; cat $$ -; }}"
+            ),
             false => format!("{waits}; exec \"$real\" \"$@\""),
         };
         let folder = desk.folder().display();
@@ -48,9 +54,10 @@ impl Bench {
         let running = Running::start(&mut self.desk.command(args));
         wait_until("pg_dump waits", || self.desk.path("waiting.txt").exists());
         if self.stalled {
-            // The holder's lock and a child's.
-            let held = "SELECT count(DISTINCT pid) > 1 FROM pg_locks WHERE relation = 'collections.jobs'::regclass";
-            wait_until("pg_dump has its lock", || self.sql(held) == "t");
+            // A change that came before one of them would make that one wait, and so cost a newer snapshot.
+            wait_until("every pg_dump has its locks", || {
+                std::fs::read_to_string(self.desk.path("locked.txt")).unwrap_or_default().lines().count() == CHILDREN
+            });
         }
         running
     }
@@ -96,7 +103,7 @@ const COUNT: &str = "SELECT CASE WHEN to_regclass('collections.jobs') IS NULL TH
 /// Makes each of the changes while a dump stands still. Returns the rows before it and after it, those that were restored,
 /// whether the change waited, and the number of snapshots.
 fn changed(bench: &Bench, statement: &'static str) -> (String, String, String, bool, u64) {
-    for left in ["go", "waiting.txt", "c.pacharc"] {
+    for left in ["go", "waiting.txt", "locked.txt", "c.pacharc"] {
         std::fs::remove_file(bench.desk.path(left)).ok();
     }
     let url = bench.cluster.server.url(&bench.cluster.database);
