@@ -1,7 +1,7 @@
 //! What all S3 servers have in common: a child process on a free loopback port, ended with the test, and one bucket.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,23 +22,44 @@ pub struct S3Server {
 }
 
 impl S3Server {
-    /// Starts `command`, which has been told to listen on `port`, and makes the bucket.
-    pub async fn start(command: Command, port: u16, folder: TempDir) -> Self {
-        let server = Self::spawn(command, port, folder).await;
+    /// Starts what `command` makes, which is told the port to listen on and the folder, and makes the bucket.
+    pub async fn start(command: impl Fn(u16, &Path) -> Command, folder: TempDir) -> Self {
+        let server = Self::spawn(command, folder).await;
         server.client().create_bucket().bucket(BUCKET).send().await.unwrap();
         server
     }
 
-    /// Starts `command`, which has been told to listen on `port`.
-    pub async fn spawn(mut command: Command, port: u16, folder: TempDir) -> Self {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let server = Self { child: child.unwrap_or_else(|e| panic!("{command:?}: {e}")), port, folder };
+    /// Starts what `command` makes, which is told the port to listen on and the folder.
+    pub async fn spawn(command: impl Fn(u16, &Path) -> Command, folder: TempDir) -> Self {
+        let (child, port) = begin(&command, folder.path());
+        let mut server = Self { child, port, folder };
         let begun = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{command:?} does not listen on port {port}");
+        // Somebody else may have taken the port meanwhile: then it is he who answers there, and ours ends.
+        while !server.listens() {
+            let made = command(server.port, server.folder.path());
+            assert!(begun.elapsed() < Duration::from_secs(300), "{made:?} does not listen on port {}", server.port);
             tokio::time::sleep(Duration::from_millis(50)).await;
+            if server.child.try_wait().unwrap().is_some() {
+                (server.child, server.port) = begin(&command, server.folder.path());
+            }
         }
         server
+    }
+
+    /// Whether it is this very process that listens on the port.
+    fn listens(&self) -> bool {
+        let of_child = |inode: &str| {
+            let files = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).into_iter().flatten().flatten();
+            let socket = format!("socket:[{inode}]");
+            files.filter_map(|file| file.path().read_link().ok()).any(|link| link.as_os_str() == socket.as_str())
+        };
+        let port = format!(":{:04X}", self.port);
+        ["tcp", "tcp6"].iter().any(|table| {
+            let text = std::fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+            let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            // Address, state (0A: it listens) and inode.
+            lines.any(|line| line.len() > 9 && line[1].ends_with(&port) && line[3] == "0A" && of_child(line[9]))
+        })
     }
 
     pub fn port(&self) -> u16 {
@@ -77,6 +98,13 @@ impl Drop for S3Server {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn begin(command: &impl Fn(u16, &Path) -> Command, folder: &Path) -> (Child, u16) {
+    let port = free_port();
+    let mut made = command(port, folder);
+    let child = made.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    (child.unwrap_or_else(|e| panic!("{made:?}: {e}")), port)
 }
 
 pub fn options() -> Options {
