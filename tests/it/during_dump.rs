@@ -25,25 +25,34 @@ struct Bench {
     stalled: bool,
 }
 
+const WAITS: &str = "while [ ! -e go ]; do sleep 0.05; done";
+
+/// A pg_dump that waits until the file `go` is there; it tells in `waiting.txt` that it does.
+pub fn waiting(desk: &Desk) -> PathBuf {
+    made(desk, &format!("{WAITS}; exec \"$real\" \"$@\""))
+}
+
+/// The same, but when it has its locks, which it tells in `locked.txt`, and has begun to write.
+fn stalling(desk: &Desk) -> PathBuf {
+    // It writes nothing before it has its locks.
+    let first = "dd bs=1 count=1 of=$$ 2>/dev/null; echo >> locked.txt";
+    made(desk, &format!("\"$real\" \"$@\" | {{ {first}; {WAITS}; cat $$ -; }}"))
+}
+
+fn made(desk: &Desk, work: &str) -> PathBuf {
+    let folder = desk.folder().display();
+    let version = "[ \"$1\" = --version ] && exec \"$real\" --version";
+    let script = format!("{version}\ncd '{folder}'; echo $$ >> waiting.txt\n{work}");
+    crate::wrong_inputs::tools(desk, "waiting", &script)
+}
+
 impl Bench {
     async fn make(name: &str, stalled: bool) -> Option<Self> {
         let desk = Desk::new();
         let options = Options { objects: 20, jobs: 3000, ..Options::default() };
         let cluster = Cluster::make(&desk, name, options).await?;
         target_server()?;
-        let waits = "while [ ! -e go ]; do sleep 0.05; done";
-        let work = match stalled {
-            // It writes nothing before it has its locks.
-            true => format!(
-                "\"$real\" \"$@\" | {{ dd bs=1 count=1 of=$$ 2>/dev/null; echo >> locked.txt; {waits}; cat $$ -; }}"
-            ),
-            false => format!("{waits}; exec \"$real\" \"$@\""),
-        };
-        let folder = desk.folder().display();
-        let script = format!(
-            "[ \"$1\" = --version ] && exec \"$real\" --version\ncd '{folder}'; echo $$ >> waiting.txt\n{work}"
-        );
-        let bin = crate::wrong_inputs::tools(&desk, "waiting", &script);
+        let bin = if stalled { stalling(&desk) } else { waiting(&desk) };
         Some(Self { desk, cluster, bin, stalled })
     }
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ServiceAccount;
-use k8s_openapi::api::rbac::v1::Role;
 use kube::api::{DeleteParams, ListParams};
 use pacharc::cluster::permissions;
 use pacharc::cluster::suspend::guardian::{self, Guard};
@@ -13,8 +13,10 @@ use pacharc::cluster::suspend::rights;
 use serde_json::{Value, json};
 
 use crate::deploy::{apply, deploy, documents, role_without_each, without_each};
+use crate::support::authorizer::grant;
 use crate::support::kubelab::{Kubelab, Lab};
-use crate::support::pachyderm::{cleaned, install, is_clean, replicas, settled};
+use crate::support::moments::Told;
+use crate::support::pachyderm::{cleaned, install, is_clean, lapse_soon, replicas, settled};
 use crate::support::program::{Desk, Run, words};
 
 const JOB: [&str; 3] = ["--for=1h", "--guardian-image=pacharc", "--guardian-annotation=kubelab/exec=true"];
@@ -84,9 +86,12 @@ async fn prepared(kubelab: &'static Kubelab, desk: &Desk) -> (Lab, Vec<String>) 
     (lab, flags)
 }
 
+fn args(command: &str, flags: &[String], more: &[&str]) -> Vec<String> {
+    [words(&[command]), flags.to_vec(), words(&["--lease-duration=30s"]), words(more)].concat()
+}
+
 async fn run(desk: &Desk, command: &str, flags: &[String], more: &[&str]) -> Run {
-    let args = [words(&[command]), flags.to_vec(), words(&["--lease-duration=3s"]), words(more)].concat();
-    let mut command = desk.command(args);
+    let mut command = desk.command(args(command, flags, more));
     tokio::task::spawn_blocking(move || crate::support::program::Running::start(&mut command).finish()).await.unwrap()
 }
 
@@ -107,11 +112,19 @@ async fn the_role_of_a_suspend_suffices_with_every_guardian() {
         settled(&lab, "pachw", 2).await;
         cleaned(&lab).await;
     }
-    // The guardian, too, which nobody helps: as a process it has the same account, as a Job its own.
-    for more in [&["--for=6s"][..], &["--for=6s", JOB[1], JOB[2]]] {
-        run(&desk, "suspend", &flags, more).await.code(0);
-        cleaned(&lab).await;
-        settled(&lab, "pachd", 2).await;
+    // The guardian, too, which nobody helps: as a process it has the same account, as a Job its own. It takes the Lease of
+    // a run that was killed, or makes it where there is none.
+    for more in [&["--for=1h"][..], &JOB] {
+        for is_there in [true, false] {
+            let mut command = desk.command(args("suspend", &flags, &[more, &["--json"]].concat()));
+            assert!(tokio::task::spawn_blocking(move || Told::kill_at(&mut command, "drain_all")).await.unwrap());
+            match is_there {
+                true => lapse_soon(&lab, "pacharc").await,
+                false => drop(lab.api::<Lease>().delete("pacharc", &DeleteParams::default()).await.unwrap()),
+            }
+            cleaned(&lab).await;
+            settled(&lab, "pachd", 2).await;
+        }
     }
 }
 
@@ -123,7 +136,7 @@ async fn a_suspend_that_lacks_any_right_is_refused_before_anything_is_changed() 
     let before = replicas(&lab).await;
     let mut tried = 0;
     for (without, verb, resource) in without_each("rbac/suspend.yaml", &lab) {
-        lab.apply::<Role>(without).await;
+        grant(&lab, without, "pacharc-backup").await;
         if resource == "horizontalpodautoscalers" {
             // Better known, but not needed.
             run(&desk, "suspend", &flags, &JOB).await.code(0).says("whether an autoscaler would undo it is not known");
@@ -163,14 +176,14 @@ async fn a_resume_that_lacks_any_right_is_refused_before_anything_is_changed() {
     role["metadata"]["name"] = "pacharc-suspend".into();
     let mut tried = 0;
     for (without, verb, resource) in role_without_each(&role) {
-        lab.apply::<Role>(without).await;
+        grant(&lab, without, "pacharc-backup").await;
         let refused = run(&desk, "resume", &flags, &[]).await.code(6).advises();
         drop(refused.says(&format!("{verb} {resource}")));
         assert_eq!(replicas(&lab).await["pachd"], 0, "{verb} {resource}");
         tried += 1;
     }
     assert!(tried > 10, "{tried}");
-    lab.apply::<Role>(role).await;
+    grant(&lab, role, "pacharc-backup").await;
     run(&desk, "resume", &flags, &[]).await.code(0);
     cleaned(&lab).await;
 }

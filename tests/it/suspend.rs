@@ -1,18 +1,22 @@
 //! `pacharc suspend`, `resume` and `status` on a real API server: the order, the counts, and everybody who comes between.
 
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::TryStreamExt as _;
+use futures::StreamExt as _;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ReplicationController};
+use kube::Resource;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::support::kubelab::{Kubelab, Lab};
 use super::support::pachyderm::{
-    self, deployment, install, is_clean, lease, pods, record, replicas, scale, settled, until, worker,
+    self, deployment, install, is_clean, lease, pods, record, replicas, scale, settled, stuck, unstick, until, worker,
 };
 use super::support::program::{Desk, Run, Running};
 
@@ -20,7 +24,8 @@ fn args(lab: &Lab, command: &str, more: &[&str]) -> Vec<String> {
     let mut args = vec![command.to_owned()];
     args.extend(lab.flags());
     if command != "status" {
-        args.push("--lease-duration=3s".to_owned());
+        // Longer than a slow machine may stand still.
+        args.push("--lease-duration=30s".to_owned());
     }
     args.extend(more.iter().map(|&word| word.to_owned()));
     args
@@ -95,82 +100,100 @@ async fn down_and_up_again_with_the_recorded_counts() {
     run(&lab, "status", &[]).await.code(0);
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Seen {
+    Pachd(i32),
+    Pachw(i32),
+    Worker(i32),
+    PachdPodGone,
+    PodGone,
+}
+
+/// What was seen, each with its version: the server counts the changes of all kinds in one row.
+type Changes = Arc<Mutex<Vec<(u64, Seen)>>>;
+
+/// Watches the objects of a kind from now on; `what` is told of an object and whether it is gone.
+async fn follow<K>(lab: &Lab, changes: &Changes, what: impl Fn(&K, bool) -> Option<Seen> + Send + 'static)
+where
+    K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K::DynamicType: Default,
+{
+    let (api, changes) = (lab.api::<K>(), Arc::clone(changes));
+    let (ready, is_ready) = tokio::sync::oneshot::channel();
+    let mut ready = Some(ready);
+    tokio::spawn(async move {
+        let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
+        while let Some(event) = events.next().await {
+            let (object, is_gone) = match event.unwrap() {
+                watcher::Event::Apply(object) | watcher::Event::InitApply(object) => (object, false),
+                watcher::Event::Delete(object) => (object, true),
+                watcher::Event::InitDone => {
+                    ready.take().map(|ready| ready.send(()));
+                    continue;
+                }
+                watcher::Event::Init => continue,
+            };
+            if let Some(seen) = what(&object, is_gone) {
+                let version = object.meta().resource_version.as_ref().unwrap().parse().unwrap();
+                changes.lock().unwrap().push((version, seen));
+            }
+        }
+    });
+    is_ready.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_order_lets_nothing_scale_up_again() {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
-    // Slow to end, so that pachd's own controller has time to scale pachw up behind our back.
-    install(&lab, 2, json!({ "kubelab/stop-after": "4s" })).await;
-
-    #[derive(Clone, Debug, PartialEq)]
-    enum Seen {
-        Pachd(i32),
-        Pachw(i32),
-        Worker(i32),
-        PachdPodGone,
-        PodGone,
-    }
-    let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-    let note = |what: Seen, seen: &Mutex<Vec<Seen>>| {
-        let mut seen = seen.lock().unwrap();
-        if seen.last() != Some(&what) || matches!(what, Seen::PachdPodGone | Seen::PodGone) {
-            seen.push(what);
+    install(&lab, 2, stuck()).await;
+    let changes = Changes::default();
+    follow(&lab, &changes, |deployment: &Deployment, _| {
+        let count = deployment.spec.as_ref()?.replicas?;
+        match deployment.metadata.name.as_deref() {
+            Some("pachd") => Some(Seen::Pachd(count)),
+            Some("pachw") => Some(Seen::Pachw(count)),
+            _ => None,
         }
-    };
-    let config = || watcher::Config::default();
-    let deployments = watcher(lab.api::<Deployment>(), config()).applied_objects();
-    let workers = watcher(lab.api::<ReplicationController>(), config()).applied_objects();
-    let pods = watcher(lab.api::<Pod>(), config());
-    let (s1, s2, s3) = (Arc::clone(&seen), Arc::clone(&seen), Arc::clone(&seen));
-    let watches = tokio::spawn(async move {
-        let deployments = deployments.try_for_each(|d| {
-            let count = d.spec.unwrap().replicas.unwrap();
-            match d.metadata.name.as_deref() {
-                Some("pachd") => note(Seen::Pachd(count), &s1),
-                Some("pachw") => note(Seen::Pachw(count), &s1),
-                _ => {}
-            }
-            futures::future::ok(())
-        });
-        let workers = workers.try_for_each(|w| {
-            note(Seen::Worker(w.spec.unwrap().replicas.unwrap()), &s2);
-            futures::future::ok(())
-        });
-        let pods = pods.try_for_each(|event| {
-            if let watcher::Event::Delete(pod) = event {
-                let is_pachd = pod.metadata.labels.unwrap()["app"] == "pachd";
-                note(if is_pachd { Seen::PachdPodGone } else { Seen::PodGone }, &s3);
-            }
-            futures::future::ok(())
-        });
-        futures::try_join!(deployments, workers, pods).unwrap();
-    });
+    })
+    .await;
+    follow(&lab, &changes, |worker: &ReplicationController, _| Some(Seen::Worker(worker.spec.as_ref()?.replicas?)))
+        .await;
+    follow(&lab, &changes, |pod: &Pod, is_gone| {
+        let is_pachd = pod.metadata.labels.as_ref()?.get("app")? == "pachd";
+        is_gone.then_some(if is_pachd { Seen::PachdPodGone } else { Seen::PodGone })
+    })
+    .await;
     let desk = Desk::new();
     let suspending = Running::start(&mut desk.command(args(&lab, "suspend", &[])));
     until("pachd at 0", async || replicas(&lab).await["pachd"] == 0).await;
+    // pachd's own controller scales pachw up behind our back, as long as pachd's pods are there.
     scale(&lab, "pachw", 5).await;
+    settled(&lab, "pachw", 5).await;
+    unstick(&lab, "pachd").await;
     tokio::task::spawn_blocking(move || suspending.finish()).await.unwrap().code(0);
+    let is_gone = |seen: &Seen| matches!(seen, Seen::PachdPodGone | Seen::PodGone);
     until("all pods seen to go", async || {
-        seen.lock().unwrap().iter().filter(|seen| matches!(seen, Seen::PachdPodGone | Seen::PodGone)).count() >= 9
+        changes.lock().unwrap().iter().filter(|(_, seen)| is_gone(seen)).count() >= 9
     })
     .await;
-    watches.abort();
-    let seen = seen.lock().unwrap();
-    let first = |what: &Seen| seen.iter().position(|seen| seen == what).unwrap_or_else(|| panic!("{what:?}: {seen:?}"));
-    let last_pachd = seen.iter().rposition(|seen| *seen == Seen::PachdPodGone).unwrap();
-    assert!(first(&Seen::Pachd(0)) < last_pachd, "{seen:?}");
-    assert!(last_pachd < first(&Seen::Pachw(0)), "pachw before pachd was gone: {seen:?}");
-    assert!(first(&Seen::Pachw(5)) < first(&Seen::Pachw(0)), "{seen:?}");
-    assert!(last_pachd < first(&Seen::Worker(0)), "workers before pachd was gone: {seen:?}");
+    let seen = changes.lock().unwrap().clone();
+    let when = |what: Seen| seen.iter().filter(move |(_, seen)| *seen == what).map(|(version, _)| *version);
+    let first = |what: Seen| when(what).min().unwrap_or_else(|| panic!("{what:?}: {seen:?}"));
+    let last_pachd = when(Seen::PachdPodGone).max().unwrap();
+    assert!(first(Seen::Pachd(0)) < last_pachd, "{seen:?}");
+    assert!(last_pachd < first(Seen::Pachw(0)), "pachw before pachd was gone: {seen:?}");
+    assert!(first(Seen::Pachw(5)) < first(Seen::Pachw(0)), "{seen:?}");
+    assert!(last_pachd < first(Seen::Worker(0)), "workers before pachd was gone: {seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_never_end_are_named_and_the_cluster_runs_again() {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
-    install(&lab, 1, json!({ "kubelab/stop-after": "stuck" })).await;
-    let run = run(&lab, "suspend", &["--drain-timeout=3s", "--json"]).await.code(1);
-    assert!(run.stderr.contains("after 3 s there are still pods: pachd-"), "{}", run.stderr);
+    install(&lab, 1, stuck()).await;
+    let run = run(&lab, "suspend", &["--drain-timeout=15s", "--json"]).await.code(1);
+    assert!(run.stderr.contains("after 15 s there are still pods: pachd-"), "{}", run.stderr);
     assert!(run.text().contains(r#""event":"waiting","count":1,"pods":["pachd-"#));
     assert_eq!(replicas(&lab).await["pachd"], 1);
     assert_eq!(replicas(&lab).await["pachw"], 2, "pachw was not even touched");
@@ -254,7 +277,7 @@ async fn gitops_is_refused_with_how_to_pause_it() {
 async fn two_at_once_one_of_them_is_told_of_the_other() {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
-    install(&lab, 1, json!({ "kubelab/stop-after": "8s" })).await;
+    install(&lab, 1, stuck()).await;
     let desk = Desk::new();
     let first = Running::start(&mut desk.command(args(&lab, "suspend", &[])));
     until("the record", async || record(&lab).await.is_some()).await;
@@ -263,6 +286,7 @@ async fn two_at_once_one_of_them_is_told_of_the_other() {
     let holder = lease(&lab, "pacharc").await.unwrap().spec.unwrap().holder_identity.unwrap();
     assert!(second.stderr.contains(&holder), "{}", second.stderr);
     run(&lab, "resume", &[]).await.code(5).says("is at work on this cluster");
+    unstick(&lab, "pachd").await;
     tokio::task::spawn_blocking(move || first.finish()).await.unwrap().code(0);
     run(&lab, "resume", &[]).await.code(0);
 }
@@ -271,7 +295,7 @@ async fn two_at_once_one_of_them_is_told_of_the_other() {
 async fn a_resume_by_force_ends_a_suspend_that_is_under_way() {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
-    install(&lab, 1, json!({ "kubelab/stop-after": "6s" })).await;
+    install(&lab, 1, stuck()).await;
     let desk = Desk::new();
     let first = Running::start(&mut desk.command(args(&lab, "suspend", &[])));
     until("pachd at 0", async || replicas(&lab).await["pachd"] == 0).await;
@@ -287,7 +311,7 @@ async fn a_resume_by_force_ends_a_suspend_that_is_under_way() {
 async fn somebody_who_scales_up_in_the_pause_is_noticed() {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
-    install(&lab, 2, json!({ "kubelab/stop-after": "6s" })).await;
+    install(&lab, 2, stuck()).await;
     let desk = Desk::new();
     let suspending = Running::start(&mut desk.command(args(&lab, "suspend", &[])));
     until("pachd at 0", async || replicas(&lab).await["pachd"] == 0).await;
@@ -297,6 +321,8 @@ async fn somebody_who_scales_up_in_the_pause_is_noticed() {
     settled(&lab, "pachd", 2).await;
 
     // In a hold, status says so, and resume goes up from there.
+    let lab = kubelab.namespace().await;
+    install(&lab, 2, json!({})).await;
     run(&lab, "suspend", &[]).await.code(0);
     scale(&lab, "pachd", 1).await;
     run(&lab, "status", &[]).await.code(8).says("somebody scaled Deployment pachd to 1");
@@ -352,7 +378,7 @@ async fn a_signal_brings_the_cluster_back_first() {
     let Some(kubelab) = Kubelab::shared() else { return };
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let lab = kubelab.namespace().await;
-        install(&lab, 1, json!({ "kubelab/stop-after": "5s" })).await;
+        install(&lab, 1, stuck()).await;
         let desk = Desk::new();
         let suspending = Running::start(&mut desk.command(args(&lab, "suspend", &[])));
         until("pachd at 0", async || replicas(&lab).await["pachd"] == 0).await;
@@ -364,7 +390,7 @@ async fn a_signal_brings_the_cluster_back_first() {
     }
     // Not ready again: 8, and the way back.
     let lab = kubelab.namespace().await;
-    install(&lab, 1, json!({ "kubelab/stop-after": "5s" })).await;
+    install(&lab, 1, stuck()).await;
     let desk = Desk::new();
     let suspending = Running::start(&mut desk.command(args(&lab, "suspend", &["--ready-timeout=1s"])));
     until("pachd at 0", async || replicas(&lab).await["pachd"] == 0).await;

@@ -26,12 +26,13 @@ fn options(kind: Kind) -> Options {
         kind,
         hold: None,
         drain_timeout: suspend::DRAIN_TIMEOUT,
-        ready_timeout: Duration::from_secs(30),
+        ready_timeout: Duration::from_secs(300),
         resume_replicas: None,
         ignore_gitops: false,
         guardian: guardian::Guard::None,
         way: guardian::Way::default(),
-        lease_duration: Duration::from_secs(3),
+        // Longer than a slow machine may stand still.
+        lease_duration: Duration::from_secs(30),
         command: "pacharc resume".to_owned(),
     }
 }
@@ -42,13 +43,17 @@ async fn it_is_proved_again_and_again_and_given_back() {
     let lab = kubelab.namespace().await;
     install(&lab, 2, json!({})).await;
     let cluster = cluster(&lab).await;
-    let suspension = suspend::suspend(&cluster, options(Kind::Run), Arc::new(Silent)).await.unwrap();
+    let options = Options { lease_duration: Duration::from_secs(15), ..options(Kind::Run) };
+    let suspension = suspend::suspend(&cluster, options, Arc::new(Silent)).await.unwrap();
     assert_eq!(record(&lab).await.unwrap()["kind"], "run");
     // Longer than a Lease lives: it is renewed meanwhile.
-    for _ in 0..5 {
-        suspension.check().await.unwrap();
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
+    until("the Lease has outlived itself", async || {
+        let held = lease(&lab, "pacharc").await.unwrap().spec.unwrap();
+        let lived = held.renew_time.unwrap().0.duration_since(held.acquire_time.unwrap().0);
+        lived.as_secs() > 15
+    })
+    .await;
+    suspension.check().await.unwrap();
     assert_eq!(suspension.record().unwrap().deployments["pachd"], 2);
     suspension.resume().await.unwrap();
     settled(&lab, "pachd", 2).await;
@@ -125,8 +130,11 @@ async fn resumed_by_others_it_is_not_resumed_twice() {
     let second = suspend::suspend(&cluster, options(Kind::Run), Arc::new(Silent)).await.unwrap();
     assert!(first.check().await.unwrap_err().because.ends_with("took the Lease over"));
     let first = tokio::spawn(first.resume());
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    second.check().await.unwrap();
+    // Each of these renews the Lease: by that the first sees that somebody else is at work.
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        second.check().await.unwrap();
+    }
     assert_eq!(replicas(&lab).await["pachd"], 0);
     second.resume().await.unwrap();
     first.await.unwrap().unwrap();

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 use super::faults::{Fault, Job, Stage};
 use crate::support::fault_server::FaultServer;
+use crate::support::moments::{is_stopped, make_faulty};
 use crate::support::program::{Desk, Run, Running, wait_until, words};
 
 /// Not met by a fault: there is nothing at that stage that it could meet.
@@ -56,9 +57,7 @@ impl Stand {
         let faulty = tempfile::tempdir().unwrap();
         std::fs::set_permissions(faulty.path(), Permissions::from_mode(0o755)).unwrap();
         let library = faulty.path().join("faulty.so");
-        let code = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fault_matrix/faulty.c");
-        let built = Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).args([&library, &code]).status();
-        if !built.is_ok_and(|status| status.success()) {
+        if !make_faulty(&library) {
             pacharc_sample::skipped("the fault matrix: no C compiler for the faults");
             return None;
         }
@@ -399,11 +398,6 @@ fn decorate(library: &Path, file: &Path, path: &str) -> Vec<(String, OsString)> 
         ("FAULTY_FILE".to_owned(), file.into()),
         ("FAULTY_PATH".to_owned(), path.into()),
     ]
-}
-
-fn is_stopped(id: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }
 
 /// That it failed as failures must: with a known code, and with advice.

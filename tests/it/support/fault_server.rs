@@ -86,8 +86,8 @@ pub struct Gate {
 impl Gate {
     /// Waits until the request stands before it.
     pub async fn reached(&mut self) {
-        let reached = tokio::time::timeout(Duration::from_secs(60), &mut self.reached).await;
-        reached.unwrap_or_else(|_| panic!("{}: nobody asked within a minute", self.what)).unwrap();
+        let reached = tokio::time::timeout(Duration::from_secs(300), &mut self.reached).await;
+        reached.unwrap_or_else(|_| panic!("{}: nobody asked within five minutes", self.what)).unwrap();
     }
 
     /// Lets the request pass: it is answered from what the bucket holds now.

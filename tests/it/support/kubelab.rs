@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::s3_server::{data_folder, program};
 
 /// An API server that is about to run takes some seconds, on a busy machine many.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A running API server; ends when dropped, or with the process that started it.
 pub struct Kubelab {

@@ -1,6 +1,7 @@
 //! Servers and material that tests share.
 
 pub mod authority;
+pub mod authorizer;
 pub mod cluster;
 pub mod crafted;
 pub mod fault_server;

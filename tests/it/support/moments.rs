@@ -2,12 +2,14 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::Value;
 
 use super::kubelab::Lab;
+use super::program::wait_until;
 
 /// A process whose events are read.
 pub struct Told {
@@ -23,6 +25,9 @@ impl Drop for Told {
     }
 }
 
+/// What is told as a phase, and not as a step.
+const PHASES: [&str; 6] = ["copy", "snapshot", "delta", "dump", "cluster", "finish"];
+
 impl Told {
     pub fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -30,28 +35,91 @@ impl Told {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let event: Value = serde_json::from_str(&line).unwrap();
+                // The last one of a process that was killed may be a part of one.
+                let event: Value = serde_json::from_str(&line).unwrap_or_default();
                 let name = event["step"].as_str().or(event["phase"].as_str());
-                if name.is_some_and(|name| sender.send(name.to_owned()).is_err()) {
-                    return;
+                if let Some(name) = name {
+                    // To the end, whoever listens: the process must not stand before a full pipe.
+                    sender.send(name.to_owned()).ok();
                 }
             }
         });
         Self { child, steps }
     }
 
-    /// Waits until a step is announced, and kills the process there. Whether it came to that step.
-    pub fn kill_at(mut self, step: &str) -> bool {
-        let came = self.steps.iter().any(|told| told == step);
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        came
+    /// Starts it, and waits until it stands still (SIGSTOP) where it announces a step; `None` if it did not come to it.
+    /// It stops itself before it says so: a step does not pass while somebody here is slow. Where there is no C compiler
+    /// for that, it is stopped when it was heard.
+    pub fn stopped_at(command: &mut Command, step: &str) -> Option<Self> {
+        if !stop_at(command, step) {
+            let mut told = Self::start(command);
+            let came = told.steps.iter().any(|told| told == step);
+            return (came && signal(told.child.id(), "STOP") && told.child.try_wait().unwrap().is_none())
+                .then_some(told);
+        }
+        let mut told = Self::start(command);
+        let (id, mut has_ended) = (told.child.id(), false);
+        wait_until(&format!("it comes to {step}"), || {
+            has_ended = told.child.try_wait().unwrap().is_some();
+            has_ended || is_stopped(id)
+        });
+        (!has_ended).then_some(told)
+    }
+
+    /// Kills it where it announces a step. Whether it came to that step.
+    pub fn kill_at(command: &mut Command, step: &str) -> bool {
+        Self::stopped_at(command, step).is_some()
+    }
+
+    /// Lets one go on that stands still, to its end.
+    pub fn go_on(mut self) -> ExitStatus {
+        assert!(signal(self.child.id(), "CONT"));
+        self.child.wait().unwrap()
     }
 
     /// All of them to the end.
     pub fn steps(self) -> Vec<String> {
         self.steps.iter().collect()
     }
+}
+
+/// Makes a process that tells its events on standard output stop itself (SIGSTOP) where it announces a step, before it says
+/// so. Whether it will: that takes a C compiler.
+pub fn stop_at(command: &mut Command, step: &str) -> bool {
+    let Some(library) = faulty() else { return false };
+    let kind = if PHASES.contains(&step) { "phase" } else { "step" };
+    command.env("LD_PRELOAD", library).env("FAULTY_STAGE", format!("\"{kind}\":\"{step}\""));
+    true
+}
+
+/// The decorator of processes, made once; `None` where there is no C compiler.
+fn faulty() -> Option<&'static Path> {
+    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let made = MADE.get_or_init(|| {
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faulty-{}.so", std::process::id()));
+        let place = library.with_extension("").with_file_name("faulty.so");
+        (make_faulty(&library) && std::fs::rename(&library, &place).is_ok()).then_some(place)
+    });
+    made.as_deref()
+}
+
+/// Makes the decorator `faulty.c`. Whether there is a C compiler.
+pub fn make_faulty(library: &Path) -> bool {
+    let code = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fault_matrix/faulty.c");
+    let made = Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).args([library, &code]).status();
+    made.is_ok_and(|status| status.success())
+}
+
+/// Whether all of a process stands still.
+pub fn is_stopped(id: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    let stats: Vec<String> = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok()).collect();
+    let is_stopped = |stat: &String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+    !stats.is_empty() && stats.iter().all(is_stopped)
+}
+
+fn signal(id: u32, name: &str) -> bool {
+    Command::new("kill").args([format!("-{name}"), id.to_string()]).status().unwrap().success()
 }
 
 /// The processes of guardians of a namespace.
@@ -71,7 +139,7 @@ pub fn guardians(lab: &Lab) -> Vec<u32> {
 }
 
 pub fn kill(id: u32) {
-    assert!(Command::new("kill").args(["-KILL", &id.to_string()]).status().unwrap().success());
+    assert!(signal(id, "KILL"));
 }
 
 /// A way to the API server that can be closed.

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::kubelab::Lab;
 
-/// Nothing in the lab takes as long, unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Nothing in the lab takes as long, even on a machine that is busy, unless it never comes.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Makes pachd, pachw and a pipeline's worker, and waits until they run. `annotations` steer pachd's pods.
 pub async fn install(lab: &Lab, pachd: i32, annotations: Value) {
@@ -102,6 +102,31 @@ pub async fn record(lab: &Lab) -> Option<Value> {
 
 pub async fn lease(lab: &Lab, name: &str) -> Option<Lease> {
     lab.api::<Lease>().get_opt(name).await.unwrap()
+}
+
+/// Makes a Lease lapse soon whose holder was killed: who waits for that goes by the duration that stands in it. So the
+/// Leases of tests are long ones, which a slow machine does not lose, and nobody waits long for their end.
+pub async fn lapse_soon(lab: &Lab, name: &str) {
+    let patch = Patch::Merge(json!({ "spec": { "leaseDurationSeconds": 2 } }));
+    match lab.api::<Lease>().patch(name, &PatchParams::default(), &patch).await {
+        // There may be none.
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        done => drop(done.unwrap()),
+    }
+}
+
+/// Lets the pods of an app end that were made [`stuck`]; those that come after them are as they were.
+pub async fn unstick(lab: &Lab, app: &str) {
+    let pods = lab.api::<Pod>();
+    let patch = Patch::Merge(json!({ "metadata": { "annotations": { "kubelab/stop-after": "0s" } } }));
+    for pod in pods.list(&ListParams::default().labels(&format!("app={app}"))).await.unwrap().items {
+        pods.patch(&pod.metadata.name.unwrap(), &PatchParams::default(), &patch).await.unwrap();
+    }
+}
+
+/// The annotations of pods that end when they are let go, and not before: [`unstick`].
+pub fn stuck() -> Value {
+    json!({ "kubelab/stop-after": "stuck" })
 }
 
 pub async fn delete_record(lab: &Lab) {
