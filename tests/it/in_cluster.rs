@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
-use k8s_openapi::api::rbac::v1::Role;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use pacharc::cluster::errand;
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::cluster_state::namespace;
 use crate::deploy::{apply, deploy, without_each};
+use crate::support::authorizer::grant;
 use crate::support::cluster::Cluster;
 use crate::support::kubelab::{Kubelab, Lab};
 use crate::support::pachyderm::{cleaned, settled, until};
@@ -79,7 +79,7 @@ impl Site {
 
     /// Keeps every backup waiting: a lock that it cannot share.
     fn lock(&self) -> Running {
-        let sql = "BEGIN; LOCK TABLE storage.chunk_objects IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
+        let sql = "BEGIN; LOCK TABLE storage.chunk_objects IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3600)";
         let url = self.cluster.server.url(&self.cluster.database);
         let locked = Running::start(std::process::Command::new("psql").args(["-d", &url, "-c", sql]));
         let waits = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted AND relation = \
@@ -94,7 +94,7 @@ impl Site {
         drop(lock);
         // The server does not notice that its client is gone.
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND \
-                   query LIKE '%pg_sleep(60)' AND pid <> pg_backend_pid()";
+                   query LIKE '%pg_sleep(3600)' AND pid <> pg_backend_pid()";
         self.cluster.server.psql(&self.cluster.database, sql).unwrap();
     }
 
@@ -162,7 +162,7 @@ async fn a_job_backs_up_and_its_events_and_exit_code_come_here() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_suspends_has_a_guardian_that_outlives_its_pod() {
     let Some(site) = Site::make("in_cluster_pause").await else { return };
-    let pause = ["--quiesce=suspend", "--lease-duration=3s", "--json"];
+    let pause = ["--quiesce=suspend", "--lease-duration=30s", "--json"];
     let refused = site.run("c.pacharc", &pause).await.code(6);
     assert!(refused.stderr.contains("update deployments/scale pachd"), "{}", refused.stderr);
     apply("rbac/suspend.yaml", &site.lab).await;
@@ -251,7 +251,7 @@ async fn a_log_that_is_cut_off_goes_on_where_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_does_not_start_or_is_killed_is_told() {
     let Some(site) = Site::make("in_cluster_pod").await else { return };
-    let more = ["--start-timeout=6s", "--pod-annotation=kubelab/start-after=never"];
+    let more = ["--start-timeout=30s", "--pod-annotation=kubelab/start-after=never"];
     let running = Running::start(&mut site.command("c.pacharc", &more));
     let pods: Api<Pod> = site.lab.api();
     let of_job = ListParams::default().labels(LABEL);
@@ -263,7 +263,7 @@ async fn a_pod_that_does_not_start_or_is_killed_is_told() {
     let status = Patch::Merge(json!({ "status": { "containerStatuses": [container] } }));
     pods.patch_status(&name, &PatchParams::default(), &status).await.unwrap();
     let run = finish(running).await.code(7).advises();
-    let run = run.says("does not run after 6 s: ImagePullBackOff (Back-off pulling image \"pacharc\")");
+    let run = run.says("does not run after 30 s: ImagePullBackOff (Back-off pulling image \"pacharc\")");
     assert!(run.stderr.contains("warning: the pod of Job pacharc-backup-"), "{}", run.stderr);
     site.cleaned().await;
 
@@ -284,7 +284,7 @@ async fn a_pod_that_does_not_start_or_is_killed_is_told() {
 async fn the_role_of_a_starter_suffices_and_all_of_it_is_needed() {
     let Some(site) = Site::make("in_cluster_role").await else { return };
     for (role, verb, resource) in without_each("rbac/in-cluster.yaml", &site.lab) {
-        site.lab.apply::<Role>(role).await;
+        grant(&site.lab, role, "pacharc-starter").await;
         let refused = site.run("c.pacharc", &[]).await.code(6).advises().says(&format!("{verb} {resource}"));
         drop(refused.says(&format!("resources: [\"{resource}\"], verbs: [\"{verb}\"]")));
         assert!(site.jobs().await.is_empty());

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use pacharc_sample::postgres;
 use serde_json::{Value, json};
 
+use crate::during_dump::waiting;
 use crate::support::authority::Authority;
+use crate::support::authorizer::grant;
+use crate::support::moments::{is_stopped, stop_at};
 use crate::support::program::{Running, has_begun, wait_until, words};
 use crate::support::s3_server::{ACCESS_KEY, SECRET_KEY};
 use crate::support::site::{PASSWORD, Site};
@@ -53,10 +56,16 @@ async fn a_namespace_is_enough_and_its_servers_are_reached_through_the_api_serve
 
     let recipient = site.desk.recipient.clone();
     let args = ["backup", "-o", "{cluster}-{namespace}.pacharc", "--recipient", &recipient];
-    let mut running = Running::start(&mut site.command(&args, &["-vvv", "--json-file", "events"]));
+    // Each waits until it was seen.
+    let tools = waiting(&site.desk).display().to_string();
+    let mut running = Running::start(&mut site.command(&args, &["-vvv", "--json-file", "events", "--pg-bin", &tools]));
     let mut lines = BTreeSet::new();
     while !running.has_ended() {
         lines.extend(command_lines(running.id()));
+        if lines.iter().any(|line| line.contains("pg_dump")) {
+            std::fs::write(site.desk.path("go"), "").unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
     let run = running.finish().code(0).says("closed: all");
     assert!(lines.iter().any(|line| line.contains("pg_dump")), "no child was seen");
@@ -234,19 +243,25 @@ async fn a_bucket_whose_pod_is_replaced_is_read_on() {
         site.bucket.put(&format!("filler/{n}"), vec![n; 4 << 20].into()).await.unwrap();
     }
     let recipient = site.desk.recipient.clone();
-    let args = ["backup", "-o", "b.pacharc", "--recipient", &recipient, "--json-file", "events"];
-    let mut running = Running::start(&mut site.command(&args, &[]));
-    let events = site.desk.path("events");
-    wait_until("objects are copied", || has_begun(&events, "copy") || running.has_ended());
+    let args = ["backup", "-o", "b.pacharc", "--recipient", &recipient, "--json", "--json-file", "events"];
+    let mut command = site.command(&args, &[]);
+    let stops = stop_at(&mut command, "copy");
+    let mut running = Running::start(&mut command);
+    let (events, id) = (site.desk.path("events"), running.id());
+    wait_until("objects are about to be copied", || {
+        assert!(!running.has_ended(), "it has ended before");
+        if stops { is_stopped(id) } else { has_begun(&events, "copy") }
+    });
     let pods = site.lab.api::<k8s_openapi::api::core::v1::Pod>();
     let now = kube::api::DeleteParams::default().grace_period(0);
-    let mut replaced = 0;
-    while replaced < 2 && !running.has_ended() {
-        replaced += u32::from(pods.delete("minio-0", &now).await.is_ok());
-        tokio::time::sleep(Duration::from_millis(700)).await;
+    pods.delete("minio-0", &now).await.unwrap();
+    if stops {
+        running.signal("CONT");
     }
-    running.finish().code(0).says("closed: all");
-    assert!(replaced > 0);
+    // And once more in the midst of it, where it takes so long.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    pods.delete("minio-0", &now).await.ok();
+    running.finish().code(0);
     site.desk.run(["verify", "b.pacharc", "--identity", "key.txt"]).code(0).says("closed");
 }
 
@@ -282,10 +297,10 @@ async fn the_rights_that_a_forward_needs() {
     ];
     for (at, (_, needed)) in rules.iter().enumerate() {
         let granted: Vec<&Value> = rules[..at].iter().map(|(rule, _)| rule).chain(&state).collect();
-        site.lab.apply::<Role>(json!({ "metadata": { "name": "reader" }, "rules": granted })).await;
+        grant(&site.lab, json!({ "metadata": { "name": "reader" }, "rules": granted }), "reader").await;
         plan().code(6).advises().says(needed).says("HTTP 403");
     }
     let granted: Vec<&Value> = rules.iter().map(|(rule, _)| rule).chain(&state).collect();
-    site.lab.apply::<Role>(json!({ "metadata": { "name": "reader" }, "rules": granted })).await;
+    grant(&site.lab, json!({ "metadata": { "name": "reader" }, "rules": granted }), "reader").await;
     plan().code(0);
 }
