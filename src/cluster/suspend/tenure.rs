@@ -214,11 +214,17 @@ mod tests {
     use super::super::faulty::{self, Answer, FaultyServer, Request};
     use super::*;
 
-    /// Long enough for some renewals, short enough to be waited for.
-    const DURATION: Duration = Duration::from_secs(1);
+    /// Of a Lease that is waited for until it lapses.
+    const SHORT: Duration = Duration::from_secs(1);
+    /// Of one that must not lapse, however slow the machine is.
+    const LONG: Duration = Duration::from_secs(30);
 
     /// A Lease of `me`, whose renewals are answered so; `read` is who has it, as the server says afterwards.
-    async fn held(renewal: impl Fn(u32) -> Answer + Send + Sync + 'static, read: Option<&'static str>) -> Tenure {
+    async fn held(
+        duration: Duration,
+        renewal: impl Fn(u32) -> Answer + Send + Sync + 'static,
+        read: Option<&'static str>,
+    ) -> Tenure {
         let server = FaultyServer::new(move |request: &Request, seen| match request.method.as_str() {
             "POST" => Answer::Json(faulty::lease("me", 1)),
             "PUT" => renewal(seen),
@@ -226,12 +232,12 @@ mod tests {
             _ if seen == 1 => Answer::Status(404),
             _ => read.map_or(Answer::Status(404), |holder| Answer::Json(faulty::lease(holder, 7))),
         });
-        Tenure::begin(&server.cluster(), "me", DURATION, false).await.unwrap()
+        Tenure::begin(&server.cluster(), "me", duration, false).await.unwrap()
     }
 
     #[tokio::test]
     async fn somebody_who_took_the_lease_over_is_named() {
-        let tenure = held(|_| Answer::Status(409), Some("guardian")).await;
+        let tenure = held(LONG, |_| Answer::Status(409), Some("guardian")).await;
         assert_eq!(tenure.demand().await.unwrap_err().because, "guardian took the Lease over");
         assert!(tenure.is_lost());
         // For good, and without another question.
@@ -242,13 +248,13 @@ mod tests {
     #[tokio::test]
     async fn a_renewal_whose_answer_was_lost_is_none_of_somebody_else() {
         let renewal = |seen| if seen == 1 { Answer::Status(409) } else { Answer::Json(faulty::lease("me", 8)) };
-        let tenure = held(renewal, Some("me")).await;
+        let tenure = held(LONG, renewal, Some("me")).await;
         assert_eq!(tenure.demand().await.map_err(|lost| lost.because), Ok(()));
     }
 
     #[tokio::test]
     async fn a_lease_that_was_deleted_is_lost() {
-        let tenure = held(|_| Answer::Status(404), None).await;
+        let tenure = held(LONG, |_| Answer::Status(404), None).await;
         assert_eq!(tenure.demand().await.unwrap_err().because, "somebody deleted the Lease");
     }
 
@@ -257,19 +263,19 @@ mod tests {
         for trouble in [Answer::Status(500), Answer::Status(429), Answer::Cut] {
             let again = trouble.clone();
             let brief = move |seen| if seen < 3 { again.clone() } else { Answer::Json(faulty::lease("me", 8)) };
-            let tenure = held(brief, Some("me")).await;
+            let tenure = held(LONG, brief, Some("me")).await;
             assert_eq!(tenure.demand().await.map_err(|lost| lost.because), Ok(()), "{trouble:?}");
             let (long, begun) = (trouble.clone(), boottime());
-            let tenure = held(move |_| long.clone(), Some("me")).await;
+            let tenure = held(SHORT, move |_| long.clone(), Some("me")).await;
             let lost = tenure.demand().await.unwrap_err();
             assert_eq!(lost.because, "the Lease could not be renewed for 1 s", "{trouble:?}");
-            assert!(boottime().saturating_sub(begun) >= DURATION, "given up too early");
+            assert!(boottime().saturating_sub(begun) >= SHORT, "given up too early");
         }
     }
 
     #[tokio::test]
     async fn an_answer_that_does_not_come_is_none() {
-        let tenure = held(|_| Answer::Never, Some("me")).await;
+        let tenure = held(SHORT, |_| Answer::Never, Some("me")).await;
         assert_eq!(tenure.demand().await.unwrap_err().because, "the Lease could not be renewed for 1 s");
     }
 }
