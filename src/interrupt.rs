@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -99,6 +100,27 @@ impl Interrupt {
         }
     }
 
+    /// Runs `work` until it is done, which a signal cuts off only `patience` later: for what is short, and worse half done.
+    ///
+    /// # Errors
+    /// What `work` returns, or [`Interrupted`].
+    pub async fn finish<T, E: From<Interrupted>>(
+        &self,
+        patience: Duration,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let limit = async {
+            let signal = self.wait().await;
+            tokio::time::sleep(patience).await;
+            signal
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            signal = limit => Err(signal.into()),
+        }
+    }
+
     /// The bare token, for what takes one.
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
@@ -134,5 +156,18 @@ mod tests {
         assert_eq!(job.await.unwrap(), Err(Interrupted::Sigterm));
         assert_eq!(interrupt.check(), Err(Interrupted::Sigterm));
         assert_eq!(interrupt.wait().await.class().exit_code(), 143);
+    }
+
+    #[tokio::test]
+    async fn what_must_not_be_half_done_is_finished() {
+        let interrupt = Interrupt::default();
+        interrupt.raise(Interrupted::Sigint);
+        let short = async {
+            tokio::task::yield_now().await;
+            Ok::<_, Interrupted>(7)
+        };
+        assert_eq!(interrupt.finish(Duration::from_secs(60), short).await, Ok(7));
+        let endless = interrupt.finish(Duration::from_millis(5), std::future::pending::<Result<(), Interrupted>>());
+        assert_eq!(endless.await, Err(Interrupted::Sigint));
     }
 }

@@ -72,6 +72,49 @@ impl Fingerprint {
     }
 }
 
+/// Takes the fingerprint of text that comes in portions, cut anywhere. A line may be longer than any of them: none is kept.
+#[derive(Debug, Default)]
+pub struct LineReader {
+    complete: Fingerprint,
+    /// The hash of a line whose end has not come yet.
+    open: Option<blake3::Hasher>,
+}
+
+impl LineReader {
+    /// Adds the lines of `text`; the last one goes on with the next portion if its end is not there.
+    pub fn read(&mut self, mut text: &[u8]) {
+        if let Some(mut open) = self.open.take() {
+            let end = memchr::memchr(b'\n', text).unwrap_or(text.len());
+            let (rest, after) = text.split_at(end);
+            open.update(rest);
+            match after.split_first() {
+                Some((_, after)) => {
+                    self.complete.hash(&open.finalize());
+                    text = after;
+                }
+                None => {
+                    self.open = Some(open);
+                    return;
+                }
+            }
+        }
+        while let Some(end) = memchr::memchr(b'\n', text) {
+            let (line, after) = text.split_at(end);
+            self.complete.line(line);
+            text = after.get(1..).unwrap_or_default();
+        }
+        if !text.is_empty() {
+            self.open.get_or_insert_default().update(text);
+        }
+    }
+
+    /// The fingerprint of all lines; `None` where the last one has no end.
+    #[must_use]
+    pub fn finish(self) -> Option<Fingerprint> {
+        self.open.is_none().then_some(self.complete)
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} lines, {}", self.count, self.to_hex())
@@ -113,6 +156,23 @@ mod tests {
         for odd in odd {
             assert_eq!(Fingerprint::from_hex(&odd, 7), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn lines_are_the_same_wherever_the_text_is_cut() {
+        let lines: [&[u8]; 6] = [b"", b"a", b"bc\r", b"", b"\\.", b"the last"];
+        let mut expected = Fingerprint::default();
+        lines.iter().for_each(|line| expected.line(line));
+        let text: Vec<u8> = lines.iter().flat_map(|line| [line, b"\n".as_slice()].concat()).collect();
+        for portion in 1..=text.len() {
+            let mut reader = LineReader::default();
+            text.chunks(portion).for_each(|text| reader.read(text));
+            assert_eq!(reader.finish(), Some(expected), "{portion}");
+            let mut cut = LineReader::default();
+            text[..text.len() - 1].chunks(portion).for_each(|text| cut.read(text));
+            assert_eq!(cut.finish(), None, "{portion}");
+        }
+        assert_eq!(LineReader::default().finish(), Some(Fingerprint::default()));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub use about::{About, Head, HeadDatabase, PLAIN_LIMIT};
 pub use catalog::CatalogWriter;
 pub use entry::{Entry, Hash, Metadata, Packing};
 pub use error::{Error, Result};
-pub use fingerprint::Fingerprint;
+pub use fingerprint::{Fingerprint, LineReader};
 pub use index::{CatalogLine, IndexLine, Pieces, Place, State};
 pub use key::{ChunkKey, Key};
 pub use keyslot::{Lock, MAX_WORK_FACTOR, Unlock, WORK_FACTOR};

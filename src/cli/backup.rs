@@ -99,7 +99,7 @@ pub(super) struct Backup {
     #[arg(long, help_heading = "What goes in")]
     strict: bool,
     /// Of zstd: 1 is fast, 19 is small
-    #[arg(long, value_name = "1-19", default_value = "3", value_parser = clap::value_parser!(i32).range(1..=19))]
+    #[arg(long, value_name = "1-19", default_value = "1", value_parser = clap::value_parser!(i32).range(1..=19))]
     #[arg(help_heading = "What goes in")]
     compression_level: i32,
     #[command(flatten)]

@@ -21,7 +21,7 @@ use crate::outcome::Outcome;
 use crate::visible::visible;
 
 /// How long a process that ends waits for what must still be taken back.
-const FAREWELL: Duration = Duration::from_secs(10);
+const FAREWELL: Duration = Duration::from_secs(25);
 
 /// How long it waits for a cluster that must run again: less than the 120 s that a pod of ours is given to end. A second
 /// signal ends it at once.
@@ -205,7 +205,10 @@ impl Report {
             let outcome = job(&interrupt, monitor).await;
             let is_owed = farewell::owed().is_some();
             if !farewell::finish(if is_owed { RETURN } else { FAREWELL }).await && !is_owed {
-                self.monitor.warn("parts of unfinished uploads may be left in the bucket: it did not answer".into());
+                self.monitor.warn(
+                    "what is unfinished may be left, parts of uploads or databases of a trial: a server did not answer"
+                        .into(),
+                );
             }
             match (outcome, farewell::owed()) {
                 (Err(failure), Some(_)) if failure.class() == Class::Suspended => Err(failure),

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use pacharc_format::Fingerprint;
 use pacharc_format::manifest::{self, LargeObjects, Sequence};
+use pacharc_format::{Fingerprint, LineReader};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 
@@ -16,7 +16,7 @@ use super::child::Label;
 use super::dump::{Progress, Report};
 use super::dump_error::DumpError;
 use super::pieces::PieceWriter;
-use super::script::{self, ScriptReader};
+use super::script::{self, ScriptError, ScriptReader};
 use super::statement::{Copy, LargeObject, Statement, Step};
 use crate::feed::Feed;
 
@@ -139,32 +139,19 @@ impl<R: AsyncRead + Unpin> DataReader<R> {
         pieces.write(b"\n").await.map_err(DumpError::from)?;
         pieces.end_row();
 
-        let mut fingerprint = Fingerprint::default();
-        let mut long_row: Option<blake3::Hasher> = None;
+        let mut lines = LineReader::default();
         let mut bytes = 0;
         let mut reported = 0;
-        while let Some(part) = self.script.row().await.map_err(|e| self.label.script(e))? {
-            bytes += part.bytes.len() as u64 + u64::from(part.ends_row);
-            pieces.write(part.bytes).await.map_err(DumpError::from)?;
-            match (&mut long_row, part.ends_row) {
-                (None, true) => fingerprint.line(part.bytes),
-                (hasher, false) => {
-                    hasher.get_or_insert_default().update(part.bytes);
-                }
-                (Some(hasher), true) => {
-                    fingerprint.hash(&hasher.update(part.bytes).finalize());
-                    long_row = None;
-                }
-            }
-            if part.ends_row {
-                pieces.write(b"\n").await.map_err(DumpError::from)?;
-                pieces.end_row();
-            }
+        while let Some(rows) = self.script.rows().await.map_err(|e| self.label.script(e))? {
+            bytes += rows.len() as u64;
+            lines.read(rows);
+            pieces.write_rows(rows).await.map_err(DumpError::from)?;
             if bytes - reported >= REPORT {
                 (self.report)(Progress::Bytes(bytes - reported));
                 reported = bytes;
             }
         }
+        let fingerprint = lines.finish().ok_or_else(|| self.label.script(ScriptError::Truncated))?;
         (self.report)(Progress::Bytes(bytes - reported));
         pieces.write(b"\\.\n").await.map_err(DumpError::from)?;
         let via_root = (copy.schema.as_str(), copy.table.as_str()) != (table.schema.as_str(), table.name.as_str());

@@ -45,14 +45,23 @@ impl PieceWriter {
     /// [`Closed`] when nobody writes the bundle any more.
     pub async fn write(&mut self, mut text: &[u8]) -> Result<(), Closed> {
         while !text.is_empty() {
-            let length = self.buffer.as_ref().map_or(0, |buffer| buffer.bytes.len());
-            if length == self.limit {
-                self.cut().await?;
-                continue;
+            (_, text) = self.append(text).await?;
+        }
+        Ok(())
+    }
+
+    /// Appends rows, each with its line end: a good place for a cut. The last one may go on with what is written next.
+    ///
+    /// # Errors
+    /// [`Closed`] when nobody writes the bundle any more.
+    pub async fn write_rows(&mut self, mut rows: &[u8]) -> Result<(), Closed> {
+        while !rows.is_empty() {
+            let (begin, later) = self.append(rows).await?;
+            let appended = rows.len() - later.len();
+            if let Some(end) = memchr::memrchr(b'\n', &rows[..appended]) {
+                self.row_end = begin + end + 1;
             }
-            let (now, later) = text.split_at(text.len().min(self.limit - length));
-            self.buffer().await?.bytes.extend_from_slice(now);
-            text = later;
+            rows = later;
         }
         Ok(())
     }
@@ -74,6 +83,19 @@ impl PieceWriter {
         let body = self.buffer.take().map(Buffer::freeze).unwrap_or_default();
         self.feed.send(Entry::text(path, body)).await?;
         Ok(self.sent + 1)
+    }
+
+    /// Appends what of `text` there is room for in one piece; returns where in it that begins, and what is left.
+    async fn append<'a>(&mut self, text: &'a [u8]) -> Result<(usize, &'a [u8]), Closed> {
+        if self.buffer.as_ref().is_some_and(|buffer| buffer.bytes.len() == self.limit) {
+            self.cut().await?;
+        }
+        let limit = self.limit;
+        let bytes = &mut self.buffer().await?.bytes;
+        let begin = bytes.len();
+        let (now, later) = text.split_at(text.len().min(limit - begin));
+        bytes.extend_from_slice(now);
+        Ok((begin, later))
     }
 
     async fn cut(&mut self) -> Result<(), Closed> {
@@ -134,6 +156,32 @@ mod tests {
         assert_eq!(bodies(pieces(&["1", "23456789", "a"], 4, false).await), ["1", "2345", "6789", "a"]);
         assert_eq!(bodies(pieces(&["1234", "5678"], 4, false).await), ["1234", "5678"]);
         assert_eq!(bodies(pieces(&["123456", "78", "9"], 4, false).await), ["1234", "5678", "9"]);
+    }
+
+    #[tokio::test]
+    async fn rows_that_come_together_are_cut_as_one_by_one() {
+        let rows = ["1\n", "2345678\n", "\n", "\n", "9\n", "ab\n", "cd\n", "efg\n", "hi\n"];
+        for limit in 1..12 {
+            let expected = pieces(&rows, limit, false).await;
+            let text = rows.concat();
+            for portion in 1..text.len() {
+                let (feed, mut entries) = Feed::new(limit * 2, limit);
+                let text = text.clone();
+                let writing = tokio::spawn(async move {
+                    let mut writer = PieceWriter::new(&feed, "a".into(), limit);
+                    for rows in text.as_bytes().chunks(portion) {
+                        writer.write_rows(rows).await.unwrap();
+                    }
+                    writer.finish().await.unwrap();
+                });
+                let mut found = Vec::new();
+                while let Some(entry) = entries.recv().await {
+                    found.push((entry.path.clone(), String::from_utf8(entry.body.to_vec()).unwrap()));
+                }
+                writing.await.unwrap();
+                assert_eq!(found, expected, "{limit} {portion}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -17,6 +17,8 @@ const INPUT_BUFFER: usize = 256 << 10;
 const STATEMENT_LIMIT: usize = 16 << 20;
 /// The line that ends a COPY block. No row looks like it: a backslash in data is doubled.
 const END_OF_ROWS: &[u8] = b"\\.\n";
+/// The same, below a row.
+const END_AFTER_A_ROW: &[u8] = b"\n\\.\n";
 
 /// Why a dump could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +41,7 @@ pub enum ScriptError {
 #[derive(Debug)]
 pub struct ScriptReader<R> {
     input: BufReader<R>,
-    /// Bytes of the input's buffer that were lent by [`ScriptReader::row`], to be consumed by the next call.
+    /// Bytes of the input's buffer that were lent by [`ScriptReader::rows`], to be consumed by the next call.
     lent: usize,
     /// Whether the input stands at the beginning of a row.
     row_begins: bool,
@@ -48,15 +50,6 @@ pub struct ScriptReader<R> {
     /// The last comment that names a table.
     label: Option<String>,
     complete: bool,
-}
-
-/// A part of a row.
-#[derive(Debug, PartialEq, Eq)]
-pub struct RowPart<'a> {
-    /// The bytes, without a line end.
-    pub bytes: &'a [u8],
-    /// Whether the row ends here.
-    pub ends_row: bool,
 }
 
 impl<R: AsyncRead + Unpin> ScriptReader<R> {
@@ -114,11 +107,12 @@ impl<R: AsyncRead + Unpin> ScriptReader<R> {
         Ok(Some(statement))
     }
 
-    /// The next part of a row below a [`Statement::Copy`]; `None` at the end of the table.
+    /// More of the rows below a [`Statement::Copy`], as many as are there, each with its line end; the last one may go on
+    /// with what comes next. `None` at the end of the table.
     ///
     /// # Errors
     /// [`ScriptError::Read`] or [`ScriptError::Truncated`].
-    pub async fn row(&mut self) -> Result<Option<RowPart<'_>>, ScriptError> {
+    pub async fn rows(&mut self) -> Result<Option<&[u8]>, ScriptError> {
         self.input.consume(take(&mut self.lent));
         loop {
             let available = self.input.fill_buf().await?;
@@ -139,14 +133,20 @@ impl<R: AsyncRead + Unpin> ScriptReader<R> {
                 self.row_begins = false;
                 if self.matched > 0 {
                     // Seen at the end of the last buffer, and no end of the table after all.
-                    return Ok(Some(RowPart { bytes: &END_OF_ROWS[..take(&mut self.matched)], ends_row: false }));
+                    return Ok(Some(&END_OF_ROWS[..take(&mut self.matched)]));
                 }
             }
-            let end = memchr::memchr(b'\n', available);
-            let length = end.unwrap_or(available.len());
-            self.row_begins = end.is_some();
-            self.lent = length + usize::from(end.is_some());
-            return Ok(Some(RowPart { bytes: &self.input.buffer()[..length], ends_row: end.is_some() }));
+            let length = match memchr::memmem::find(available, END_AFTER_A_ROW) {
+                Some(end) => end + 1,
+                // What may become the end of the table stays for the next call.
+                None => match memchr::memrchr(b'\n', available).map(|end| available.split_at(end + 1)) {
+                    Some((rows, tail)) if END_OF_ROWS.starts_with(tail) => rows.len(),
+                    _ => available.len(),
+                },
+            };
+            self.row_begins = available[..length].ends_with(b"\n");
+            self.lent = length;
+            return Ok(Some(&self.input.buffer()[..length]));
         }
     }
 
@@ -214,15 +214,13 @@ mod tests {
     }
 
     async fn rows<R: AsyncRead + Unpin>(reader: &mut ScriptReader<R>) -> Vec<String> {
-        let mut rows = vec![Vec::new()];
-        while let Some(part) = reader.row().await.unwrap() {
-            rows.last_mut().unwrap().extend_from_slice(part.bytes);
-            if part.ends_row {
-                rows.push(Vec::new());
-            }
+        let mut rows = Vec::new();
+        while let Some(more) = reader.rows().await.unwrap() {
+            rows.extend_from_slice(more);
         }
-        assert_eq!(rows.pop().as_deref(), Some(&b""[..]), "the last row is complete");
-        rows.into_iter().map(|row| String::from_utf8(row).unwrap()).collect()
+        let rows = String::from_utf8(rows).unwrap();
+        assert!(rows.is_empty() || rows.ends_with('\n'), "the last row is complete");
+        rows.split_terminator('\n').map(str::to_owned).collect()
     }
 
     #[tokio::test]
@@ -286,7 +284,7 @@ mod tests {
             let outcome: Result<(), ScriptError> = async {
                 while let Some(statement) = reader.statement().await? {
                     if matches!(statement, Statement::Copy(_)) {
-                        while reader.row().await?.is_some() {}
+                        while reader.rows().await?.is_some() {}
                     }
                 }
                 Ok(())

@@ -7,8 +7,8 @@ use pacharc_format::{Entry, Head, HeadDatabase};
 use uuid::Uuid;
 
 use super::{Error, Rename};
-use crate::database::restore::{self, DatabaseRestore, Proof, Start, Target};
-use crate::database::{Server, Tool};
+use crate::database::restore::{self, DatabaseRestore, Proof, Proved, RestoreError, Start, Target};
+use crate::database::{self, Server, Tool};
 use crate::monitor::{Counter, Monitor, Phase};
 
 /// Loads the databases of one bundle.
@@ -81,10 +81,18 @@ impl<'a> DatabaseWriter<'a> {
         Self { psql: psql.clone(), databases: databases.collect(), monitor }
     }
 
-    /// Creates the databases, or finds them loaded: all of them, before the first byte.
-    pub(crate) async fn create(&mut self) -> Result<(), Error> {
+    /// Creates the databases, or finds them loaded: all of them, before the first byte. Where an earlier run `was_proved`,
+    /// those without a mark are taken to be its own: nothing is written into them, and they are proved again.
+    pub(crate) async fn create(&mut self, was_proved: bool) -> Result<(), Error> {
         for restoring in self.databases.values_mut() {
-            restoring.start().await?;
+            match restoring.start().await {
+                Err(Error::Database(database::Error::Restore(RestoreError::NotEmpty { .. })))
+                    if was_proved && restoring.rename_to.is_none() =>
+                {
+                    restoring.state = State::Loaded;
+                }
+                started => started?,
+            }
         }
         Ok(())
     }
@@ -142,18 +150,13 @@ impl<'a> DatabaseWriter<'a> {
         }
     }
 
-    /// Gives the databases their names and takes their marks away: all is proved.
-    pub(super) async fn release(&mut self) -> Result<(), Error> {
-        for restoring in self.databases.values() {
-            let Restoring { target, rename_to, head, .. } = restoring;
-            let mut name = &target.database;
-            if let Some(final_name) = rename_to {
-                restore::rename(&target.server, name, final_name).await?;
-                name = final_name;
-            }
-            restore::release(&target.server, name, &head.properties).await?;
+    /// Gives the databases their names and takes their marks away, all at once: all is proved.
+    pub(super) async fn release(&self) -> Result<(), Error> {
+        let proved: Vec<_> = self.databases.values().map(Restoring::proved).collect();
+        match self.databases.values().next() {
+            Some(Restoring { target, .. }) => Ok(restore::release(&target.server, &proved).await?),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Drops what was loaded under temporary names; what cannot be dropped is told.
@@ -197,6 +200,11 @@ impl Restoring {
         self.state = State::Waiting;
         restore::drop_database(&self.target.server, &self.target.database).await?;
         self.start().await
+    }
+
+    fn proved(&self) -> Proved<'_> {
+        let (database, rename_to) = (&self.target.database, self.rename_to.as_deref());
+        Proved { database, rename_to, properties: &self.head.properties }
     }
 
     /// The name that it will have.

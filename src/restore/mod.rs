@@ -17,11 +17,13 @@ mod target;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{Either, select};
 use pacharc_format::manifest::Manifest;
 use pacharc_format::{BundleReader, BundleStream, Entry, Found, Head, RangeReader, ReadOptions, Spool, Unlock};
 use tokio::io::AsyncRead;
+use uuid::Uuid;
 
 pub use error::Error;
 pub use options::{Options, Rename};
@@ -55,9 +57,12 @@ pub async fn run(
 ) -> Result<Outcome, Error> {
     let input = Input::open(&options.bundle, options.ca_file.as_deref(), Arc::clone(&monitor)).await?;
     let job = Job { options, input: &input, monitor: &monitor };
-    interrupt.guard(job.run(unlock, interrupt)).await
+    let proved = interrupt.guard(job.run(unlock, interrupt)).await?;
+    interrupt.finish(RELEASE_PATIENCE, proved.release()).await
 }
 
+/// How long a signal waits until a restore that is proved is released: half of it would look like somebody else's data.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 /// Where the dumps lie in a bundle.
 const DATABASES: &str = "database/";
 
@@ -74,6 +79,25 @@ struct Known {
     signed_by: Option<SignedBy>,
 }
 
+/// A restore that holds, but for the marks that it is not done.
+struct Proved<'a> {
+    outcome: Outcome,
+    bundle: Uuid,
+    databases: Option<DatabaseWriter<'a>>,
+    target: Target,
+}
+
+impl Proved<'_> {
+    async fn release(self) -> Result<Outcome, Error> {
+        if let Some(databases) = &self.databases {
+            self.target.mark_proved(self.bundle).await?;
+            databases.release().await?;
+        }
+        self.target.release_bucket().await?;
+        Ok(self.outcome)
+    }
+}
+
 /// What came out of a bundle when its end was reached.
 struct Unpacked {
     manifest: Box<Manifest>,
@@ -81,8 +105,8 @@ struct Unpacked {
     expected: Expected,
 }
 
-impl Job<'_> {
-    async fn run(&self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Outcome, Error> {
+impl<'a> Job<'a> {
+    async fn run(&self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Proved<'a>, Error> {
         self.monitor.phase(Phase::Check);
         if self.options.postgres.is_none() && self.options.bucket.is_none() {
             return Err(Error::Nothing);
@@ -122,7 +146,7 @@ impl Job<'_> {
         target.check_bucket(head.bundle).await?;
         let proved = async {
             if let Some(databases) = &mut databases {
-                databases.create().await?;
+                databases.create(target.was_proved).await?;
             }
             target.mark_bucket(head.bundle).await?;
             let objects = target.bucket.as_ref().map(|bucket| {
@@ -147,13 +171,7 @@ impl Job<'_> {
             Ok(outcome)
         };
         match (proved.await, &mut databases) {
-            (Ok(outcome), databases) => {
-                if let Some(databases) = databases {
-                    databases.release().await?;
-                }
-                target.release_bucket().await?;
-                Ok(outcome)
-            }
+            (Ok(outcome), _) => Ok(Proved { outcome, bundle: head.bundle, databases, target }),
             (Err(error), Some(databases)) => {
                 // Nothing of what a pipe brought and that did not hold may look like a database.
                 databases.drop_temporary().await;

@@ -19,6 +19,9 @@ use crate::monitor::Monitor;
 /// The key of the object that marks a bucket while a restore is under way.
 pub const MARK: &str = "pacharc.restoring";
 
+/// What is added to the mark when all is proved.
+const PROVED: &str = "proved\n";
+
 /// Where a restore writes.
 pub(super) struct Target {
     /// The server and psql, where databases are restored.
@@ -30,6 +33,8 @@ pub(super) struct Target {
     settings: bucket::Options,
     /// Whether an earlier run of this restore has written into the bucket.
     pub(super) resumed: bool,
+    /// Whether it had proved everything: its databases may have been released already.
+    pub(super) was_proved: bool,
 }
 
 impl Target {
@@ -38,7 +43,8 @@ impl Target {
         let upload_memory = Budget::new(options.limits.max_memory).upload;
         let ca_file = options.ca_file.clone();
         let settings = bucket::Options { ca_file, upload_memory, ..bucket::Options::default() };
-        let mut target = Self { server: None, bucket: None, new_directory: None, settings, resumed: false };
+        let mut target =
+            Self { server: None, bucket: None, new_directory: None, settings, resumed: false, was_proved: false };
         if let Some(url) = &options.bucket {
             let parsed: BucketUrl = url.parse().map_err(Error::Bucket)?;
             if let BucketUrl::S3(s3) = &parsed
@@ -129,8 +135,9 @@ impl Target {
     pub(super) async fn check_bucket(&mut self, bundle: Uuid) -> Result<(), Error> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
         match read_mark(bucket.as_ref()).await? {
-            Some(found) if found == mark_of(bundle) => {
+            Some(found) if found.strip_suffix(PROVED).unwrap_or(&found) == mark_of(bundle) => {
                 self.resumed = true;
+                self.was_proved = found.ends_with(PROVED);
                 return Ok(());
             }
             Some(found) => {
@@ -150,9 +157,22 @@ impl Target {
             let settings = bucket::Options { create: true, ..self.settings.clone() };
             self.bucket = Some(bucket::open(&url, &settings).await?);
         }
-        let Some(bucket) = self.bucket.as_ref().filter(|_| !self.resumed) else { return Ok(()) };
+        match self.resumed {
+            true => Ok(()),
+            false => self.put_mark(mark_of(bundle)).await,
+        }
+    }
+
+    /// Marks the bucket: all is proved, and databases lose their marks before it does. A run that comes after that does not
+    /// take them for somebody else's.
+    pub(super) async fn mark_proved(&self, bundle: Uuid) -> Result<(), Error> {
+        self.put_mark(mark_of(bundle) + PROVED).await
+    }
+
+    async fn put_mark(&self, mark: String) -> Result<(), Error> {
+        let Some(bucket) = &self.bucket else { return Ok(()) };
         let metadata = Metadata { content_type: Some("text/plain".into()), ..Metadata::default() };
-        Ok(bucket.put(&Key::from(MARK), &metadata, Bytes::from(mark_of(bundle))).await?)
+        Ok(bucket.put(&Key::from(MARK), &metadata, Bytes::from(mark)).await?)
     }
 
     /// Takes the mark away: all is proved.

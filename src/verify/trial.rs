@@ -113,7 +113,7 @@ impl<'m> TrialRun<'m> {
         let writer = DatabaseWriter::new(&loading, (None, limits.jobs), head, &selection, None, monitor);
         // From here on, whatever is made goes with it.
         let mut trial = Self { writer, server, names, version, throwaway, is_made: false, monitor };
-        trial.writer.create().await.map_err(stop)?;
+        trial.writer.create(false).await.map_err(stop)?;
         trial.is_made = true;
         Ok(Some(trial))
     }

@@ -30,15 +30,17 @@ async fn put(bucket: &dyn Bucket, key: &Key, body: impl Into<Bytes>) -> Result<(
 #[tokio::test]
 async fn an_overloaded_server_is_asked_again() {
     let server = FaultServer::start().await;
-    let bucket = server.open().await;
+    let (patient, impatient) = (server.open().await, server.open_impatient().await);
     let key = Key::from("k");
     for fault in [SLOW_DOWN, Fault::Refuse(500, "InternalError"), Fault::Refuse(502, ""), Fault::Lost, Fault::Silent] {
+        let is_silent = matches!(fault, Fault::Silent);
+        let bucket = if is_silent { &impatient } else { &patient };
         for method in ["PUT", "GET", "HEAD", "DELETE"] {
             server.plan(method, [fault; 3]);
         }
-        put(&*bucket, &key, Bytes::from_static(b"some bytes")).await.unwrap();
+        put(&**bucket, &key, Bytes::from_static(b"some bytes")).await.unwrap();
         assert_eq!(bucket.head(&key).await.unwrap().size, 10);
-        assert_eq!(read(&*bucket, &key).await.unwrap(), b"some bytes");
+        assert_eq!(read(&**bucket, &key).await.unwrap(), b"some bytes");
         server.plan("GET", [fault; 3]);
         assert_eq!(bucket.get_range(&key, 5, 5).await.unwrap(), "bytes");
         server.plan("GET", [fault; 3]);
@@ -46,7 +48,11 @@ async fn an_overloaded_server_is_asked_again() {
         assert_eq!(listed.len(), 1);
         bucket.delete(&key).await.unwrap();
         assert_eq!(server.object("k"), None);
-        assert_eq!(server.seen().len(), 6 * 4, "{fault:?}: each request three times in vain, and once not");
+        let seen = server.seen().len();
+        assert!(
+            seen == 6 * 4 || (is_silent && seen > 6 * 4),
+            "{fault:?}: each three times in vain, and once not: {seen}"
+        );
     }
 }
 
@@ -55,11 +61,9 @@ async fn it_is_not_asked_for_ever() {
     let server = FaultServer::start().await;
     let bucket = server.open().await;
     server.plan("GET", std::iter::repeat_n(SLOW_DOWN, 10_000));
-    let begun = Instant::now();
     let error = read(&*bucket, &Key::from("k")).await.unwrap_err();
     assert!(error.retryable() && error.class() == Class::Unreachable, "{error:?}");
-    assert!(begun.elapsed() < Duration::from_secs(5));
-    assert!(server.seen().len() > 10);
+    assert!((11..1000).contains(&server.seen().len()));
 }
 
 #[tokio::test]
@@ -94,7 +98,7 @@ async fn a_body_that_breaks_off_is_read_on() {
     let server = FaultServer::start().await;
     let bucket = server.open().await;
     server.hold("k", body());
-    server.plan("GET", [Fault::Cut(0), Fault::Cut(1000), Fault::Lost, SLOW_DOWN, Fault::Stall(400_000), Fault::Cut(7)]);
+    server.plan("GET", [Fault::Cut(0), Fault::Cut(1000), Fault::Lost, SLOW_DOWN, Fault::Cut(400_000), Fault::Cut(7)]);
     assert!(read(&*bucket, &Key::from("k")).await.unwrap() == body());
     let seen = server.seen();
     let ranges: Vec<Option<&str>> =
@@ -103,6 +107,10 @@ async fn a_body_that_breaks_off_is_read_on() {
         [None, Some("bytes=0-"), Some("bytes=1000-"), Some("bytes=1000-"), Some("bytes=1000-"), Some("bytes=401000-")];
     assert_eq!(ranges[..6], expected);
     assert!(seen[1..].iter().all(|request| request.headers.contains_key("if-match")), "of the same version");
+
+    server.plan("GET", [Fault::Stall(400_000), Fault::Stall(7)]);
+    assert!(read(&*server.open_impatient().await, &Key::from("k")).await.unwrap() == body());
+    assert!(server.seen().len() >= 3, "what falls silent is read on, too");
 }
 
 #[tokio::test]
@@ -205,7 +213,7 @@ async fn an_upload_that_is_given_up_is_taken_back() {
         }
         let begun = Instant::now();
         while server.uploading() {
-            assert!(begun.elapsed() < Duration::from_secs(5), "still there");
+            assert!(begun.elapsed() < Duration::from_secs(60), "still there");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(server.object("k"), None);

@@ -274,14 +274,14 @@ fn send(child: &Child, signal: &str) {
 
 /// The exit code, which must come soon.
 fn ends(mut child: Child) -> Option<i32> {
-    for _ in 0..100 {
+    for _ in 0..600 {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code();
         }
         std::thread::sleep(Duration::from_millis(100));
     }
     child.kill().unwrap();
-    panic!("it still runs ten seconds after the signal");
+    panic!("it still runs a minute after the signal");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use pacharc::database::restore::{
-    DatabaseRestore, Proof, RestoreError, Start, Target, drop_database, prove, release, rename, system_identifier,
+    DatabaseRestore, Proof, Proved, RestoreError, Start, Target, drop_database, prove, release, system_identifier,
 };
 use pacharc::database::{Attempt, DumpSettings, Environment, Error, Server, Tools, inspect};
 use pacharc::failure::{Class, Explain};
@@ -106,6 +106,10 @@ fn odd(postgres: &TempServer) {
     );
 }
 
+fn proved<'a>(database: &'a str, rename_to: Option<&'a str>, dumped: &'a Dumped) -> Proved<'a> {
+    Proved { database, rename_to, properties: &dumped.manifest.properties }
+}
+
 /// What pg_dump says of a database's schema, without what differs each time.
 fn schema(postgres: &TempServer, database: &str) -> String {
     let mut command = postgres.command("pg_dump");
@@ -143,7 +147,7 @@ async fn an_odd_database_comes_back_whoever_restores_it() {
             assert!(matches!(&warnings[..], [warning] if warning.contains("work_mem")), "{warnings:?}");
         }
         assert!(comment(&postgres, database).contains("bundle-1"));
-        release(&target.server, database, &dumped.manifest.properties).await.unwrap();
+        release(&target.server, &[proved(database, None, &dumped)]).await.unwrap();
         assert_eq!(comment(&postgres, database), "odd's");
     }
 }
@@ -171,7 +175,7 @@ async fn the_proof_names_what_differs() {
         let found: Vec<_> = proof.differences.iter().map(|difference| difference.object.as_str()).collect();
         assert_eq!(found, [object], "{change}");
         drop_database(&target.server, "back").await.unwrap();
-        rename(&target.server, "kept", "back").await.unwrap();
+        postgres.sql("postgres", "ALTER DATABASE kept RENAME TO back");
     }
 }
 
@@ -302,7 +306,7 @@ async fn encodings_locales_and_time_zones_come_back() {
         let target = target(&server, "kept apart", None);
         assert_eq!(restore(&target, &dumped).await.expect(name), [""; 0]);
         assert!(proof(&target, &dumped).await.holds(), "{name}");
-        rename(&server, "kept apart", name).await.unwrap();
+        release(&server, &[proved("kept apart", Some(name), &dumped)]).await.unwrap();
         let properties = format!(
             "SELECT encoding, datcollate, datctype, datlocprovider, daticulocale FROM pg_database WHERE datname = '{name}'"
         );
@@ -331,7 +335,15 @@ async fn a_restore_that_was_killed_is_begun_again() {
     // Until it is released, the same bundle finds it loaded.
     let start = DatabaseRestore::create(target.clone(), &dumped.manifest.properties).await.unwrap();
     assert!(matches!(start, Start::Loaded));
-    release(&server, "back", &dumped.manifest.properties).await.unwrap();
+    // All are released or none.
+    let other =
+        DatabaseRestore::create(Target { database: "other".into(), ..target.clone() }, &dumped.manifest.properties);
+    drop(other.await.unwrap());
+    let both = [proved("back", Some("final"), &dumped), proved("other", Some("postgres"), &dumped)];
+    release(&server, &both).await.unwrap_err();
+    let start = DatabaseRestore::create(target.clone(), &dumped.manifest.properties).await.unwrap();
+    assert!(matches!(start, Start::Loaded));
+    release(&server, &[proved("back", None, &dumped)]).await.unwrap();
     let error = create(&target, &dumped.manifest.properties).await.unwrap_err();
     assert!(matches!(error, Error::Restore(RestoreError::NotEmpty { .. })), "{error:?}");
 }

@@ -22,7 +22,7 @@ fn is_under_way(server: &TempServer, database: &str, difference: &str) -> bool {
 
 const BACKUPS: usize = 20;
 /// How long the writer may take to commit something.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_backups_in_a_row_are_closed_and_consistent() {
@@ -69,6 +69,12 @@ async fn twenty_backups_in_a_row_are_closed_and_consistent() {
         assert!(agrees.is_equal() && agrees.compared > 20, "backup {number}: {agrees}");
         std::fs::remove_dir_all(desk.path(&bucket)).unwrap();
         std::fs::remove_file(desk.path(&bundle)).unwrap();
+    }
+    // That garbage was collected all the while is what makes it hard; how much, is up to the machine.
+    assert!(writer.report().deleted > 0, "nothing was collected");
+    let begun = Instant::now();
+    while writer.report().deleted <= 100 && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let report = writer.stop().await.unwrap();
     println!("snapshots: {snapshots:?}, {report:?}");

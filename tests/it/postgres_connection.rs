@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use pacharc::database::{Environment, Error, SESSION_SETTINGS, Server, Session, Tools};
 use pacharc::failure::{Class, Explain};
@@ -191,7 +192,12 @@ async fn sessions_and_children_have_the_fixed_settings() {
     postgres
         .sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pacharc'");
     assert!(session.batch_execute("SELECT 1").await.is_err());
-    assert!(session.closed());
+    let closed = async {
+        while !session.closed() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), closed).await.expect("a session that was ended is closed");
 }
 
 #[tokio::test]

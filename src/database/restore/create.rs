@@ -50,7 +50,7 @@ impl std::fmt::Display for Mark<'_> {
 /// Checks everything that can be checked, then creates the database or takes the empty one.
 pub(super) async fn create(target: &Target, properties: &DatabaseProperties) -> Result<State, Error> {
     let Target { server, database, .. } = target;
-    let session = maintenance(server, database).await?;
+    let session = maintenance(server, &[database]).await?;
     let mut exists = false;
     if let Some(found) = find(&session, database).await? {
         exists = true;
@@ -320,7 +320,7 @@ pub(super) async fn check_owner(target: &Target) -> Result<(), Error> {
 }
 
 pub(super) async fn mark_loaded(target: &Target) -> Result<(), Error> {
-    let session = maintenance(&target.server, &target.database).await?;
+    let session = maintenance(&target.server, &[&target.database]).await?;
     set_mark(&session, target, LOADED).await
 }
 
@@ -330,33 +330,50 @@ async fn set_mark(session: &Session, target: &Target, stage: &str) -> Result<(),
 }
 
 async fn comment(session: &Session, database: &str, comment: Option<&str>) -> Result<(), Error> {
-    let comment = comment.map_or("NULL".to_owned(), literal);
-    let sql = format!("COMMENT ON DATABASE {} IS {comment}", quote_identifier(database));
+    let sql = comment_sql(database, comment);
     session.batch_execute(&sql).await.map_err(Error::query(format!("cannot mark database \"{database}\"")))
 }
 
-/// Takes the mark of a restore that is done and proved from `database`, and gives it the source's comment.
-///
-/// # Errors
-/// What the server says.
-pub async fn release(server: &Server, database: &str, properties: &DatabaseProperties) -> Result<(), Error> {
-    comment(&maintenance(server, database).await?, database, properties.comment.as_deref()).await
+fn comment_sql(database: &str, comment: Option<&str>) -> String {
+    let comment = comment.map_or("NULL".to_owned(), literal);
+    format!("COMMENT ON DATABASE {} IS {comment};", quote_identifier(database))
 }
 
-/// Gives a database another name. Sessions on it that are about to end are waited for.
+/// A database that is loaded and proved.
+#[derive(Clone, Copy, Debug)]
+pub struct Proved<'a> {
+    /// What it is called now.
+    pub database: &'a str,
+    /// What it is to be called, if that is something else.
+    pub rename_to: Option<&'a str>,
+    /// What the bundle says of it.
+    pub properties: &'a DatabaseProperties,
+}
+
+/// Gives databases their names, and their sources' comments instead of the marks of a restore: all of them at once, or none.
+/// Sessions that are about to end are waited for where there is something to rename.
 ///
 /// # Errors
-/// What the server says, e.g. that somebody uses the database.
-pub async fn rename(server: &Server, from: &str, to: &str) -> Result<(), Error> {
-    let sql = format!("ALTER DATABASE {} RENAME TO {}", quote_identifier(from), quote_identifier(to));
-    let session = maintenance(server, from).await?;
+/// What the server says, e.g. that somebody uses one of them.
+pub async fn release(server: &Server, all: &[Proved<'_>]) -> Result<(), Error> {
+    let renamed: Vec<&str> =
+        all.iter().filter(|proved| proved.rename_to.is_some()).map(|proved| proved.database).collect();
+    let session = maintenance(server, &renamed).await?;
+    // Statements that are sent together are one transaction.
+    let mut sql = String::new();
+    for Proved { database, rename_to, properties } in all {
+        if let Some(name) = rename_to {
+            sql += &format!("ALTER DATABASE {} RENAME TO {};", quote_identifier(database), quote_identifier(name));
+        }
+        sql += &comment_sql(rename_to.unwrap_or(database), properties.comment.as_deref());
+    }
     let began = Instant::now();
     loop {
         match session.batch_execute(&sql).await {
             // The server itself waits for 5 seconds; a backend with much to clean up takes longer to go.
             Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) && began.elapsed() < RENAME_PATIENCE => {}
             outcome => {
-                return outcome.map_err(Error::query(format!("cannot rename database \"{from}\" to \"{to}\"")));
+                return outcome.map_err(Error::query("cannot give the databases their names and comments"));
             }
         }
     }
@@ -367,7 +384,7 @@ pub async fn rename(server: &Server, from: &str, to: &str) -> Result<(), Error> 
 /// # Errors
 /// What the server says.
 pub async fn drop_database(server: &Server, database: &str) -> Result<(), Error> {
-    drop_in(&maintenance(server, database).await?, database).await
+    drop_in(&maintenance(server, &[database]).await?, database).await
 }
 
 async fn drop_in(session: &Session, database: &str) -> Result<(), Error> {
@@ -389,10 +406,11 @@ pub async fn system_identifier(session: &Session) -> Result<Option<String>, Erro
     }
 }
 
-/// A session on any database but `database`, which may be dropped or renamed from there.
-async fn maintenance(server: &Server, database: &str) -> Result<Session, Error> {
+/// A session on any database but these, which may be dropped or renamed from there.
+async fn maintenance(server: &Server, others: &[&str]) -> Result<Session, Error> {
     let mut failure = None;
-    for name in ["postgres", "template1"].into_iter().chain(server.default_database()).filter(|name| *name != database)
+    for name in
+        ["postgres", "template1"].into_iter().chain(server.default_database()).filter(|name| !others.contains(name))
     {
         match server.connect(name).await {
             Ok(session) => return Ok(session),
@@ -401,7 +419,6 @@ async fn maintenance(server: &Server, database: &str) -> Result<Session, Error> 
             }
         }
     }
-    // At least one of two names is another one.
     Err(failure
         .unwrap_or_else(|| Error::DatabaseMissing { address: server.address(), database: "postgres".to_owned() }))
 }

@@ -16,7 +16,7 @@ mod statements;
 use bytes::Bytes;
 use pacharc_format::manifest::{self, DatabaseProperties};
 
-pub use create::{create_script, drop_database, release, rename, system_identifier};
+pub use create::{Proved, create_script, drop_database, release, system_identifier};
 pub use error::RestoreError;
 pub use prove::{Difference, Proof, prove};
 

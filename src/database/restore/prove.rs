@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use pacharc_format::Fingerprint;
 use pacharc_format::manifest::{self, LargeObjects, Table};
+use pacharc_format::{Fingerprint, LineReader};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 
 use super::Target;
@@ -210,29 +210,15 @@ impl Reader<'_> {
 /// The fingerprint of lines, of which none need fit into memory.
 async fn fingerprint(input: impl AsyncRead + Unpin) -> Result<Fingerprint, std::io::Error> {
     let mut input = BufReader::with_capacity(INPUT_BUFFER, input);
-    let mut fingerprint = Fingerprint::default();
-    let mut long_row: Option<blake3::Hasher> = None;
+    let mut lines = LineReader::default();
     loop {
         let available = input.fill_buf().await?;
         if available.is_empty() {
-            // A last line without its end: psql was cut off, and what is read must not look complete.
-            return if long_row.is_none() { Ok(fingerprint) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) };
+            // A last line without its end: psql was cut off, and what was read must not look complete.
+            return lines.finish().ok_or(std::io::ErrorKind::UnexpectedEof.into());
         }
-        let length = match (memchr::memchr(b'\n', available), &mut long_row) {
-            (Some(end), None) => {
-                fingerprint.line(&available[..end]);
-                end + 1
-            }
-            (Some(end), Some(hasher)) => {
-                fingerprint.hash(&hasher.update(&available[..end]).finalize());
-                long_row = None;
-                end + 1
-            }
-            (None, hasher) => {
-                hasher.get_or_insert_default().update(available);
-                available.len()
-            }
-        };
+        lines.read(available);
+        let length = available.len();
         input.consume(length);
     }
 }

@@ -42,7 +42,7 @@ pub trait Use {
     /// A URL of the socket, as superuser.
     fn socket(&self) -> String;
 
-    /// One of PostgreSQL's programs, with this server in its environment.
+    /// One of PostgreSQL's programs, with this server in its environment, and without timeouts.
     fn command(&self, program: &str) -> Command;
 
     /// Runs SQL as superuser; what it prints, unaligned.
@@ -60,6 +60,13 @@ impl Use for TempServer {
         let program = if own.exists() { own } else { programs::client(program, self.major()).unwrap() };
         let mut command = Command::new(program);
         command.env("PGHOST", self.socket_dir()).env("PGPORT", self.port().to_string()).env("PGUSER", "postgres");
+        // Some tests give a database timeouts so short that a busy machine would end the test's own sessions.
+        let mut options =
+            "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0".to_owned();
+        if self.major() >= 14 {
+            options += " -c idle_session_timeout=0";
+        }
+        command.env("PGOPTIONS", options);
         command
     }
 
