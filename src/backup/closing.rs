@@ -23,6 +23,8 @@ const SNAPSHOTS: u32 = 5;
 const PASSES: u32 = 5;
 /// Sessions of others are waited for so long: those of pods that were ended, and a monitor's short queries.
 const QUIET: Duration = Duration::from_secs(15);
+/// How long a server may be away between two attempts: restarts and fail-overs take less.
+const AWAY: Duration = Duration::from_secs(60);
 /// And looked for so often.
 const GLANCE: Duration = Duration::from_millis(500);
 
@@ -70,7 +72,7 @@ impl Job<'_> {
             let attempt = match pause.within(opening).await {
                 Ok(attempt) => attempt,
                 Err(error) if error.is_retryable() && number < SNAPSHOTS => {
-                    self.attempt_failed(number, &error);
+                    pause.within(self.attempt_failed(number, &error)).await?;
                     continue;
                 }
                 Err(error) => return Err(give_up(number, error)),
@@ -85,7 +87,7 @@ impl Job<'_> {
                 }
                 Closure::Vanished(_) => return Err(Error::CannotClose(number)),
                 Closure::Lost(error) if error.is_retryable() && number < SNAPSHOTS => {
-                    self.attempt_failed(number, &error);
+                    pause.within(self.attempt_failed(number, &error)).await?;
                     continue;
                 }
                 Closure::Lost(error) => return Err(give_up(number, error)),
@@ -109,7 +111,9 @@ impl Job<'_> {
                     pause.prove(number).await;
                     return Ok(Dumped { databases, snapshots: number, opened, live });
                 }
-                Err(error) if error.is_retryable() && number < SNAPSHOTS => self.attempt_failed(number, &error),
+                Err(error) if error.is_retryable() && number < SNAPSHOTS => {
+                    pause.within(self.attempt_failed(number, &error)).await?;
+                }
                 Err(error) => return Err(give_up(number, error)),
             }
         }
@@ -218,9 +222,16 @@ impl Job<'_> {
         }
     }
 
-    fn attempt_failed(&self, attempt: u32, error: &database::Error) {
+    /// Tells it, and waits until the server is there again: attempts are for what goes wrong at a server, not for how long
+    /// one takes to start.
+    async fn attempt_failed(&self, attempt: u32, error: &database::Error) -> Result<(), Error> {
         let reason = chain(error);
         self.monitor.event(Event::AttemptFailed { attempt, attempts: SNAPSHOTS, reason });
+        let (Some((server, _)), Some(first)) = (&self.source.server, self.source.databases.first()) else {
+            return Ok(());
+        };
+        let tell = || self.monitor.warn(format!("{} does not answer: waiting for it", server.address()));
+        server.await_session(&first.name, AWAY, tell).await.map_err(|error| give_up(attempt, error))
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Config, NoTls, config};
@@ -20,6 +20,9 @@ use crate::failure::Class;
 
 /// Seconds to wait for one host where `connect_timeout` is not set.
 const CONNECT_TIMEOUT: u64 = 30;
+/// The first pause before a server that was lost is asked again, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Seconds of silence after which keepalives begin, where `keepalives_idle` is not set: less than the idle limits of
 /// the usual balancers and NATs, which a session that only holds a snapshot would run into.
@@ -172,6 +175,28 @@ impl Server {
         }
         // There is always at least one endpoint.
         Err(failure.unwrap_or_else(|| self.inner.settings.error("host", "no host is named")))
+    }
+
+    /// Waits until the server takes sessions on `database` again, for `patience` at most; `tell` is told, once, if it does
+    /// not do so at once.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn await_session(&self, database: &str, patience: Duration, tell: impl FnOnce()) -> Result<(), Error> {
+        let (begun, mut pause, mut tell) = (Instant::now(), FIRST_PAUSE, Some(tell));
+        loop {
+            match self.connect(database).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_transient() && begun.elapsed() + pause < patience => {
+                    if let Some(tell) = tell.take() {
+                        tell();
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The variables that pg_dump and psql need to speak to the same server in the same way, for a child that is

@@ -2,11 +2,13 @@
 //! clear; a table is never empty that was not.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use pacharc_sample::cluster::Options;
+use pacharc_sample::bucket::Directory;
+use pacharc_sample::cluster::{self, Options};
 use pacharc_sample::compare;
-use pacharc_sample::postgres::psql;
+use pacharc_sample::postgres::{self, StopMode, TempServer, psql};
 
 use crate::support::cluster::{Cluster, target_server};
 use crate::support::program::{Desk, Run, Running, wait_until, words};
@@ -214,4 +216,31 @@ async fn timeouts_that_the_server_sets_do_not_count() {
     reset(&to.url("postgres"));
     let compared = compare::databases(&from, &to.url("postgres"), name, name).unwrap();
     assert!(compared.is_equal(), "{compared}");
+}
+
+/// A server that is away for longer than all attempts would last one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_starts_again_is_waited_for() {
+    let desk = Desk::new();
+    let Some(mut server) = TempServer::start_or_skip(&postgres::Options::default()).unwrap() else { return };
+    let bucket = Arc::new(Directory::new(desk.path("source")));
+    cluster::make(&server.url("postgres"), bucket, &Options { objects: 20, ..Options::default() }).await.unwrap();
+    let folder = desk.folder().display();
+    let script = format!(
+        "[ \"$1\" = --version ] && exec \"$real\" --version\ncd '{folder}'; echo >> waiting.txt
+         while [ ! -e go ]; do sleep 0.05; done; exec \"$real\" \"$@\""
+    );
+    let bin = crate::wrong_inputs::tools(&desk, "waiting", &script);
+    let source = words(&["--postgres", &server.url("postgres"), "--bucket", &desk.bucket("source")]);
+    let more = ["--pg-bin", &bin.to_string_lossy(), "--json-file", "events"];
+    let running = Running::start(&mut desk.command(desk.backup_args(&source, "c.pacharc", &more)));
+    wait_until("pg_dump waits", || desk.path("waiting.txt").exists());
+    server.stop(StopMode::Immediate).unwrap();
+    std::fs::write(desk.path("go"), "").unwrap();
+    let events = || std::fs::read_to_string(desk.path("events")).unwrap();
+    wait_until("the server is waited for", || events().contains("does not answer: waiting for it"));
+    server.restart().unwrap();
+    running.finish().code(0).says("attempt 1");
+    assert_eq!(events().matches("\"attempt_failed\"").count(), 1);
+    desk.run(["verify", "c.pacharc", "--identity", "key.txt", "--level", "closed"]).code(0);
 }
