@@ -1,7 +1,7 @@
 //! One JSON object a line, for programs: `docs/json.md`.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -28,26 +28,41 @@ struct Line<'a> {
     event: &'a Event,
 }
 
-struct Lines {
-    output: Mutex<Option<Box<dyn Write + Send>>>,
+struct Lines(Mutex<Output>);
+
+struct Output {
+    /// `None` once a line could not be written.
+    writer: Option<Box<dyn Write + Send>>,
+    /// Whether the run's end was told: no progress comes after it.
+    ended: bool,
 }
 
 impl Lines {
     /// Writes a line at once. The first that cannot be written is the last: a reader that has gone must not end a backup.
     fn write(&self, event: &Event) {
+        let mut output = self.lock();
+        if output.ended && matches!(event, Event::Progress(_)) {
+            return;
+        }
+        output.ended |= matches!(event, Event::Finished { .. } | Event::Error { .. });
         let time = Timestamp::now().round(jiff::Unit::Millisecond).unwrap_or_default().to_string();
         if let Ok(line) = serde_json::to_vec(&Line { time, event }) {
-            self.write_line(line);
+            output.write(line);
         }
     }
 
-    fn write_line(&self, mut line: Vec<u8>) {
+    fn lock(&self) -> MutexGuard<'_, Output> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Output {
+    fn write(&mut self, mut line: Vec<u8>) {
         line.push(b'\n');
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = output.as_mut().map(|output| output.write_all(&line).and_then(|()| output.flush()));
+        let written = self.writer.as_mut().map(|writer| writer.write_all(&line).and_then(|()| writer.flush()));
         if let Some(Err(error)) = written {
             tracing::warn!("no more JSON events: {error}");
-            *output = None;
+            self.writer = None;
         }
     }
 }
@@ -56,7 +71,7 @@ impl Json {
     /// Writes to `output`, flushing each line.
     #[must_use]
     pub fn new(output: Box<dyn Write + Send>) -> Self {
-        let lines = Arc::new(Lines { output: Mutex::new(Some(output)) });
+        let lines = Arc::new(Lines(Mutex::new(Output { writer: Some(output), ended: false })));
         let meter = Arc::new(Meter::default());
         let ticker = Ticker::start(INTERVAL, {
             let (lines, meter) = (Arc::clone(&lines), Arc::clone(&meter));
@@ -94,7 +109,7 @@ impl Monitor for Json {
 
     fn relay(&self, line: Relayed<'_>) {
         if let Relayed::Event(event) = line {
-            self.lines.write_line(event.as_bytes().to_vec());
+            self.lines.lock().write(event.as_bytes().to_vec());
         }
     }
 }
@@ -152,6 +167,20 @@ mod tests {
         let json = Json::new(Box::new(Gone));
         json.warn("one".into());
         json.warn("two".into());
-        assert!(json.lines.output.lock().unwrap().is_none());
+        assert!(json.lines.lock().writer.is_none());
+    }
+
+    #[test]
+    fn no_progress_comes_after_the_end() {
+        let output = Shared::default();
+        let json = Json::new(Box::new(output.clone()));
+        let progress = json.meter.progress(Instant::now());
+        json.lines.write(&Event::Progress(progress.clone()));
+        json.event(Event::Error { exit_code: 1, class: "other", message: "x".into(), advice: None });
+        // As the ticker does, however late it comes.
+        json.lines.write(&Event::Progress(progress));
+        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.lines().last().unwrap().contains("\"event\":\"error\""), "{text}");
     }
 }

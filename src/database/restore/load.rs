@@ -15,6 +15,10 @@ use crate::database::{Error, Session};
 /// More tables than this do not mingle in any bundle: a backup has as many children that read data.
 const MOST_AT_ONCE: usize = 256;
 
+/// Bytes that go to the server in one message. Two or three copies are under way in the client for each table; a whole piece
+/// in each would take memory that nobody counts.
+const MESSAGE: usize = 128 << 10;
+
 /// The line that ends the rows; no row looks like it, since a backslash in data is doubled.
 const END_OF_ROWS: &[u8] = b"\\.\n";
 
@@ -148,8 +152,10 @@ async fn load(
             Some(piece) => piece,
             None => pieces.recv().await.ok_or_else(|| damaged("they do not end"))?,
         };
-        for part in rows.push(&piece) {
-            sink.feed(part).await.map_err(failed(&copy))?;
+        for mut part in rows.push(&piece) {
+            while !part.is_empty() {
+                sink.feed(part.split_to(part.len().min(MESSAGE))).await.map_err(failed(&copy))?;
+            }
         }
     }
     // From here on a piece finds no taker; one that was under way already is found here.
