@@ -23,10 +23,10 @@ const SNAPSHOTS: u32 = 5;
 const PASSES: u32 = 5;
 /// Sessions of others are waited for so long: those of pods that were ended, and a monitor's short queries.
 const QUIET: Duration = Duration::from_secs(15);
-/// How long a server may be away between two attempts: restarts and fail-overs take less.
-const AWAY: Duration = Duration::from_secs(60);
 /// And looked for so often.
 const GLANCE: Duration = Duration::from_millis(500);
+/// How long a server may be away between two attempts: restarts and fail-overs take less.
+const AWAY: Duration = Duration::from_secs(60);
 
 /// The databases as they were dumped, and the snapshot that they were dumped from.
 #[derive(Default)]

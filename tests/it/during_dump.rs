@@ -225,12 +225,7 @@ async fn a_server_that_starts_again_is_waited_for() {
     let Some(mut server) = TempServer::start_or_skip(&postgres::Options::default()).unwrap() else { return };
     let bucket = Arc::new(Directory::new(desk.path("source")));
     cluster::make(&server.url("postgres"), bucket, &Options { objects: 20, ..Options::default() }).await.unwrap();
-    let folder = desk.folder().display();
-    let script = format!(
-        "[ \"$1\" = --version ] && exec \"$real\" --version\ncd '{folder}'; echo >> waiting.txt
-         while [ ! -e go ]; do sleep 0.05; done; exec \"$real\" \"$@\""
-    );
-    let bin = crate::wrong_inputs::tools(&desk, "waiting", &script);
+    let bin = waiting(&desk);
     let source = words(&["--postgres", &server.url("postgres"), "--bucket", &desk.bucket("source")]);
     let more = ["--pg-bin", &bin.to_string_lossy(), "--json-file", "events"];
     let running = Running::start(&mut desk.command(desk.backup_args(&source, "c.pacharc", &more)));

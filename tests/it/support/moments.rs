@@ -26,7 +26,7 @@ impl Drop for Told {
 }
 
 /// What is told as a phase, and not as a step.
-const PHASES: [&str; 6] = ["copy", "snapshot", "delta", "dump", "cluster", "finish"];
+const PHASES: [&str; 9] = ["copy", "snapshot", "delta", "dump", "cluster", "finish", "unpack", "indexes", "prove"];
 
 impl Told {
     pub fn start(command: &mut Command) -> Self {
