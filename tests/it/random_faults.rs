@@ -24,7 +24,7 @@ const SOME: u64 = 150;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn some_single_faults() {
-    strike("some_faults", SOME, None).await;
+    strike("some_faults", SOME, None, processors()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,15 +35,20 @@ async fn ten_thousand_single_faults() {
     // Of one program alone: another has it all before it.
     let program = blake3::hash(&std::fs::read(env!("CARGO_BIN_EXE_pacharc")).unwrap()).to_hex();
     let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{seed}-{}", &program[..16]));
-    strike("many_faults", u64::div_ceil(10_000, scale), Some(state)).await;
+    // They wait about as long as they work.
+    strike("many_faults", u64::div_ceil(10_000, scale), Some(state), 2 * processors()).await;
 }
 
-/// Strikes so many times, in worlds side by side. What was done is kept in `state`, where there is one, and not done again.
-async fn strike(name: &str, count: u64, state: Option<PathBuf>) {
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(4)
+}
+
+/// Strikes so many times, in so many worlds side by side. What was done is kept in `state`, where there is one, and not done
+/// again.
+async fn strike(name: &str, count: u64, state: Option<PathBuf>, workers: usize) {
     let seed = std::env::var("PACHARC_FAULT_SEED").map_or(1, |seed| seed.parse().unwrap());
     let results = Arc::new(Results::open(state));
     let (before, next) = (results.count(), Arc::new(AtomicU64::new(0)));
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     let work = |worker| {
         let (results, next, name) = (Arc::clone(&results), Arc::clone(&next), format!("{name}_{worker}"));
         async move {

@@ -7,19 +7,16 @@ use std::path::Path;
 use crate::support::program::{Desk, words};
 
 use super::damages::Damaged;
+use super::target::Target;
 
-/// The commands, by the heads of their columns.
-pub const COMMANDS: [&str; 9] = [
-    "verify, no key",
-    "verify --expect-id",
-    "verify, key",
-    "list",
-    "inspect",
-    "extract",
-    "extract --keep-going",
-    "plan restore",
-    "restore",
-];
+/// Where the bundle `x.pacharc` lies, and what commands are told.
+pub struct Site {
+    pub desk: Desk,
+    /// The id that is expected.
+    pub id: String,
+    /// Where databases are restored.
+    pub target: Option<Target>,
+}
 
 /// What a run gave: its exit code, standard output, and the files that it wrote, by path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,42 +42,52 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Runs a command on the bundle `x.pacharc` of this desk.
-pub fn run(desk: &Desk, command: &str, id: &str) -> Given {
-    let key = ["--identity", "key.txt"];
-    let target = desk.bucket("target");
-    let args: Vec<&str> = match command {
-        "verify, no key" => vec!["verify", "x.pacharc"],
-        "verify --expect-id" => vec!["verify", "x.pacharc", "--expect-id", id],
-        "verify, key" => [&["verify", "x.pacharc"][..], &key].concat(),
-        "list" => [&["list", "x.pacharc"][..], &key].concat(),
-        "inspect" => [&["inspect", "x.pacharc", "--json"][..], &key].concat(),
-        "extract" => [&["extract", "x.pacharc", "-o", "out", "cluster", "database", "objects"][..], &key].concat(),
-        "extract --keep-going" => {
-            [&["extract", "--keep-going", "x.pacharc", "-o", "out", "cluster", "database", "objects"][..], &key]
-                .concat()
+impl Site {
+    /// Runs a command on the bundle.
+    pub fn run(&self, command: &str) -> Given {
+        let desk = &self.desk;
+        let (key, bucket) = (["--identity", "key.txt"], desk.bucket("target"));
+        let keyed = |args: &[&str]| words(&[args, &key].concat());
+        let mut args = match command {
+            "verify, no key" => words(&["verify", "x.pacharc"]),
+            "verify --expect-id" => words(&["verify", "x.pacharc", "--expect-id", &self.id]),
+            "verify, key" => keyed(&["verify", "x.pacharc"]),
+            "verify --level closed" => keyed(&["verify", "x.pacharc", "--level", "closed"]),
+            "verify --level restore" => keyed(&["verify", "x.pacharc", "--level", "restore"]),
+            "list" => keyed(&["list", "x.pacharc"]),
+            "inspect" => keyed(&["inspect", "x.pacharc", "--json"]),
+            "extract" => keyed(&["extract", "x.pacharc", "-o", "out", "cluster", "database", "objects"]),
+            "extract --keep-going" => {
+                keyed(&["extract", "--keep-going", "x.pacharc", "-o", "out", "cluster", "database", "objects"])
+            }
+            "plan restore" => keyed(&["plan", "restore", "x.pacharc", "--bucket", &bucket]),
+            "restore" | "restore to PostgreSQL" => keyed(&["restore", "x.pacharc", "--bucket", &bucket]),
+            _ => unreachable!(),
+        };
+        match (&self.target, command) {
+            (Some(target), "restore to PostgreSQL") => args.extend(["--postgres".to_owned(), target.url()]),
+            (Some(target), "verify --level restore") => args.extend(["--scratch-postgres".to_owned(), target.url()]),
+            _ => {}
         }
-        "plan restore" => [&["plan", "restore", "x.pacharc", "--bucket", &target][..], &key].concat(),
-        "restore" => [&["restore", "x.pacharc", "--bucket", &target][..], &key].concat(),
-        _ => unreachable!(),
-    };
-    let run = desk.run(words(&args));
-    let files = files(&desk.path(if command == "restore" { "target" } else { "out" }));
-    for folder in ["out", "target"] {
-        fs::remove_dir_all(desk.path(folder)).ok();
+        let run = desk.run(args);
+        let mut files = files(&desk.path(if command.starts_with("restore") { "target" } else { "out" }));
+        files.extend(self.target.iter().flat_map(|target| target.take(command)));
+        for folder in ["out", "target"] {
+            fs::remove_dir_all(desk.path(folder)).ok();
+        }
+        assert!(desk.leftovers().is_empty(), "{command} left {:?}", desk.leftovers());
+        let stdout = match command {
+            // Of its events the last one; how long it took, and the file's size, are no matter.
+            "inspect" => {
+                let last = run.text().lines().last().unwrap_or_default().to_owned();
+                let mut event: serde_json::Value = serde_json::from_str(&last).unwrap_or_default();
+                event["outcome"]["bytes"].take();
+                event["outcome"].to_string()
+            }
+            _ => run.text().replace(&*desk.folder().to_string_lossy(), ""),
+        };
+        Given { code: run.status.code().unwrap_or(-1), stdout, stderr: run.stderr, files }
     }
-    assert!(desk.leftovers().is_empty(), "{command} left {:?}", desk.leftovers());
-    let stdout = match command {
-        // Of its events the last one; how long it took, and the file's size, are no matter.
-        "inspect" => {
-            let last = run.text().lines().last().unwrap_or_default().to_owned();
-            let mut event: serde_json::Value = serde_json::from_str(&last).unwrap_or_default();
-            event["outcome"]["bytes"].take();
-            event["outcome"].to_string()
-        }
-        _ => run.text().replace(&*desk.folder().to_string_lossy(), ""),
-    };
-    Given { code: run.status.code().unwrap_or(-1), stdout, stderr: run.stderr, files }
 }
 
 /// One word on what a command made of a damaged bundle, where the whole one gave `good`. What must not be is in capitals.

@@ -5,8 +5,11 @@ use crate::programs;
 use anyhow::{Context, Result};
 use std::ops::Deref;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+/// Bytes that some servers of a test's size, side by side, do not come near.
+const MUCH: u64 = 4 << 30;
 
 /// A [`Server`] that lives as long as this value, and never longer than this process.
 #[derive(Debug)]
@@ -16,12 +19,12 @@ pub struct TempServer {
 }
 
 impl TempServer {
-    /// Makes and starts a server below the temporary directory.
+    /// Makes and starts a server in memory where there is much of it, and else below the temporary directory.
     ///
     /// # Errors
     /// As [`Server::create`].
     pub fn start(options: &Options) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("pacharc-pg-").tempdir()?;
+        let dir = tempfile::Builder::new().prefix("pacharc-pg-").tempdir_in(folder())?;
         let server = Server::create(dir.path(), options)?;
         let guard = guard(&server, true)?;
         // From here on the guard removes it.
@@ -67,6 +70,17 @@ impl TempServer {
     pub fn restart(&mut self) -> Result<()> {
         self.server.start()
     }
+}
+
+/// Where servers are made: a database is hundreds of files, and on a disk they take many times as long.
+fn folder() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let room = rustix::fs::statvfs(memory).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = info.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next());
+    let available =
+        available.and_then(|kilobytes| kilobytes.parse::<u64>().ok()).map_or(0, |kilobytes| kilobytes << 10);
+    if room >= MUCH && available >= 2 * MUCH { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 impl Deref for TempServer {
