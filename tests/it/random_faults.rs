@@ -183,7 +183,8 @@ impl World {
         let (desk, source, target) =
             (Desk::new(), Arc::new(FaultServer::start().await), Arc::new(FaultServer::start().await));
         let bucket: Arc<dyn Bucket> = Arc::clone(&source) as Arc<dyn Bucket>;
-        let options = Options { objects: 60, sizes: 1..=60_000, jobs: 300, ..Options::default() };
+        // Jobs enough that their table is read by a psql of its own.
+        let options = Options { objects: 60, sizes: 1..=60_000, jobs: 150, job_bytes: 10_000, ..Options::default() };
         let cluster = Cluster::make_in(bucket, &source.url(), name, options).await?;
         target_server()?;
         let begun = Instant::now();

@@ -1,10 +1,13 @@
 //! The proof of a restore: what the database now holds is read out again, and compared with the manifest.
 //!
-//! Rows are read by psql children and not by sessions of our own: a row of 1 GB arrives as one message, which a client
-//! must hold as a whole, while psql's output can be read in parts.
+//! Rows of large tables are read by psql children and not by sessions of our own: a row of 1 GB arrives as one message, which a
+//! client must hold as a whole, while psql's output can be read in parts. A child and a connection for each of the many small
+//! tables would cost more than their rows do: one session reads them all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::io;
+use std::pin::pin;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use pacharc_format::manifest::{self, LargeObjects, Table};
@@ -12,6 +15,7 @@ use pacharc_format::{Fingerprint, LineReader};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 
 use super::Target;
+use super::sessions::failed;
 use crate::database::catalog::{quote_identifier, quote_qualified};
 use crate::database::child::{Child, Label};
 use crate::database::{Error, Session, Tool};
@@ -20,6 +24,9 @@ use crate::database::{Error, Session, Tool};
 const LARGE_OBJECT_PART: i32 = 1 << 20;
 /// Bytes that are read of psql's output at once.
 const INPUT_BUFFER: usize = 256 << 10;
+
+/// Bytes of rows below which a table is small.
+const SMALL: u64 = 1 << 20;
 
 /// What the comparison said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +65,7 @@ impl std::fmt::Display for Difference {
 }
 
 /// Reads the target database and compares it with `manifest`: rows and fingerprint of each table, sequences, large
-/// objects. It reads as the owner, in `jobs` children at a time.
+/// objects. It reads as the owner, in `jobs` children at a time and a session.
 ///
 /// # Errors
 /// What the server or psql says. That something differs is no error, but in the [`Proof`].
@@ -66,22 +73,22 @@ pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) 
     let session = target.server.connect(&target.database).await?;
     if let Some(owner) = target.acting_for() {
         let sql = format!("SET ROLE {}", quote_identifier(owner));
-        session.batch_execute(&sql).await.map_err(super::sessions::failed(&sql))?;
+        session.batch_execute(&sql).await.map_err(failed(&sql))?;
     }
     let mut proof = Proof::default();
     let reader = Reader { target, psql, manifest };
-    let checks = checks(&manifest.tables);
-    let mut found = stream::iter(checks.into_iter().map(|check| async {
+    let (small, large): (Vec<_>, Vec<_>) = checks(&manifest.tables).into_iter().partition(|check| check.bytes <= SMALL);
+    let large = stream::iter(large.into_iter().map(|check| async {
         let fingerprint = reader.fingerprint(&check).await?;
         Ok::<_, Error>((check, fingerprint))
-    }))
-    .buffer_unordered(target.jobs.max(1));
-    while let Some((check, fingerprint)) = found.try_next().await? {
+    }));
+    let large = large.buffer_unordered(target.jobs.max(1)).try_collect::<Vec<_>>();
+    let (small, large) = tokio::try_join!(reader.small(small), large)?;
+    for (check, fingerprint) in small.into_iter().chain(large) {
         proof.tables += check.tables;
         proof.rows += fingerprint.count();
         proof.compare(format!("table {}", check.name), check.expected, fingerprint);
     }
-    drop(found);
     proof.sequences(&session, manifest).await?;
     let objects = large_objects(&session).await?;
     let describe = |l: &LargeObjects| format!("{} of {} bytes, {}", l.count, l.bytes, l.fingerprint);
@@ -125,6 +132,8 @@ struct Check {
     /// What is read: a table, or a query in parentheses.
     source: String,
     expected: Fingerprint,
+    /// Of all rows, as the manifest has them.
+    bytes: u64,
     tables: u64,
     extension: bool,
 }
@@ -151,10 +160,11 @@ fn checks(tables: &[Table]) -> Vec<Check> {
                     source: format!("(SELECT {columns} FROM {name})"),
                     name,
                     expected: Fingerprint::default(),
+                    bytes: 0,
                     tables: 0,
                     extension: false,
                 })
-                .add(&expected);
+                .add(&expected, table.bytes);
             continue;
         }
         let name = quote_qualified(&table.schema, &table.name);
@@ -163,16 +173,22 @@ fn checks(tables: &[Table]) -> Vec<Check> {
             _ if columns.is_empty() => name.clone(),
             _ => format!("{name} ({columns})"),
         };
-        checks.push(Check { name, source, expected, tables: 1, extension: table.extension_filter.is_some() });
+        let extension = table.extension_filter.is_some();
+        checks.push(Check { name, source, expected, bytes: table.bytes, tables: 1, extension });
     }
     checks.extend(roots.into_values());
     checks
 }
 
 impl Check {
-    fn add(&mut self, expected: &Fingerprint) {
+    fn add(&mut self, expected: &Fingerprint, bytes: u64) {
         self.expected.merge(expected);
+        self.bytes = self.bytes.saturating_add(bytes);
         self.tables += 1;
+    }
+
+    fn copy(&self) -> String {
+        format!("COPY {} TO STDOUT", self.source)
     }
 }
 
@@ -183,24 +199,57 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads the rows through a psql, under the settings that the dump was made with.
+    /// The settings that the dump was made with.
+    fn settings(&self) -> impl Iterator<Item = String> {
+        let set = |(name, value): &(String, String)| {
+            format!("SET {} = '{}'", quote_identifier(name), value.replace('\'', "''"))
+        };
+        self.manifest.session.iter().map(set)
+    }
+
+    /// An extension's tables belong to whoever created it.
+    fn role(&self, check: &Check) -> String {
+        let owner = self.target.acting_for().filter(|_| !check.extension);
+        format!("SET ROLE {}", owner.map_or("NONE".to_owned(), quote_identifier))
+    }
+
+    fn label(&self, program: &str, check: &Check) -> Label {
+        Label { program: program.into(), database: self.target.database.clone(), part: format!("table {}", check.name) }
+    }
+
+    /// Reads the rows of small tables, one after the other, in a session.
+    async fn small(&self, checks: Vec<Check>) -> Result<Vec<(Check, Fingerprint)>, Error> {
+        let session = self.target.server.connect(&self.target.database).await?;
+        for sql in self.settings() {
+            session.batch_execute(&sql).await.map_err(failed(&sql))?;
+        }
+        let mut found = Vec::with_capacity(checks.len());
+        for check in checks {
+            let (role, copy) = (self.role(&check), check.copy());
+            session.batch_execute(&role).await.map_err(failed(&role))?;
+            let mut rows = pin!(session.copy_out(&copy).await.map_err(failed(&copy))?);
+            let mut lines = LineReader::default();
+            while let Some(row) = rows.try_next().await.map_err(failed(&copy))? {
+                lines.read(&row);
+            }
+            let cut = || self.label("COPY", &check).script(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            let fingerprint = lines.finish().ok_or_else(cut)?;
+            found.push((check, fingerprint));
+        }
+        Ok(found)
+    }
+
+    /// Reads the rows through a psql.
     async fn fingerprint(&self, check: &Check) -> Result<Fingerprint, Error> {
         let mut arguments: Vec<OsString> = ["-X", "-q", "-v", "ON_ERROR_STOP=1"].iter().map(Into::into).collect();
-        let mut run = |sql: String| arguments.extend(["-c".into(), sql.into()]);
-        for (name, value) in &self.manifest.session {
-            run(format!("SET {} = '{}'", quote_identifier(name), value.replace('\'', "''")));
+        for sql in self.settings().chain([self.role(check), check.copy()]) {
+            arguments.extend(["-c".into(), sql.into()]);
         }
-        // An extension's tables belong to whoever created it.
-        if let Some(owner) = self.target.acting_for().filter(|_| !check.extension) {
-            run(format!("SET ROLE {}", quote_identifier(owner)));
-        }
-        run(format!("COPY {} TO STDOUT", check.source));
-        let database = &self.target.database;
-        let label = Label { program: "psql".into(), database: database.clone(), part: format!("table {}", check.name) };
-        let environment = self.target.server.child_environment(database);
+        let label = self.label("psql", check);
+        let environment = self.target.server.child_environment(&self.target.database);
         let (mut child, output) = Child::start(label.clone(), &self.psql.path, &arguments, &environment)?;
         // A task of its own: several tables are hashed at a time. It ends with the child.
-        let reading = tokio::spawn(fingerprint(output)).await.map_err(std::io::Error::other).flatten();
+        let reading = tokio::spawn(fingerprint(output)).await.map_err(io::Error::other).flatten();
         let fingerprint = reading.map_err(|error| label.script(error.into()))?;
         child.finish().await?;
         Ok(fingerprint)
@@ -208,14 +257,14 @@ impl Reader<'_> {
 }
 
 /// The fingerprint of lines, of which none need fit into memory.
-async fn fingerprint(input: impl AsyncRead + Unpin) -> Result<Fingerprint, std::io::Error> {
+async fn fingerprint(input: impl AsyncRead + Unpin) -> Result<Fingerprint, io::Error> {
     let mut input = BufReader::with_capacity(INPUT_BUFFER, input);
     let mut lines = LineReader::default();
     loop {
         let available = input.fill_buf().await?;
         if available.is_empty() {
             // A last line without its end: psql was cut off, and what was read must not look complete.
-            return lines.finish().ok_or(std::io::ErrorKind::UnexpectedEof.into());
+            return lines.finish().ok_or(io::ErrorKind::UnexpectedEof.into());
         }
         lines.read(available);
         let length = available.len();

@@ -72,7 +72,8 @@ impl Stand {
         ];
         servers[1].psql("postgres", "CREATE ROLE pachyderm LOGIN").unwrap();
         let (source, target) = (Arc::new(FaultServer::start().await), Arc::new(FaultServer::start().await));
-        let options = Options { objects: 20, sizes: 1..=20_000, jobs: 100, ..Options::default() };
+        // Some megabytes of jobs: a table that a psql of its own reads.
+        let options = Options { objects: 20, sizes: 1..=20_000, jobs: 100, job_bytes: 15_000, ..Options::default() };
         let bucket: Arc<dyn Bucket> = Arc::clone(&source) as Arc<dyn Bucket>;
         let url = servers[0].url("postgres");
         let objects = cluster::make(&url, bucket, &options).await.unwrap().objects();

@@ -1,5 +1,5 @@
-//! Compares two clusters without a line of pacharc's code: `pg_dump --schema-only`, every table's rows by `COPY` through
-//! `sort`, sequences, large objects and database settings; and the bytes of objects.
+//! Compares two clusters without a line of pacharc's code: `pg_dump --schema-only`, every table's rows, sorted (by the server, or
+//! if they are many by `COPY` through `sort`), sequences, large objects and database settings; and the bytes of objects.
 
 use crate::bucket::Bucket;
 use crate::chunk;
@@ -14,6 +14,12 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
+
+/// The characters of a table's rows that the server may sort in memory.
+const SMALL: u64 = if cfg!(test) { 1 << 10 } else { 32 << 20 };
+
+/// How values are written, on whatever server.
+const STYLE: [&str; 4] = ["TimeZone=UTC", "DateStyle=ISO", "extra_float_digits=3", "bytea_output=hex"];
 
 /// What one comparison found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -231,19 +237,41 @@ fn database_facts(url: &str) -> Result<BTreeMap<String, String>> {
     let tables: Vec<_> = names(false)
         .map(|(kind, name)| if *kind == "r" { format!("ONLY {name}") } else { (*name).to_owned() })
         .collect();
-    facts.extend(names(false).map(|(_, name)| (*name).to_owned()).zip(rows(url, &tables)?));
+    // By what is in them, and so the same on both sides.
+    let sizes = per_table(url, &tables, "count(*), coalesce(sum(length(t::text)), 0)")?;
+    let is_small =
+        |size: &str| size.split_once('|').is_some_and(|(_, size)| size.parse().is_ok_and(|size: u64| size <= SMALL));
+    let (small, large): (Vec<_>, Vec<_>) = tables.into_iter().zip(sizes).partition(|(_, size)| is_small(size));
+    let names = |tables: &[(String, String)]| tables.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let hash = "count(*), md5(coalesce(string_agg(t::text, E'\\n' ORDER BY t::text COLLATE \"C\"), ''))";
+    let (small, large) = (names(&small), names(&large));
+    let hashes = [per_table(url, &small, hash)?, rows(url, &large)?].concat();
+    facts.extend(
+        [small, large].concat().into_iter().map(|table| table.trim_start_matches("ONLY ").to_owned()).zip(hashes),
+    );
     Ok(facts)
+}
+
+/// What `select` gives of each table, called `t` there.
+fn per_table(url: &str, tables: &[String], select: &str) -> Result<Vec<String>> {
+    let style = STYLE.iter().map(|setting| format!("SET {setting};\n"));
+    let selects = tables.iter().map(|table| format!("SELECT {select} FROM {table} t;\n"));
+    let output = psql(url, &style.chain(selects).collect::<String>())?;
+    let lines: Vec<String> = output.lines().map(str::to_owned).collect();
+    if lines.len() != tables.len() {
+        bail!("{} answers for {} tables", lines.len(), tables.len());
+    }
+    Ok(lines)
 }
 
 /// `<hash of the sorted lines>, <number> rows` of each table, in bounded memory: `sort` spills to disk. (Should `sort` fail,
 /// the hash is of less, and differs.)
 fn rows(url: &str, tables: &[String]) -> Result<Vec<String>> {
-    const SETTINGS: &str = "-c TimeZone=UTC -c DateStyle=ISO -c extra_float_digits=3 -c bytea_output=hex";
     let copy = |table| format!("\\copy (SELECT * FROM {table}) TO PROGRAM 'LC_ALL=C sort | b2sum --length=128 >&2'\n");
     let program = programs::client("psql", 0).context("psql is not installed")?;
     let mut psql = Command::new(program)
         .args(["--no-psqlrc", "--set=ON_ERROR_STOP=1", "--file=-", "--dbname", url])
-        .env("PGOPTIONS", SETTINGS)
+        .env("PGOPTIONS", STYLE.map(|setting| format!("-c {setting}")).join(" "))
         .env("PGCLIENTENCODING", "UTF8")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -3,11 +3,13 @@
 //! client, and since a dump of a newer server needs a newer `pg_dump`.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 /// The `bin` directory of a server of this major version; the environment's `PACHARC_TEST_PG<major>` wins.
 #[must_use]
@@ -84,9 +86,13 @@ fn versions_below(root: &Path) -> Vec<(u32, PathBuf)> {
     found
 }
 
-/// The major version in `initdb (PostgreSQL) 15.18 (…)`.
+/// The major version, asked once, in `initdb (PostgreSQL) 15.18 (…)`.
 fn ask_version(bin: &Path) -> Option<u32> {
-    let output = Command::new(bin.join("initdb")).arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.split_whitespace().nth(2)?.split('.').next()?.parse().ok()
+    static ASKED: Mutex<BTreeMap<PathBuf, Option<u32>>> = Mutex::new(BTreeMap::new());
+    let ask = || {
+        let output = Command::new(bin.join("initdb")).arg("--version").output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        text.split_whitespace().nth(2)?.split('.').next()?.parse().ok()
+    };
+    *ASKED.lock().ok()?.entry(bin.to_owned()).or_insert_with(ask)
 }
