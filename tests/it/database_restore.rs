@@ -184,6 +184,24 @@ async fn the_proof_names_what_differs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_tables_need_few_connections() {
+    let Some(postgres) = postgres::start_with("", &[("max_connections", "14")], Vec::new()) else { return };
+    postgres.sql("postgres", "CREATE DATABASE many");
+    // They take their time, as with a server far away.
+    let tables = "CREATE FUNCTION slow(int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+        DO $$BEGIN FOR t IN 1..60 LOOP
+        EXECUTE format('CREATE TABLE t%s (n int CHECK (slow(n))); INSERT INTO t%s VALUES (1)', t, t); END LOOP; END$$;
+        CREATE OR REPLACE FUNCTION slow(int) RETURNS bool IMMUTABLE LANGUAGE plpgsql
+            AS 'BEGIN PERFORM pg_catalog.pg_sleep(0.1); RETURN true; END'";
+    postgres.sql("many", tables);
+    let dumped = dump(&postgres, "many").await;
+    assert_eq!(dumped.manifest.tables.len(), 60);
+    let target = target(&server(&postgres, "postgres"), "back", None);
+    restore(&target, &dumped).await.unwrap();
+    assert!(proof(&target, &dumped).await.holds());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_would_lose_something_is_refused() {
     let Some(postgres) = postgres::start() else { return };
     postgres.sql("postgres", "CREATE ROLE pach LOGIN; CREATE ROLE other LOGIN");

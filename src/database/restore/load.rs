@@ -1,10 +1,16 @@
 //! Rows into tables: one COPY, and so one transaction, for each table.
+//!
+//! Tables come mingled, as a backup's children read them, and small ones in quick succession: sooner than a server far away takes
+//! them. A new one begins when fewer than `jobs` of the others have something to do, so that there are no more connections than
+//! those and the tables that wait for their next piece.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::SinkExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::sessions::{Sessions, failed};
@@ -28,12 +34,47 @@ pub(super) struct Loader {
     under_way: BTreeMap<u32, Load>,
     /// Rows of the tables that are loaded.
     loaded: HashMap<u32, u64>,
+    /// A load has come to its end, or waits for a piece.
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug)]
 struct Load {
     pieces: mpsc::Sender<Bytes>,
+    /// Whether it has nothing to do.
+    idle: Arc<AtomicBool>,
     task: JoinHandle<Result<(Session, u64), Error>>,
+}
+
+/// The pieces of a table as they come, and a word when none is there.
+struct Feed {
+    pieces: mpsc::Receiver<Bytes>,
+    idle: Arc<AtomicBool>,
+    changed: Arc<Notify>,
+}
+
+impl Feed {
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Ok(piece) = self.pieces.try_recv() {
+            return Some(piece);
+        }
+        self.rest();
+        let piece = self.pieces.recv().await;
+        self.idle.store(false, Ordering::Release);
+        piece
+    }
+
+    fn rest(&self) {
+        self.idle.store(true, Ordering::Release);
+        self.changed.notify_one();
+    }
+}
+
+/// However a load ends, it has nothing to do then.
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.rest();
+    }
 }
 
 /// A load that is given up must not go on: the server rolls it back when its connection ends.
@@ -51,20 +92,35 @@ impl Loader {
             return Err(RestoreError::Rows { number, problem: "they go on behind their end" }.into());
         }
         if !self.under_way.contains_key(&number) {
-            if self.under_way.len() == MOST_AT_ONCE {
-                return Err(unexpected(&format!("data/{number:05}")));
-            }
-            let session = sessions.take().await?;
-            // One piece waits while another is being sent.
-            let (pieces, receiver) = mpsc::channel(1);
-            let task = tokio::spawn(load(session, sessions.set_role(), number, receiver));
-            self.under_way.insert(number, Load { pieces, task });
+            self.begin(sessions, number).await?;
         }
         let Some(load) = self.under_way.get(&number) else { return Ok(()) };
+        load.idle.store(false, Ordering::Release);
         if load.pieces.send(body).await.is_err() {
             self.end(sessions, number).await?;
             return Err(RestoreError::Rows { number, problem: "they go on behind their end" }.into());
         }
+        Ok(())
+    }
+
+    /// Begins a table, when few enough of the others are at work.
+    async fn begin(&mut self, sessions: &mut Sessions, number: u32) -> Result<(), Error> {
+        let is_at_work = |load: &&Load| !load.idle.load(Ordering::Acquire);
+        while self.under_way.values().filter(is_at_work).count() >= sessions.jobs {
+            // A word that came since they were counted is kept for it.
+            self.changed.notified().await;
+        }
+        self.reap(sessions, false).await?;
+        if self.under_way.len() == MOST_AT_ONCE {
+            return Err(unexpected(&format!("data/{number:05}")));
+        }
+        let session = sessions.take().await?;
+        // One piece waits while another is being sent.
+        let (pieces, receiver) = mpsc::channel(1);
+        let idle = Arc::new(AtomicBool::new(false));
+        let feed = Feed { pieces: receiver, idle: Arc::clone(&idle), changed: Arc::clone(&self.changed) };
+        let task = tokio::spawn(load(session, sessions.set_role(), number, feed));
+        self.under_way.insert(number, Load { pieces, idle, task });
         Ok(())
     }
 
@@ -106,16 +162,11 @@ impl Loader {
 }
 
 /// Loads one table from its pieces: settings, a COPY, rows, and the line that ends them.
-async fn load(
-    session: Session,
-    set_role: String,
-    number: u32,
-    mut pieces: mpsc::Receiver<Bytes>,
-) -> Result<(Session, u64), Error> {
+async fn load(session: Session, set_role: String, number: u32, mut feed: Feed) -> Result<(Session, u64), Error> {
     let damaged = |problem| Error::from(RestoreError::Rows { number, problem });
     let mut head = Script::new("data");
     let copy = loop {
-        let piece = pieces.recv().await.ok_or_else(|| damaged("they do not begin with a COPY"))?;
+        let piece = feed.next().await.ok_or_else(|| damaged("they do not begin with a COPY"))?;
         head.push(&piece)?;
         let mut copy = None;
         while let Some(statement) = head.next()? {
@@ -133,7 +184,7 @@ async fn load(
     };
     let mut rest = head.into_rest();
     if rest.is_empty() {
-        rest = pieces.recv().await.ok_or_else(|| damaged("they do not end"))?.to_vec();
+        rest = feed.next().await.ok_or_else(|| damaged("they do not end"))?.to_vec();
     }
     if rest.first() != Some(&b'\n') {
         return Err(damaged("a line end is missing behind the COPY"));
@@ -150,7 +201,7 @@ async fn load(
     while !rows.complete() {
         let piece = match next.take() {
             Some(piece) => piece,
-            None => pieces.recv().await.ok_or_else(|| damaged("they do not end"))?,
+            None => feed.next().await.ok_or_else(|| damaged("they do not end"))?,
         };
         for mut part in rows.push(&piece) {
             while !part.is_empty() {
@@ -159,8 +210,8 @@ async fn load(
         }
     }
     // From here on a piece finds no taker; one that was under way already is found here.
-    pieces.close();
-    if pieces.try_recv().is_ok() {
+    feed.pieces.close();
+    if feed.pieces.try_recv().is_ok() {
         return Err(damaged("they go on behind their end"));
     }
     sink.feed(rows.last()).await.map_err(failed(&copy))?;

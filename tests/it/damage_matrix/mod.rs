@@ -14,12 +14,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use age::x25519;
+use pacharc_sample::postgres::TempServer;
 
+use crate::round_trip::{fixture, recorded};
 use crate::support::cluster::Cluster;
 use crate::support::crafted::craft;
 use crate::support::outer::{Place, kinds, places};
 use crate::support::page::keep;
-use crate::support::program::Desk;
+use crate::support::program::{Desk, words};
 use commands::{Given, Site, word};
 use damages::{Damaged, all};
 use table::Tables;
@@ -38,8 +40,9 @@ const OF_ANY: [&str; 9] = [
     "restore",
 ];
 
-/// What wants a dump that PostgreSQL takes.
-const OF_A_CLUSTER: [&str; 3] = ["verify --level closed", "verify --level restore", "restore to PostgreSQL"];
+/// The levels of a proof, of which the last ones want a dump that PostgreSQL takes; and such a restore.
+const OF_A_CLUSTER: [&str; 5] =
+    ["verify, no key", "verify, key", "verify --level closed", "verify --level restore", "restore to PostgreSQL"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_restored_wrong_and_nothing_broken_called_sound() {
@@ -67,17 +70,44 @@ async fn nothing_is_restored_wrong_and_nothing_broken_called_sound() {
 async fn nothing_broken_is_restored_to_a_server_or_called_closed() {
     let desk = Desk::new();
     let Some(cluster) = Cluster::small(&desk, "damaged").await else { return };
+    let databases = [cluster.database.as_str(), &cluster.dex];
+    // The first two are in the other table.
+    let commands = &OF_A_CLUSTER[2..];
+    strike_backups("damage matrix of a backup", commands, &desk, &cluster.source(), cluster.server, databases);
+}
+
+#[test]
+#[ignore = "long"]
+fn nothing_of_a_real_cluster_is_restored_wrong_or_called_sound() {
+    let desk = Desk::new();
+    let Some(folder) = fixture() else { return };
+    let Some(server) = recorded(&folder) else { return };
+    let bucket = format!("file://{}", folder.join("bucket").display());
+    let source = words(&["--postgres", &server.url("postgres"), "--bucket", &bucket]);
+    strike_backups("damage matrix of a real cluster", &OF_A_CLUSTER, &desk, &source, &server, ["pachyderm", "dex"]);
+}
+
+/// Strikes a backup of `source`, whose databases are on `server`.
+fn strike_backups(
+    part: &str,
+    commands: &[&'static str],
+    desk: &Desk,
+    source: &[String],
+    server: &TempServer,
+    databases: [&str; 2],
+) {
     let backup = || {
-        desk.backup(&cluster.source(), "x.pacharc", &[]).code(0);
+        desk.backup(source, "x.pacharc", &[]).code(0);
         let bundle = fs::read(desk.path("x.pacharc")).unwrap();
         fs::remove_file(desk.path("x.pacharc")).unwrap();
         bundle
     };
     let good = std::iter::repeat_with(backup).find(|bundle| has_padding(bundle)).unwrap();
     let other = std::iter::repeat_with(backup).find(|bundle| is_of_the_same_size(bundle, &good)).unwrap();
-    let site = |folder: &Path| Site { desk: Desk::at(folder), id: id(&good), target: Some(Target::new(&cluster)) };
+    let target = || Some(Target::new(server, databases));
+    let site = |folder: &Path| Site { desk: Desk::at(folder), id: id(&good), target: target() };
     // It is of the same cluster: what comes out of it whole is right.
-    strike("damage matrix of a backup", &desk, &OF_A_CLUSTER, [&good, &other], &BTreeMap::new(), site);
+    strike(part, desk, commands, [&good, &other], &BTreeMap::new(), site);
 }
 
 /// Whether none of the sealed entries fills its last block: it would be spared the damage to its padding.

@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use pacharc_sample::compare::Contents;
 use pacharc_sample::postgres::{Options, TempServer};
 
-use crate::support::cluster::Cluster;
-
 /// A server that nobody else uses, and what is to lie there.
 pub struct Target {
     server: TempServer,
@@ -14,12 +12,13 @@ pub struct Target {
 }
 
 impl Target {
-    pub fn new(cluster: &Cluster) -> Self {
-        let url = cluster.server.url("postgres");
-        let read = |name: &String| (name.clone(), Contents::read(&url, name).unwrap());
+    /// One for these databases of a source.
+    pub fn new(source: &TempServer, names: [&str; 2]) -> Self {
+        let url = source.url("postgres");
+        let read = |name: &str| (name.to_owned(), Contents::read(&url, name).unwrap());
         let server = TempServer::start(&Options::default()).unwrap();
         server.psql("postgres", "CREATE ROLE pachyderm LOGIN").unwrap();
-        Self { server, sources: [&cluster.database, &cluster.dex].map(read) }
+        Self { server, sources: names.map(read) }
     }
 
     pub fn url(&self) -> String {
