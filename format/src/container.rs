@@ -4,7 +4,7 @@
 //! the end of the file. The reader rebuilds each header and compares, so no byte of the file escapes (SPEC §3).
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tar::Header;
 
 use crate::error::{Error, Result};
@@ -133,7 +133,7 @@ pub(crate) struct ContainerReader<R> {
     name: String,
 }
 
-impl<R: AsyncRead + Unpin> ContainerReader<R> {
+impl<R: AsyncBufRead + Unpin> ContainerReader<R> {
     pub(crate) fn new(input: R) -> Self {
         Self { input, folder: None, offset: 0, left: 0, padding: 0, name: "the first header".into() }
     }
@@ -201,12 +201,35 @@ impl<R: AsyncRead + Unpin> ContainerReader<R> {
         Ok(bytes.freeze())
     }
 
-    /// Reads the whole content of the current entry, which must have at most `limit` bytes.
-    pub(crate) async fn read_all(&mut self, limit: u64) -> Result<Bytes> {
+    /// Passes over the whole content of the current entry, which must have at most `limit` bytes, and says what its hash is.
+    pub(crate) async fn hash_all(&mut self, limit: u64) -> Result<blake3::Hash> {
+        self.check_limit(limit)?;
+        let mut hasher = blake3::Hasher::new();
+        while self.left > 0 {
+            let available = self.input.fill_buf().await.map_err(Error::Read)?;
+            let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(available.len());
+            if length == 0 {
+                return Err(self.torn(0, &format!("inside {}", self.name)));
+            }
+            hasher.update_rayon(available.get(..length).unwrap_or_default());
+            self.input.consume(length);
+            self.offset += length as u64;
+            self.left -= length as u64;
+        }
+        Ok(hasher.finalize())
+    }
+
+    fn check_limit(&self, limit: u64) -> Result<()> {
         if self.left > limit {
             let what = format!("it has {} bytes where at most {limit} make sense", self.left);
             return Err(Error::damaged(&self.name, self.offset, what));
         }
+        Ok(())
+    }
+
+    /// Reads the whole content of the current entry, which must have at most `limit` bytes.
+    pub(crate) async fn read_all(&mut self, limit: u64) -> Result<Bytes> {
+        self.check_limit(limit)?;
         let length = usize::try_from(self.left).map_err(|_| Error::Worker("an entry exceeds the memory".into()))?;
         self.read(length).await
     }

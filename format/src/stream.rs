@@ -1,6 +1,6 @@
 //! Reading a bundle in one pass, from its first byte to its last, and checking all of it on the way.
 //!
-//! Without a key every byte is checked against the bundle's own sums. With it, segments are opened on blocking threads,
+//! Without a key every byte is checked against the bundle's own sums, as it comes. With it, segments are opened on blocking threads,
 //! ahead of whoever consumes them, and everything that is told twice must agree (SPEC §11).
 
 mod ending;
@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::{Either, Ready, ready};
 use futures::stream::FuturesOrdered;
-use tokio::io::AsyncRead;
-use tokio::task::JoinHandle;
+use tokio::io::AsyncBufRead;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::about::{ABOUT_LIMIT, About, Head};
 use crate::catalog::slot_hash;
@@ -90,7 +91,7 @@ pub struct BundleStream<'a, R> {
     slot2: SlotFound,
     key: Option<BundleKey>,
     prover: Prover,
-    working: FuturesOrdered<JoinHandle<Result<Worked>>>,
+    working: FuturesOrdered<Work>,
     /// Bytes of what is under way, sealed and opened.
     held: Arc<AtomicUsize>,
     /// An entry whose header was read, but for whose content there was no room.
@@ -112,6 +113,9 @@ pub struct BundleStream<'a, R> {
     damaged: bool,
     ended: bool,
 }
+
+/// An outer entry that is being worked on, or was hashed as it came.
+type Work = Either<JoinHandle<Result<Worked>>, Ready<std::result::Result<Result<Worked>, JoinError>>>;
 
 /// A key slot, as it was found.
 #[derive(Default)]
@@ -153,7 +157,7 @@ impl Opened {
     }
 }
 
-impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
+impl<'a, R: AsyncBufRead + Unpin> BundleStream<'a, R> {
     /// Reads what stands in clear at the start, and the first key slot.
     ///
     /// # Errors
@@ -307,11 +311,13 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
     }
 
     /// The most that an outer entry will take, while it is opened: its sealed bytes, beside its plain ones if those are not
-    /// made of them where they lie.
+    /// made of them where they lie; nothing without a key.
     fn estimate(&self, part: Part, header: &EntryHeader) -> usize {
+        if self.key.is_none() {
+            return 0;
+        }
         let sealed = usize::try_from(header.size).unwrap_or(usize::MAX);
         let plain = match part {
-            _ if self.key.is_none() => 0,
             Part::Segment { packing: Packing::Raw, .. } => 0,
             Part::Segment { packing: Packing::Zstd, .. } => self.largest_plain.unwrap_or(self.about.plain_limit()),
             _ => sealed,
@@ -361,7 +367,7 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
         Ok(SlotFound { extent: Extent { offset, length }, key, key_offset: header.offset, hash, zero })
     }
 
-    /// Reads one outer entry, and hands it to a blocking thread if there is anything to work on.
+    /// Reads one outer entry, and hands it to a blocking thread if it can be opened.
     async fn read_part(&mut self, part: Part, header: EntryHeader) -> Result<()> {
         let mut share = Share::new(&self.held, self.estimate(part, &header));
         match part {
@@ -378,15 +384,21 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
             Part::Manifest | Part::Head => JSON_LIMIT as u64,
             _ => self.about.sealed_limit(),
         };
+        let Some(key) = self.key.clone() else {
+            let hash = self.container.hash_all(limit).await?;
+            let sealed = usize::try_from(header.size).unwrap_or(usize::MAX);
+            let worked = Worked { part, header, hash, sealed, opened: Ok(Opened::Closed), _share: share };
+            self.working.push_back(Either::Right(ready(Ok(Ok(worked)))));
+            return Ok(());
+        };
         let sealed = self.container.read_all(limit).await?;
-        let (key, bundle, plain_limit) = (self.key.clone(), self.about.bundle, self.about.plain_limit());
+        let (bundle, plain_limit) = (self.about.bundle, self.about.plain_limit());
         let prover = self.prover.clone();
-        self.working.push_back(tokio::task::spawn_blocking(move || {
+        self.working.push_back(Either::Left(tokio::task::spawn_blocking(move || {
             let (hash, length) = (blake3::hash(&sealed), sealed.len());
             let damaged = |what| Error::damaged(&header.name, header.offset, what);
-            let opened = match (&key, part) {
-                (None, _) => Ok(Opened::Closed),
-                (Some(key), Part::Segment { number, packing }) => {
+            let opened = match part {
+                Part::Segment { number, packing } => {
                     let place = SegmentPlace { number, packing, offset: header.offset };
                     let plain = key.open(packing, sealed, plain_limit).map_err(damaged);
                     plain.and_then(|plain| {
@@ -395,7 +407,7 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
                         segment::unpack(bundle, place, length, &plain, &prover).map(Opened::Entries)
                     })
                 }
-                (Some(key), _) => {
+                _ => {
                     let limit = match part {
                         Part::Shard { kind, .. } => kind.limit(plain_limit),
                         _ => JSON_LIMIT,
@@ -405,7 +417,7 @@ impl<'a, R: AsyncRead + Unpin> BundleStream<'a, R> {
             };
             share.resize(opened.as_ref().map_or(0, Opened::bytes));
             Ok(Worked { part, header, hash, sealed: length, opened, _share: share })
-        }));
+        })));
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use age::x25519;
 use pacharc_format::{BundleStream, Error, Found, ReadOptions, Unlock};
 use support::{chunk, lock, options, unlock, write};
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 
 /// What comes after the last byte.
 struct End {
@@ -42,7 +42,7 @@ fn segments(bundle: &[u8]) -> Vec<(usize, usize)> {
 /// How many entries were told before the error, and how much damage; `None` where no error came.
 async fn read(source: impl AsyncRead + Unpin, key: &Unlock) -> (usize, usize, Option<Error>) {
     let options = ReadOptions { jobs: 20, memory: 1 << 24, temp_dir: &std::env::temp_dir() };
-    let mut stream = BundleStream::open(source, options).await.unwrap();
+    let mut stream = BundleStream::open(BufReader::new(source), options).await.unwrap();
     stream.unlock(key).unwrap();
     let (mut told, mut damage) = (0, 0);
     loop {

@@ -8,7 +8,7 @@ use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use tokio::task::JoinHandle;
 
 /// Bytes of a block; two are held.
@@ -57,32 +57,44 @@ impl FileReader {
     }
 }
 
-impl AsyncRead for FileReader {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+impl AsyncBufRead for FileReader {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
         if this.used == this.block.length {
             this.start();
             let ended = match &mut this.state {
                 State::Reading(reading) => ready!(Pin::new(reading).poll(cx)),
                 State::Failed => return Poll::Ready(Err(io::Error::other("an earlier part could not be read"))),
-                State::Idle(..) | State::Ended => return Poll::Ready(Ok(())),
+                State::Idle(..) | State::Ended => return Poll::Ready(Ok(&[])),
             };
             this.state = State::Failed;
             let (file, block, read) = ended.map_err(io::Error::other)?;
             read?;
             if block.length == 0 {
                 this.state = State::Ended;
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(&[]));
             }
             let spare = std::mem::replace(&mut this.block, block);
             this.used = 0;
             this.state = State::Idle(file, spare);
             this.start();
         }
-        let rest = this.block.memory.get(this.used..this.block.length).unwrap_or_default();
+        Poll::Ready(Ok(this.block.memory.get(this.used..this.block.length).unwrap_or_default()))
+    }
+
+    fn consume(self: Pin<&mut Self>, amount: usize) {
+        let this = self.get_mut();
+        this.used = (this.used + amount).min(this.block.length);
+    }
+}
+
+impl AsyncRead for FileReader {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let rest = ready!(self.as_mut().poll_fill_buf(cx))?;
         let taken = rest.get(..into.remaining()).unwrap_or(rest);
         into.put_slice(taken);
-        this.used += taken.len();
+        let length = taken.len();
+        self.consume(length);
         Poll::Ready(Ok(()))
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use pacharc_format::{FileRange, Key, RangeReader};
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncBufRead, BufReader};
 use tokio_util::io::StreamReader;
 
 use super::file_reader::FileReader;
@@ -16,6 +16,9 @@ use super::{Error, Timed};
 use crate::bucket::{self, Bucket};
 use crate::monitor::Monitor;
 use crate::options::Location;
+
+/// Bytes of a pipe that are read at once.
+const PIPE: usize = 256 << 10;
 
 /// A bundle that can be read.
 #[derive(Clone)]
@@ -105,9 +108,9 @@ impl Input {
     ///
     /// # Errors
     /// [`Error::Open`], the bucket's.
-    pub async fn stream(&self) -> Result<Box<dyn AsyncRead + Send + Unpin>, Error> {
+    pub async fn stream(&self) -> Result<Box<dyn AsyncBufRead + Send + Unpin>, Error> {
         Ok(match &self.kind {
-            Kind::Stdin => self.timed(tokio::io::stdin()),
+            Kind::Stdin => self.timed(BufReader::with_capacity(PIPE, tokio::io::stdin())),
             Kind::File(path) => {
                 let file = tokio::fs::File::open(path).await;
                 let file = file.map_err(|source| Error::Open { path: path.clone(), source })?;
@@ -120,7 +123,7 @@ impl Input {
         })
     }
 
-    fn timed(&self, stream: impl AsyncRead + Send + Unpin + 'static) -> Box<dyn AsyncRead + Send + Unpin> {
+    fn timed(&self, stream: impl AsyncBufRead + Send + Unpin + 'static) -> Box<dyn AsyncBufRead + Send + Unpin> {
         Box::new(Timed::new(stream, Arc::clone(&self.monitor)))
     }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use pacharc_format::RangeReader;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::monitor::{Monitor, Wait, timed};
 
@@ -41,6 +41,23 @@ impl<T> Timed<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Timed<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.watch(Wait::Input, |inner| Pin::new(inner).poll_read(cx, into))
+    }
+}
+
+impl<T: AsyncBufRead + Unpin> AsyncBufRead for Timed<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        let asked = *this.asked.get_or_insert_with(Instant::now);
+        let polled = Pin::new(&mut this.inner).poll_fill_buf(cx);
+        if polled.is_ready() {
+            this.asked = None;
+            this.monitor.waited(Wait::Input, asked.elapsed());
+        }
+        polled
+    }
+
+    fn consume(mut self: Pin<&mut Self>, amount: usize) {
+        Pin::new(&mut self.inner).consume(amount);
     }
 }
 

@@ -294,7 +294,7 @@ impl Verification<'_> {
     }
 
     /// Unlocks by the first slot; where that is damaged and the bundle can be read in any place, by the second.
-    async fn unlock<R: tokio::io::AsyncRead + Unpin>(
+    async fn unlock<R: tokio::io::AsyncBufRead + Unpin>(
         &mut self,
         stream: &mut BundleStream<'_, R>,
         unlock: &Unlock,

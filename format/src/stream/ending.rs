@@ -1,6 +1,6 @@
 //! The end of a bundle: sums, signature, TRAILER, and that all of it agrees with what was read before.
 
-use tokio::io::AsyncRead;
+use tokio::io::AsyncBufRead;
 
 use super::{BundleStream, Found, REMEMBERED};
 use crate::container::EntryHeader;
@@ -9,7 +9,7 @@ use crate::grammar::Part;
 use crate::signature::SIGNATURE_LIMIT;
 use crate::trailer::{Extent, TRAILER, Trailer};
 
-impl<R: AsyncRead + Unpin> BundleStream<'_, R> {
+impl<R: AsyncBufRead + Unpin> BundleStream<'_, R> {
     /// Sums, signature, TRAILER, the end of the file, and that all of it agrees.
     pub(super) async fn end(&mut self) -> Result<Found> {
         let (_, sums_header) = self.next_part().await?;
