@@ -47,7 +47,7 @@ impl PieceWriter {
     /// Gives the object up: what was written of it does not count.
     #[must_use]
     pub fn abandon(self) -> Entry {
-        Entry { packing: self.packing, ..Entry::text(format!("pieces/{}/abandoned", self.folder), "") }
+        abandoned(self.folder, self.packing)
     }
 
     /// The end: `hash` is that of the whole object.
@@ -57,6 +57,11 @@ impl PieceWriter {
         let entry = Entry::text(format!("pieces/{}/joined", self.folder), body);
         Entry { packing: self.packing, metadata: self.metadata, rotten, ..entry }
     }
+}
+
+/// What ends an object that does not count.
+pub(crate) fn abandoned(folder: u64, packing: Packing) -> Entry {
+    Entry { packing, ..Entry::text(format!("pieces/{folder}/abandoned"), "") }
 }
 
 /// What an entry below `pieces/` is.

@@ -1,6 +1,7 @@
 //! Writing a bundle in one pass: entries go in, in any order; segments are sealed on blocking threads and appended in
 //! order; index shards follow them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use crate::fingerprint::Fingerprint;
 use crate::index::{IndexLine, ShardHead, ShardKind, head_line};
 use crate::keyslot::{KeySlot, Lock};
 use crate::manifest::Totals;
+use crate::pieces::{self, Piece};
 use crate::seal::BundleKey;
 use crate::segment::{Form, OVERHEAD, SealedSegment, SegmentBuilder};
 use crate::spool::{Sorted, Spool};
@@ -78,6 +80,8 @@ pub struct BundleWriter<W> {
     next_segment: u64,
     spool: Spool,
     shard: String,
+    /// Objects in pieces that have begun and not ended, and how they are packed.
+    open_pieces: BTreeMap<u64, Packing>,
 }
 
 /// What entries and catalog share: the container, the key, the sums.
@@ -178,6 +182,7 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
             next_segment: 0,
             spool: Spool::new(&options.temp_dir, options.spool_memory),
             shard: String::new(),
+            open_pieces: BTreeMap::new(),
         })
     }
 
@@ -192,10 +197,27 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
             return Err(Error::TooLarge { what: entry.path, why });
         }
         let packing = entry.packing;
+        match Piece::parse(&entry.path, &entry.body) {
+            Some(Piece::Path { folder, .. }) => drop(self.open_pieces.insert(folder, packing)),
+            Some(Piece::Joined { folder, .. } | Piece::Abandoned { folder }) => drop(self.open_pieces.remove(&folder)),
+            Some(Piece::Slice { .. }) | None => {}
+        }
         let builder = if packing == Packing::Raw { &mut self.raw } else { &mut self.zstd };
         builder.push(entry);
         if builder.bytes() >= self.segment_target {
             self.dispatch(packing).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives up the objects in pieces that have begun and not ended: whoever fed them is gone. A reader takes a bundle for
+    /// damaged where one has no end.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub async fn abandon_open(&mut self) -> Result<()> {
+        for (folder, packing) in std::mem::take(&mut self.open_pieces) {
+            self.add(pieces::abandoned(folder, packing)).await?;
         }
         Ok(())
     }
@@ -225,11 +247,13 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
         self.core.container.offset()
     }
 
-    /// Ends the entries, and begins the catalog. The lines that must go into it are given beside.
+    /// Ends the entries, and begins the catalog. The lines that must go into it are given beside. Objects in pieces that have
+    /// no end are given up.
     ///
     /// # Errors
     /// As [`Self::add`].
     pub async fn finish_entries(mut self) -> Result<(CatalogWriter<W>, Sorted)> {
+        self.abandon_open().await?;
         self.flush().await?;
         self.flush_shard().await?;
         let sorted = self.spool.sorted()?;

@@ -170,7 +170,9 @@ impl Fetcher {
             }
         };
         let rotten = promised.is_some_and(|promised| promised != hash);
-        self.feed.send(pieces.finish(hash, rotten)).await?;
+        // It was right a moment ago, when it was read for its hash alone: it is read again, and stored under another number.
+        let last = if rotten && !store_rotten { pieces.abandon() } else { pieces.finish(hash, rotten) };
+        self.feed.send(last).await?;
         Ok(if rotten { Fetched::Rotten { size } } else { Fetched::Stored { size } })
     }
 

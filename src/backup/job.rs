@@ -112,7 +112,8 @@ impl Job<'_> {
     }
 
     /// Runs a producer beside the writer. The outer error is the writer's, after which nothing can go on; the inner one
-    /// is the producer's. `source` is what the writer waits for.
+    /// is the producer's. `source` is what the writer waits for. What the producer began and did not end, since it failed or
+    /// its tasks were dropped, is given up.
     pub(super) async fn feed<'f, T, E, W: AsyncWrite + Unpin + Send>(
         &self,
         bundle: &mut BundleWriter<W>,
@@ -131,16 +132,21 @@ impl Job<'_> {
             }
             Ok::<_, Error>(())
         };
-        let mut writing = std::pin::pin!(writing);
-        let produced = tokio::select! {
-            written = &mut writing => {
-                written?;
-                // Whoever had the feed has dropped it, and is about to end.
-                return Ok(producing.await);
+        let produced = {
+            let mut writing = std::pin::pin!(writing);
+            tokio::select! {
+                written = &mut writing => {
+                    written?;
+                    // Whoever had the feed has dropped it, and is about to end.
+                    producing.await
+                }
+                produced = &mut producing => {
+                    writing.await?;
+                    produced
+                }
             }
-            produced = &mut producing => produced,
         };
-        writing.await?;
+        bundle.abandon_open().await?;
         Ok(produced)
     }
 

@@ -8,7 +8,7 @@ use pacharc_sample::compare;
 
 use crate::support::cluster::{Cluster, target};
 use crate::support::fault_server::{Fault, FaultServer};
-use crate::support::program::{Desk, words};
+use crate::support::program::{Desk, Running, wait_until, words};
 
 /// The entries that `list` shows, each with its state in front.
 fn listed(desk: &Desk, bundle: &str) -> Vec<String> {
@@ -138,6 +138,42 @@ async fn what_vanishes_after_it_was_listed() {
     desk.backup(&cluster.source(), "rotten.pacharc", &[]).code(4).says(&live[6]);
     server.hold(&live[6], bytes);
     desk.backup(&cluster.source(), "whole.pacharc", &[]).code(0);
+}
+
+/// Objects that are larger than an entry go in piece by piece. One that was begun when the snapshot was lost must not be
+/// left without an end: the bundle would be called whole, and refused by a restore.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_is_lost_in_the_midst_of_an_object_in_pieces() {
+    let desk = Desk::new();
+    let server = Arc::new(FaultServer::start().await);
+    let bucket: Arc<dyn Bucket> = Arc::clone(&server) as Arc<dyn Bucket>;
+    let options = Options { objects: 2, sizes: 10_000_000..=10_000_001, jobs: 5, ..Options::default() };
+    let Some(cluster) = Cluster::make_in(bucket, &server.url(), "in_pieces", options).await else { return };
+    let [absent, begun] = [&cluster.live().await[0], &cluster.live().await[1]];
+    server.plan_for("GET", begun, [Fault::Stall(9_000_000)]);
+    server.plan_for("GET", absent, [Fault::Refuse(404, "NoSuchKey")]);
+    let mut gate = server.gate("GET", absent);
+    let args = desk.backup_args(&cluster.source(), "c.pacharc", &["--live-only", "--max-memory", "128M"]);
+    let running = Running::start(&mut desk.command(args));
+    gate.reached().await;
+    let mut gets = 0;
+    wait_until("the object is read for its hash", || {
+        gets += server.seen().iter().filter(|seen| seen.method == "GET" && seen.path.ends_with(begun.as_str())).count();
+        gets == 2
+    });
+    // Nothing tells when the first piece is under way.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let sql = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+         WHERE datname = '{}' AND application_name LIKE 'pacharc%'",
+        cluster.database
+    );
+    cluster.server.psql("postgres", &sql).unwrap();
+    gate.open();
+    running.finish().code(0).says("attempt 1 of 5 failed");
+    desk.run(["verify", "c.pacharc", "--identity", "key.txt", "--level", "closed"]).code(0);
+    desk.restore("c.pacharc", &target(&desk.bucket("target")), &[]).code(0);
+    cluster.assert_databases_restored();
 }
 
 #[tokio::test(flavor = "multi_thread")]
