@@ -222,6 +222,12 @@ impl Error {
 }
 
 impl Error {
+    /// Whether the server, or the role, has as many connections as it may have.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if source.code() == Some(&SqlState::TOO_MANY_CONNECTIONS))
+    }
+
     /// Whether a new attempt, with a new snapshot, may succeed: beside what is transient, a lock that was not to be had
     /// in time, and a table that was dropped just now.
     #[must_use]
@@ -300,6 +306,11 @@ impl Explain for Error {
             Self::DatabaseMissing { .. } => "Name the databases with --database.".to_owned(),
             Self::Connect { source, .. } if class(source) == Class::Credentials => {
                 "Check user and password, and the server's pg_hba.conf.".to_owned()
+            }
+            full if full.is_full() => {
+                "Let others end their connections, allow more of them (max_connections, or the role's limit), or use fewer: \
+                 --jobs 1."
+                    .to_owned()
             }
             Self::Connect { .. } | Self::Timeout { .. } => {
                 "Check host and port, and that the server runs and is reached from here.".to_owned()

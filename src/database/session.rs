@@ -1,6 +1,8 @@
 //! A session on one database, and the settings that every session has.
 
 use std::ops::Deref;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
@@ -29,12 +31,17 @@ pub const SESSION_SETTINGS: &[(&str, &str)] = &[
 pub(super) const NEWER_SETTINGS: &[(u32, &str, &str)] =
     &[(140_000, "idle_session_timeout", "0"), (170_000, "transaction_timeout", "0")];
 
+/// How often a session says something. Some are needed hours after they were opened, or hold a snapshot for as long; keepalives of
+/// TCP do not reach the server where a proxy ends the connection, or a port-forward, and those cut off what is idle: after
+/// half an hour (HAProxy before Patroni, RDS Proxy), an hour (Envoy), or some minutes (balancers before API servers).
+const PULSE: Duration = Duration::from_secs(30);
+
 /// A session on one database. Dropping it ends the connection.
 #[derive(Debug)]
 pub struct Session {
-    /// The client; the session derefs to it.
-    pub client: Client,
+    client: Arc<Client>,
     driver: JoinHandle<()>,
+    pulse: JoinHandle<()>,
     version: String,
     version_num: u32,
     standby: bool,
@@ -57,7 +64,9 @@ impl Session {
                 tracing::debug!("a connection to PostgreSQL was lost: {}", super::error::reason(&error));
             }
         });
-        Ok(Self { client, driver, version, version_num: 0, standby: false, read_only: false })
+        let client = Arc::new(client);
+        let pulse = tokio::spawn(pulse(Arc::downgrade(&client)));
+        Ok(Self { client, driver, pulse, version, version_num: 0, standby: false, read_only: false })
     }
 
     /// Asks what the server is.
@@ -113,6 +122,19 @@ impl Deref for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.pulse.abort();
         self.driver.abort();
+    }
+}
+
+/// Sends an empty query now and then. One waits for its turn behind whatever is under way, in any transaction, and changes
+/// nothing.
+async fn pulse(client: Weak<Client>) {
+    loop {
+        tokio::time::sleep(PULSE).await;
+        let Some(client) = client.upgrade() else { return };
+        if client.batch_execute("").await.is_err() && client.is_closed() {
+            return;
+        }
     }
 }

@@ -194,11 +194,17 @@ async fn many_tables_need_few_connections() {
         CREATE OR REPLACE FUNCTION slow(int) RETURNS bool IMMUTABLE LANGUAGE plpgsql
             AS 'BEGIN PERFORM pg_catalog.pg_sleep(0.1); RETURN true; END'";
     postgres.sql("many", tables);
+    // Indexes, too, by more sessions than there may be.
+    postgres
+        .sql("many", "DO $$BEGIN FOR t IN 1..60 LOOP EXECUTE format('CREATE INDEX ON t%s (n)', t); END LOOP; END$$");
     let dumped = dump(&postgres, "many").await;
     assert_eq!(dumped.manifest.tables.len(), 60);
-    let target = target(&server(&postgres, "postgres"), "back", None);
-    restore(&target, &dumped).await.unwrap();
-    assert!(proof(&target, &dumped).await.holds());
+    for jobs in [3, 20] {
+        let target = Target { jobs, ..target(&server(&postgres, "postgres"), "back", None) };
+        restore(&target, &dumped).await.unwrap();
+        assert!(proof(&target, &dumped).await.holds());
+        drop_database(&target.server, "back").await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use pacharc_sample::postgres::TempServer;
 
 use crate::support::authority::Authority;
 use crate::support::postgres::{self, Use as _, run};
+use crate::support::program::wait_until;
 
 impl Authority {
     /// A server that takes TLS alone on TCP, and shows the certificate `name`.
@@ -246,4 +247,21 @@ async fn a_server_that_never_answers_is_given_up() {
     let error = refused(&url, &[], Class::Unreachable).await;
     assert!(matches!(error, Error::Timeout { seconds: 1, .. }), "{error:?}");
     assert!(error.is_transient());
+}
+
+/// What is idle for long is cut off by proxies: a session says something now and then, in a transaction, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_says_something_now_and_then() {
+    let Some(postgres) = postgres::start() else { return };
+    let server = Server::new(Some(&postgres.socket()), true, &Environment::of_process(), None).unwrap();
+    let session = server.connect("postgres").await.unwrap();
+    session.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").await.unwrap();
+    let changed = || {
+        let sql = "SELECT extract(epoch FROM state_change) FROM pg_stat_activity WHERE state = 'idle in transaction'";
+        postgres.sql("postgres", sql)
+    };
+    let before = changed();
+    assert!(!before.trim().is_empty());
+    wait_until("the session has said something", || changed() != before);
+    session.batch_execute("COMMIT").await.unwrap();
 }

@@ -114,7 +114,19 @@ impl Loader {
         if self.under_way.len() == MOST_AT_ONCE {
             return Err(unexpected(&format!("data/{number:05}")));
         }
-        let session = sessions.take().await?;
+        let session = loop {
+            let error = match sessions.take().await {
+                Err(error) if error.is_full() => error,
+                taken => break taken?,
+            };
+            // The server has no more connections for us: one that has all its rows, or something to do, will give its own.
+            let ended = self.under_way.iter().find(|(_, load)| load.pieces.is_closed()).map(|(number, _)| *number);
+            match ended {
+                Some(number) => self.end(sessions, number).await?,
+                None if self.under_way.values().any(|load| is_at_work(&load)) => self.changed.notified().await,
+                None => return Err(error),
+            }
+        };
         // One piece waits while another is being sent.
         let (pieces, receiver) = mpsc::channel(1);
         let idle = Arc::new(AtomicBool::new(false));

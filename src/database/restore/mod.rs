@@ -156,6 +156,7 @@ impl DatabaseRestore {
                 return Err(RestoreError::RowCount { table: table_name, found, wanted }.into());
             }
         }
+        self.sessions.dismiss().await?;
         let mut warnings = settings::apply(&self.target, &self.properties).await?;
         warnings.extend(self.sessions.take_warnings());
         let session = self.sessions.take().await?;

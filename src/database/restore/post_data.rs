@@ -92,9 +92,14 @@ impl PostData {
         if statements.len() < 2 {
             return sessions.run_statements(statements).await;
         }
-        let mut workers = Vec::new();
-        for _ in 0..sessions.jobs.min(statements.len()) {
-            workers.push(sessions.take().await?);
+        let mut workers = vec![sessions.take().await?];
+        while workers.len() < sessions.jobs.min(statements.len()) {
+            match sessions.take().await {
+                Ok(session) => workers.push(session),
+                // Fewer do it, too.
+                Err(error) if error.is_full() => break,
+                Err(error) => return Err(error),
+            }
         }
         let queue = Mutex::new(statements);
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();

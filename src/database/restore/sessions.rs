@@ -1,6 +1,7 @@
 //! The sessions of one restore, all set up in the same way, and the running of SQL in them.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
@@ -11,6 +12,9 @@ use crate::database::{Error, Server, Session};
 
 /// Memory for building an index where the server's own setting is below it, in KiB.
 const INDEX_MEMORY: u32 = 256 << 10;
+
+/// How long the end of our own sessions is waited for.
+const ROOM: Duration = Duration::from_secs(10);
 
 /// Statements that the connecting role runs itself: they make what only a superuser may own, or what an extension's
 /// own script makes.
@@ -71,8 +75,10 @@ impl Sessions {
 
     /// An idle session, or a new one.
     pub(super) async fn take(&mut self) -> Result<Session, Error> {
-        if let Some(session) = self.idle.pop() {
-            return Ok(session);
+        while let Some(session) = self.idle.pop() {
+            if !session.closed() {
+                return Ok(session);
+            }
         }
         let session = self.server.connect(&self.database).await?;
         // What is lost if the server crashes now is restored again: the mark says that the restore is not finished.
@@ -93,6 +99,13 @@ impl Sessions {
         if self.idle.len() < self.jobs && !session.closed() {
             self.idle.push(session);
         }
+    }
+
+    /// Ends those that nobody uses, and waits until the server has room for another: where it was full, its own processes end a
+    /// moment later than our connections.
+    pub(super) async fn dismiss(&mut self) -> Result<(), Error> {
+        self.idle.clear();
+        self.server.await_session(&self.database, ROOM, || {}).await
     }
 
     pub(super) fn set_role(&self) -> String {
