@@ -126,7 +126,11 @@ impl S3 {
     {
         let result = match tokio::time::timeout(patience, request).await {
             Ok(Ok(output)) => Ok(output),
-            Ok(Err(error)) => Err(answer::explain(&self.0.url, asked, error)),
+            Ok(Err(error)) => {
+                let answered = self.0.answered.load(Ordering::Relaxed);
+                let doing = asked.to_string();
+                Err(answer::explain(&self.0.url, asked, error).of_a_moment(answered, doing))
+            }
             Err(_) => Err(answer::silence(&self.0.url, asked, patience)),
         };
         if result.as_ref().is_err_and(Error::retryable) {

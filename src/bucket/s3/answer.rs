@@ -147,6 +147,17 @@ where
     }
 }
 
+impl Error {
+    /// Credentials that were had before, since the bucket has `answered`, and cannot be renewed: whoever gives them out (a metadata
+    /// service, STS, an agent of the node) fails for the moment, and is asked again like a server.
+    pub(super) fn of_a_moment(self, answered: bool, doing: String) -> Self {
+        match self {
+            Self::Credentials { bucket, source } if answered => Self::Unreachable { bucket, doing, source },
+            other => other,
+        }
+    }
+}
+
 /// Nothing came for too long.
 pub(super) fn silence(bucket: &str, asked: Asked<'_>, patience: Duration) -> Error {
     let source = format!("nothing came for {} seconds", patience.as_secs()).into();
@@ -223,4 +234,20 @@ fn chain(error: &dyn StdError) -> String {
         next = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_that_were_had_before_are_asked_for_again() {
+        let lost = || Error::Credentials { bucket: "s3://b".into(), source: "the agent is restarting".into() };
+        assert!(!lost().of_a_moment(false, "listing".into()).retryable());
+        let later = lost().of_a_moment(true, "listing".into());
+        assert!(
+            later.retryable()
+                && matches!(&later, Error::Unreachable { source, .. } if source.to_string().contains("agent"))
+        );
+    }
 }
