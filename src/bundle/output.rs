@@ -125,9 +125,14 @@ impl Output {
                 let done = tokio::task::spawn_blocking(move || {
                     let failed = |source| Error::Write { path: path.clone(), source };
                     temporary.as_file().sync_all().map_err(failed)?;
-                    temporary.persist_noclobber(&path).map_err(|e| match e.error.kind() {
+                    let named = match temporary.persist_noclobber(&path) {
+                        Ok(_) => Ok(()),
+                        Err(refused) if cannot_link(&refused.error) => take_name(refused.file, &path),
+                        Err(refused) => Err(refused.error),
+                    };
+                    named.map_err(|error| match error.kind() {
                         io::ErrorKind::AlreadyExists => Error::Exists(path.display().to_string()),
-                        _ => failed(e.error),
+                        _ => failed(error),
                     })?;
                     // The name, too, must survive a power cut.
                     std::fs::File::open(folder(&path)).and_then(|folder| folder.sync_all()).map_err(failed)
@@ -156,6 +161,23 @@ impl Output {
             },
         }
     }
+}
+
+/// Whether the file system has neither a rename that spares what exists, nor links: object stores that are mounted.
+fn cannot_link(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    matches!(error.kind(), Unsupported | InvalidInput | PermissionDenied)
+}
+
+/// Gives a file its name where that takes two steps: an empty file holds the name until it is replaced.
+fn take_name(temporary: NamedTempFile, path: &Path) -> io::Result<()> {
+    std::fs::File::create_new(path)?;
+    temporary.persist(path).map(drop).map_err(|refused| {
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::warn!("an empty {} is left: {error}", path.display());
+        }
+        refused.error
+    })
 }
 
 /// Feeds an upload from the pipe until that is closed.
@@ -206,5 +228,26 @@ impl AsyncWrite for OutputWriter {
             Self::Stdout(stdout) => Pin::new(stdout).poll_shutdown(cx),
             Self::Object(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_taken_in_two_steps_and_never_from_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let temporary = |text: &str| {
+            let file = NamedTempFile::new_in(folder.path()).unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            file
+        };
+        let path = folder.path().join("c.pacharc");
+        take_name(temporary("first"), &path).unwrap();
+        let refused = take_name(temporary("second"), &path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "first");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
     }
 }
