@@ -126,8 +126,8 @@ async fn killed_at_any_step_of_a_suspend(limit: &[&str]) {
             // There may be no guardian yet; but nothing was changed.
             assert!(record(&lab).await.is_none());
         }
-        if step == "start_guardian" || step == "release_lease" {
-            // The Lease lapses; or it was just given back, and it is a hold now; or the guardian was quicker.
+        if ["start_guardian", "suspended", "release_lease"].contains(&step.as_str()) {
+            // The Lease lapses; or it is a hold by now, which its guardian ends when its time is over.
             let resumed = run(&lab, "resume", &[]).await;
             assert!(matches!(resumed.status.code(), Some(0 | 5)), "{resumed:?}");
         }
@@ -181,6 +181,24 @@ async fn a_hold_ends_when_its_time_is_over() {
     comes_back(&lab, 1).await;
     // Its time begins before anything is scaled: long enough for that on a slow machine.
     run(&lab, "suspend", &["--for=60s"]).await.code(0);
+    comes_back(&lab, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_who_used_a_hold_and_was_killed_does_not_end_it() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 1, json!({})).await;
+    run(&lab, "suspend", &["--for=1h"]).await.code(0);
+    // As a backup leaves it that made use of the hold, and was killed.
+    let spec = json!({ "holderIdentity": "alice@desk/0", "leaseDurationSeconds": 2 });
+    lab.apply::<k8s_openapi::api::coordination::v1::Lease>(json!({ "metadata": { "name": "pacharc" }, "spec": spec }))
+        .await;
+    until("the Lease is removed", async || lease(&lab, "pacharc").await.is_none()).await;
+    assert_eq!(record(&lab).await.unwrap()["state"], "suspended");
+    assert_eq!(replicas(&lab).await["pachd"], 0);
+    assert_eq!(guardians(&lab).len(), 1, "the hold still has its guardian");
+    run(&lab, "resume", &[]).await.code(0);
     comes_back(&lab, 1).await;
 }
 

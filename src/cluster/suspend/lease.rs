@@ -99,18 +99,24 @@ impl Store {
 
     /// Removes the Lease, if `holder` has it.
     pub(super) async fn release(&self, me: &str) -> Result<(), cluster::Error> {
-        let api = self.cluster.api::<Lease>();
         while let Some(lease) = self.read().await?.filter(|lease| holder(lease) == Some(me)) {
-            let same = Preconditions { uid: lease.metadata.uid, resource_version: lease.metadata.resource_version };
-            let params = DeleteParams::default().preconditions(same);
-            match self.cluster.call(format!("removing Lease {}", self.name), api.delete(self.name, &params)).await {
-                Ok(_) => break,
+            match self.discard(&lease).await {
+                Ok(()) => break,
                 // A renewal was still on its way.
                 Err(error) if error.is_conflict() || error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Removes a Lease that was read, if nobody has written it since.
+    pub(super) async fn discard(&self, lease: &Lease) -> Result<(), cluster::Error> {
+        let meta = lease.metadata.clone();
+        let same = Preconditions { uid: meta.uid, resource_version: meta.resource_version };
+        let params = DeleteParams::default().preconditions(same);
+        let api = self.cluster.api::<Lease>();
+        self.cluster.call(format!("removing Lease {}", self.name), api.delete(self.name, &params)).await.map(|_| ())
     }
 
     /// Makes `me` the holder: at once where the Lease is free or is taken by `force`, else when its holder was seen not

@@ -16,6 +16,9 @@ use super::clock::boottime;
 use super::lease::{self, Store};
 use crate::cluster::Cluster;
 
+/// How often a server is asked to take a Lease back.
+const RELEASES: u32 = 5;
+
 /// Why a cluster can no longer be called quiesced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{because}")]
@@ -138,14 +141,20 @@ impl Tenure {
         self.shared.end.is_cancelled()
     }
 
-    /// Gives the Lease back. What is not reached lapses by itself.
+    /// Gives the Lease back. Where the server does not take it at once, it is asked some times more; then it lapses.
     pub(super) async fn release(self) {
         self.renewals.abort();
         let mut state = self.shared.state.lock().await;
-        if matches!(*state, State::Held { .. })
+        let mut left = RELEASES;
+        while matches!(*state, State::Held { .. })
             && let Err(error) = self.shared.store.release(&self.shared.holder).await
         {
-            tracing::warn!("the Lease {} will lapse by itself: {}", lease::RUN, crate::failure::chain(&error));
+            left -= 1;
+            if left == 0 || !error.is_retryable() {
+                tracing::warn!("the Lease {} will lapse by itself: {}", lease::RUN, crate::failure::chain(&error));
+                break;
+            }
+            tokio::time::sleep(lease::glance(self.shared.duration)).await;
         }
         *state = State::Lost(Lost::now("the Lease was given back"));
         self.shared.end.cancel();
@@ -271,6 +280,23 @@ mod tests {
             assert_eq!(lost.because, "the Lease could not be renewed for 1 s", "{trouble:?}");
             assert!(boottime().saturating_sub(begun) >= SHORT, "given up too early");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_in_trouble_is_asked_again_to_take_the_lease_back() {
+        let removed = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let count = Arc::clone(&removed);
+        let server = FaultyServer::new(move |request: &Request, seen| match request.method.as_str() {
+            "POST" => Answer::Json(faulty::lease("me", 1)),
+            "DELETE" => {
+                count.store(seen, std::sync::atomic::Ordering::Relaxed);
+                if seen < 3 { Answer::Status(500) } else { Answer::Json(faulty::lease("me", 1)) }
+            }
+            _ if seen == 1 => Answer::Status(404),
+            _ => Answer::Json(faulty::lease("me", 1)),
+        });
+        Tenure::begin(&server.cluster(), "me", LONG, false).await.unwrap().release().await;
+        assert_eq!(removed.load(std::sync::atomic::Ordering::Relaxed), 3);
     }
 
     #[tokio::test]

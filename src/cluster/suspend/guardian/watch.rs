@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use super::super::clock::{Stillness, boottime};
 use super::super::lease::{self, Store};
-use super::super::record::{Found, Kind, Records, State};
+use super::super::record::{Found, Records};
 use super::super::resume::Return;
 use super::super::tenure::Tenure;
 use super::super::workloads::Workloads;
-use super::super::{Error, Options};
+use super::super::{Error, Options, is_held};
 use super::{LEFT, RUN, is_of, left, process};
 use crate::cluster::Cluster;
 use crate::monitor::{Monitor, Phase, Step};
@@ -149,6 +149,11 @@ impl Life {
     }
 }
 
+/// Whether the holder of a Lease was bringing the cluster back: what a resume or a guardian began must be ended.
+fn was_on_the_way_back(lease: &Lease) -> bool {
+    lease::holder(lease).is_some_and(|holder| holder.contains("/resume-") || holder.contains(" guardian of "))
+}
+
 struct Guardian<'a> {
     cluster: &'a Cluster,
     options: &'a Options,
@@ -194,18 +199,28 @@ impl Guardian<'_> {
         let Some(lease) = self.watched.read().await? else {
             return Ok(match self.record().await? {
                 None => Sign::Done,
-                Some(found) if found.record.kind == Kind::Hold && found.record.state == State::Suspended => {
-                    match self.deadline {
-                        None => Sign::Done,
-                        Some(_) if is_over => Sign::Act(None),
-                        Some(_) => Sign::Wait,
-                    }
-                }
+                Some(found) if is_held(&found) => match self.deadline {
+                    None => Sign::Done,
+                    Some(_) if is_over => Sign::Act(None),
+                    Some(_) => Sign::Wait,
+                },
                 Some(_) => Sign::Act(None),
             });
         };
         let still = self.seen.observe(lease::version(&lease));
-        Ok(if is_over || still >= lease::duration_of(&lease) { Sign::Act(Some(Box::new(lease))) } else { Sign::Wait })
+        if is_over {
+            return Ok(Sign::Act(Some(Box::new(lease))));
+        }
+        if still < lease::duration_of(&lease) {
+            return Ok(Sign::Wait);
+        }
+        if !was_on_the_way_back(&lease) && self.record().await?.is_some_and(|found| is_held(&found)) {
+            // Somebody who used the hold was killed, or could not give the Lease back: that does not end the hold.
+            self.watched.discard(&lease).await?;
+            self.seen = Stillness::default();
+            return Ok(if self.deadline.is_some() { Sign::Wait } else { Sign::Done });
+        }
+        Ok(Sign::Act(Some(Box::new(lease))))
     }
 
     /// The record of the run, if there is one.
