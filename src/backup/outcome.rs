@@ -6,6 +6,7 @@ use pacharc_format::manifest::{Manifest, Objects, Pause};
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::cluster::suspend::from_anywhere;
 use crate::evidence::Contents;
 use crate::failure::Class;
 use crate::visible::one_line;
@@ -141,6 +142,7 @@ impl crate::outcome::Outcome for Outcome {
         let signed = self.signed_by.as_ref().map(|key| format!(", signed by the key {key}")).unwrap_or_default();
         let _ = write!(text, "{}: {}{signed}, id {}", self.output, indicatif::HumanBytes(self.bytes), self.id);
         if let Some(command) = &self.resume {
+            let command = from_anywhere(command);
             let _ = write!(text, "\nthe cluster stays suspended; bring it back, from any machine, with:\n{command}");
         }
         text

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::exit::{Failure, exit_code};
 use super::{stdout, usage};
+use crate::cluster::suspend;
 use crate::evidence::{Evidence, Failed, Keeper, Notes};
 use crate::failure::{Class, Explain};
 use crate::farewell;
@@ -309,7 +310,7 @@ impl Explain for LeftSuspended {
     }
 
     fn advice(&self) -> Option<String> {
-        Some(format!("Bring it back, from any machine:\n{}", self.command))
+        Some(format!("Bring it back, from any machine:\n{}", suspend::from_anywhere(&self.command)))
     }
 }
 

@@ -62,7 +62,7 @@ impl Outcome for Found {
     fn summary(&self) -> String {
         let mut text: String = self.problems.iter().map(|problem| format!("problem: {problem}\n")).collect();
         if let Some(command) = &self.resume {
-            text.push_str("bring it back, from any machine, with:\n");
+            text.push_str("bring it back with:\n");
             text.push_str(command);
         }
         text

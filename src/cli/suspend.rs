@@ -135,6 +135,7 @@ impl Outcome for Held {
         if let Some(deadline) = self.deadline {
             facts.add("until", format_args!("{deadline:.0} at the latest"));
         }
-        format!("{}suspended; bring it back, from any machine, with:\n{}", facts.into_text(), self.resume)
+        let command = suspend::from_anywhere(&self.resume);
+        format!("{}suspended; bring it back, from any machine, with:\n{command}", facts.into_text())
     }
 }

@@ -243,7 +243,8 @@ async fn what_somebody_else_suspended_is_left_alone() {
     let Some(kubelab) = Kubelab::shared() else { return };
     let lab = kubelab.namespace().await;
     install(&lab, 1, json!({})).await;
-    run(&lab, "suspend", &[]).await.code(0);
+    let told = run(&lab, "suspend", &[]).await.code(0);
+    assert!(told.stderr.contains("from any machine, with:\n") && told.stderr.trim_end().ends_with(" --force"));
     let mut theirs = record(&lab).await.unwrap();
     theirs["owner"] = "bob@elsewhere".into();
     let patch = Patch::Merge(json!({ "data": { "record.json": theirs.to_string() } }));
@@ -252,6 +253,9 @@ async fn what_somebody_else_suspended_is_left_alone() {
     run(&lab, "suspend", &[]).await.code(5).says("suspended already: by bob@elsewhere").advises();
     run(&lab, "resume", &[]).await.code(5).says("suspended by bob@elsewhere, not by").says("--force");
     assert_eq!(record(&lab).await.unwrap()["owner"], "bob@elsewhere");
+    // What is told works here, too.
+    let told = run(&lab, "status", &[]).await.code(8);
+    assert!(told.stderr.trim_end().ends_with(" --force"), "{}", told.stderr);
     assert_eq!(replicas(&lab).await["pachd"], 0);
     run(&lab, "resume", &["--force"]).await.code(0);
     settled(&lab, "pachd", 1).await;

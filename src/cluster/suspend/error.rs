@@ -184,7 +184,9 @@ impl Explain for Error {
             Self::NotReady { command, .. } => {
                 format!("See with `kubectl get pods` what it waits for, then:\n{command}")
             }
-            Self::NotResumed { command, .. } => format!("Bring it back, from any machine:\n{command}"),
+            Self::NotResumed { command, .. } => {
+                format!("Bring it back, from any machine:\n{}", super::from_anywhere(command))
+            }
             Self::Spawn { .. } => return None,
         })
     }

@@ -100,6 +100,12 @@ pub fn owner() -> String {
     format!("{}@{}", known(whoami::username()), known(whoami::hostname()))
 }
 
+/// The command that resumes, for whoever reads it elsewhere: on another machine he is not the owner.
+#[must_use]
+pub fn from_anywhere(command: &str) -> String {
+    format!("{command} --force")
+}
+
 /// Suspends a cluster that runs; a hold of the same owner that was cut off is continued with its own record.
 ///
 /// # Errors

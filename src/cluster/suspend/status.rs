@@ -118,6 +118,9 @@ pub async fn status(cluster: &Cluster, command: &str) -> Result<Status, Error> {
     let resume = match state {
         Condition::Running => None,
         Condition::Down => Some(format!("{command} --resume-replicas N")),
+        _ if record.as_ref().is_some_and(|record| record.owner != super::owner()) => {
+            Some(super::from_anywhere(command))
+        }
         _ => Some(command.to_owned()),
     };
     let mut problems = Vec::new();
