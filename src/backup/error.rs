@@ -22,6 +22,20 @@ pub enum Error {
     /// The cluster cannot be suspended, or is not back.
     #[error(transparent)]
     Suspend(#[from] suspend::Error),
+    /// The bundle is there, but the cluster runs, or is about to.
+    #[error("the bundle is complete, but the cluster was NOT left suspended: because {because}")]
+    NotLeft {
+        /// Why not.
+        because: String,
+    },
+    /// What went wrong after a bundle of which something graver is to be said.
+    #[error("{source}")]
+    After {
+        /// What went wrong.
+        source: Box<Error>,
+        /// The graver class.
+        class: Class,
+    },
     /// The way to a server inside the cluster.
     #[error(transparent)]
     Forward(#[from] cluster::ForwardError),
@@ -116,12 +130,24 @@ pub enum Error {
     Worker(String),
 }
 
+impl Error {
+    /// The same, with the class of what else is to be said where that is graver.
+    pub(super) fn after(self, class: Option<Class>) -> Self {
+        match class.filter(|class| class.graver(self.class()) != self.class()) {
+            Some(class) => Self::After { source: Box::new(self), class },
+            None => self,
+        }
+    }
+}
+
 impl Explain for Error {
     fn class(&self) -> Class {
         match self {
             Self::Cluster(error) => error.class(),
             Self::Discover(error) => error.class(),
             Self::Suspend(error) => error.class(),
+            Self::NotLeft { .. } => Class::Other,
+            Self::After { class, .. } => *class,
             Self::Forward(error) => error.class(),
             Self::UnreadableBucket { .. } | Self::Bouncer(_) | Self::Certificates(_) => Class::Other,
             Self::Database(error) => error.class(),
@@ -143,6 +169,10 @@ impl Explain for Error {
             Self::Cluster(error) => error.advice(),
             Self::Discover(error) => error.advice(),
             Self::Suspend(error) => error.advice(),
+            Self::NotLeft { .. } => Some(
+                "What was written since is not in the bundle: see `pacharc status`, and for a cut-over back up again.".into(),
+            ),
+            Self::After { source, .. } => source.advice(),
             Self::Forward(error) => error.advice(),
             Self::UnreadableBucket { advice, .. } => Some((*advice).into()),
             Self::Bouncer(_) => Some("Name PostgreSQL itself with --postgres postgres://HOST:PORT.".into()),
@@ -174,5 +204,21 @@ impl Explain for Error {
             ),
             Self::Worker(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_graver_class_counts() {
+        let error = || Error::NotLeft { because: "it ran".to_owned() };
+        assert_eq!(error().after(None).class(), Class::Other);
+        let graver = error().after(Some(Class::Incomplete));
+        assert_eq!((graver.class(), graver.to_string()), (Class::Incomplete, error().to_string()));
+        assert!(graver.advice().is_some());
+        let interrupted = Error::Interrupted(Interrupted::Sigint).after(Some(Class::Incomplete));
+        assert_eq!(interrupted.class(), Class::Interrupted);
     }
 }

@@ -102,6 +102,7 @@ pub async fn run(
             Ok(outcome)
         }
         Err(error) => {
+            let error = error.after(crate::outcome::Outcome::class(&outcome));
             let complete = format!("the bundle is complete all the same: {}, id {}", outcome.output, outcome.id);
             herald.tell(Notice::Failed, format!("{}; {complete}", chain(&error))).await;
             monitor.warn(complete);

@@ -245,7 +245,7 @@ impl Pause {
     /// The bundle is complete: ends what is left of the pause, or leaves the cluster suspended where that was asked.
     ///
     /// # Errors
-    /// The cluster is not back.
+    /// The cluster is not back; or it was to be left suspended, and is not.
     pub(super) async fn finish(&mut self) -> Result<(), Error> {
         let stays = self.suspending.as_ref().is_some_and(|(_, suspending)| suspending.stay);
         if stays && self.held_by.is_none() {
@@ -263,9 +263,21 @@ impl Pause {
         }
         self.give_back();
         self.await_return().await;
-        match std::mem::replace(&mut self.state, State::Running) {
-            State::Down(error) => Err(error.into()),
-            _ => Ok(()),
+        if let State::Down(error) = std::mem::replace(&mut self.state, State::Running) {
+            return Err(error.into());
+        }
+        if stays && !self.is_still_held().await? {
+            let because = self.lost.as_ref().map_or_else(|| "it was not suspended".to_owned(), ToString::to_string);
+            return Err(Error::NotLeft { because });
+        }
+        Ok(())
+    }
+
+    /// Whether somebody's hold that was made use of lies on the cluster still.
+    async fn is_still_held(&self) -> Result<bool, Error> {
+        match (&self.held_by, &self.suspending) {
+            (Some(_), Some((cluster, _))) => Ok(suspend::held(cluster).await?.is_some()),
+            _ => Ok(false),
         }
     }
 

@@ -148,6 +148,18 @@ async fn for_a_cut_over_it_stays_down_and_the_last_line_brings_it_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn for_a_cut_over_a_cluster_that_is_not_left_suspended_is_a_failure() {
+    let Some(site) = running(stuck()).await else { return };
+    let more = ["--quiesce=suspend", "--after=stay-suspended", "--drain-timeout=5s"];
+    let run = backup(&site, &more).code(1).advises();
+    let said = "the bundle is complete, but the cluster was NOT left suspended: because after 5 s there are still pods";
+    assert!(run.stderr.contains(said), "{}", run.stderr);
+    settled(&site.lab, "pachd", 2).await;
+    cleaned(&site.lab).await;
+    site.desk.run(["verify", "b.pacharc", "--identity", "key.txt"]).code(0).says("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pods_that_take_longer_than_the_longest_pause_make_it_an_online_backup() {
     let Some(site) = running(stuck()).await else { return };
     let run = backup(&site, &["--quiesce=suspend", "--max-pause=15s"]).code(0).says("closed: all");
