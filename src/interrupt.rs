@@ -1,13 +1,17 @@
-//! SIGINT and SIGTERM: the first one asks the job to end cleanly, the second one ends the process at once.
+//! SIGINT, SIGTERM and SIGHUP: the first one asks the job to end cleanly, the second one ends the process at once.
 
 use std::future::Future;
+use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::suspend;
 use crate::failure::{Class, Explain};
+use crate::farewell;
+use crate::visible::visible;
 
 /// The signal that ended a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,13 +22,16 @@ pub enum Interrupted {
     /// What `kill` and Kubernetes send.
     #[error("terminated (SIGTERM)")]
     Sigterm,
+    /// What a terminal sends that closes, or an ssh session that is lost.
+    #[error("the terminal was closed (SIGHUP)")]
+    Sighup,
 }
 
 impl Explain for Interrupted {
     fn class(&self) -> Class {
         match self {
             Self::Sigint => Class::Interrupted,
-            Self::Sigterm => Class::Terminated,
+            Self::Sigterm | Self::Sighup => Class::Terminated,
         }
     }
 
@@ -44,7 +51,7 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Listens for SIGINT and SIGTERM until the process ends. Must be called within a tokio runtime.
+    /// Listens for the signals until the process ends; for SIGHUP not where `nohup` has it ignored. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// Where the handlers cannot be installed.
@@ -52,15 +59,17 @@ impl Interrupt {
         let interrupt = Self::default();
         let mut sigint = signal(SignalKind::interrupt())?;
         let mut sigterm = signal(SignalKind::terminate())?;
+        let mut sighup = if ignores_sighup() { None } else { Some(signal(SignalKind::hangup())?) };
         let listener = interrupt.clone();
         tokio::spawn(async move {
             loop {
                 let received = tokio::select! {
                     _ = sigint.recv() => Interrupted::Sigint,
                     _ = sigterm.recv() => Interrupted::Sigterm,
+                    () = heard(&mut sighup) => Interrupted::Sighup,
                 };
                 if listener.token.is_cancelled() {
-                    std::process::exit(i32::from(received.class().exit_code()));
+                    std::process::exit(i32::from(at_once(received).exit_code()));
                 }
                 listener.raise(received);
             }
@@ -131,6 +140,36 @@ impl Interrupt {
         // The signal is set before the token; a token that someone else cancelled counts as Ctrl-C.
         self.signal.get().copied().unwrap_or(Interrupted::Sigint)
     }
+}
+
+/// Waits for a signal; for ever where it is not listened for.
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether whoever started this process wants it to outlive its terminal. Where that is not known, the signal is left to the
+/// system, as `nohup` has set it.
+fn ignores_sighup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // SIGHUP is signal 1: the lowest bit.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & 1 == 1)
+}
+
+/// What a process ends with whose user does not wait; a cluster that it leaves down is told all the same.
+fn at_once(received: Interrupted) -> Class {
+    let Some(command) = farewell::owed() else { return received.class() };
+    // Standard error may be closed; the exit code says the same.
+    let _ = writeln!(
+        std::io::stderr(),
+        "pacharc: error: {received} twice: the cluster is not yet back as it was\nhint: Bring it back, from any \
+         machine:\n{}",
+        visible(&suspend::from_anywhere(&command))
+    );
+    received.class().graver(Class::Suspended)
 }
 
 #[cfg(test)]

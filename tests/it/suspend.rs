@@ -380,7 +380,7 @@ async fn objects_that_were_deleted_or_replaced_do_not_hinder_a_resume() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_brings_the_cluster_back_first() {
     let Some(kubelab) = Kubelab::shared() else { return };
-    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 143)] {
         let lab = kubelab.namespace().await;
         install(&lab, 1, stuck()).await;
         let desk = Desk::new();
@@ -402,4 +402,22 @@ async fn a_signal_brings_the_cluster_back_first() {
     suspending.signal("INT");
     let ended = tokio::task::spawn_blocking(move || suspending.finish()).await.unwrap().code(8);
     assert!(ended.stderr.trim_end().lines().last().unwrap().starts_with("pacharc resume --namespace"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_still_tells_what_brings_the_cluster_back() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 1, stuck()).await;
+    let desk = Desk::new();
+    let suspending = Running::start(&mut desk.command(args(&lab, "suspend", &[])));
+    until("pachd at 0", async || replicas(&lab).await["pachd"] == 0).await;
+    // It waits for a pachd that does not become ready.
+    deployment(&lab, "pachd", 0, json!({ "kubelab/ready": "false" })).await;
+    suspending.signal("INT");
+    until("pachd is scaled up", async || replicas(&lab).await["pachd"] == 1).await;
+    suspending.signal("INT");
+    let ended = tokio::task::spawn_blocking(move || suspending.finish()).await.unwrap().code(8);
+    let last = ended.stderr.trim_end().lines().last().unwrap();
+    assert!(last.starts_with("pacharc resume --namespace") && last.ends_with(" --force"), "{}", ended.stderr);
 }
