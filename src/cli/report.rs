@@ -178,9 +178,15 @@ impl Report {
         match (outcome, kept) {
             (Ok(outcome), Ok(())) => self.finish(&outcome),
             (Ok(outcome), Err(lost)) => {
-                // What was done is done, and said; that there is no evidence of it is the exit code.
+                // What was done is done, and said; that there is no evidence of it is the exit code, unless there is worse.
                 self.finish(&outcome)?;
-                Err(lost.into())
+                match outcome.class().filter(|class| class.graver(lost.class()) == *class) {
+                    Some(class) => {
+                        self.monitor.warn(crate::failure::chain(&lost));
+                        Ok(exit_code(class))
+                    }
+                    None => Err(lost.into()),
+                }
             }
             (Err(failure), Ok(())) => Err(failure),
             (Err(failure), Err(lost)) => {
@@ -331,5 +337,50 @@ struct Unspeakable(#[source] serde_json::Error);
 impl Explain for Unspeakable {
     fn class(&self) -> Class {
         Class::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::Contents;
+
+    #[derive(serde::Serialize)]
+    struct Found {
+        #[serde(skip)]
+        class: Option<Class>,
+    }
+
+    impl Outcome for Found {
+        fn class(&self) -> Option<Class> {
+            self.class
+        }
+
+        fn summary(&self) -> String {
+            String::new()
+        }
+
+        fn contents(&self) -> Option<&Contents> {
+            None
+        }
+    }
+
+    #[test]
+    fn evidence_that_is_lost_hides_nothing_graver() {
+        let end = |class| {
+            let folder = tempfile::tempdir().unwrap();
+            let place = folder.path().join("reports");
+            std::fs::create_dir(&place).unwrap();
+            let keeper = Keeper::new(&place.join("r.json"), None).unwrap();
+            let args = ReportArgs { json: false, json_file: None, quiet: true, verbose: 0, stats: false, config: None };
+            let report = Report::open("verify", &args, false).unwrap();
+            let job = async |_: &Interrupt, _: Arc<dyn Monitor>| {
+                std::fs::remove_dir_all(&place).unwrap();
+                Ok(Found { class })
+            };
+            report.run_kept(Some(&keeper), job).map_err(|failure| failure.class())
+        };
+        assert_eq!(end(Some(Class::Damaged)), Ok(exit_code(Class::Damaged)));
+        assert_eq!(end(None), Err(Class::Other));
     }
 }
