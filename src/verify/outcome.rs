@@ -145,7 +145,9 @@ impl crate::outcome::Outcome for Outcome {
             Verdict::Incomplete => {
                 let why = match self.closed {
                     Some(false) => "is not closed: every byte is as it was written",
-                    _ => "is closed, and every byte is as it was written",
+                    // Without a bucket, or without a database of Pachyderm's, there is nothing that could be closed.
+                    None => "is whole: every byte is as it was written",
+                    Some(true) => "is closed, and every byte is as it was written",
                 };
                 let but = match (self.closed, self.source_damages) {
                     (_, 0) => "but the source lacked live objects".to_owned(),
@@ -217,4 +219,46 @@ fn told(trial: &Trial) -> String {
 
 fn things(count: u64) -> String {
     if count == 1 { "1 damage".to_owned() } else { format!("{count} damages") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Outcome as _;
+
+    #[test]
+    fn what_has_no_bucket_is_not_called_closed() {
+        let said = |closed| {
+            let outcome = Outcome {
+                input: "b.pacharc".to_owned(),
+                level: "restore",
+                verdict: Verdict::Incomplete,
+                bundle: Uuid::nil(),
+                id: None,
+                created: String::new(),
+                signed: false,
+                signed_by: None,
+                bytes: 1,
+                retried: 0,
+                reread: 0,
+                closed,
+                findings: Vec::new(),
+                damages: 0,
+                lost: Vec::new(),
+                lost_count: 0,
+                source: Vec::new(),
+                source_damages: 1,
+                trial: None,
+                contents: None,
+            };
+            outcome.summary()
+        };
+        assert!(said(Some(true)).contains("is closed, and every byte"));
+        assert!(said(Some(false)).contains("is not closed: every byte"));
+        let without = said(None);
+        assert!(
+            without.contains("is whole: every byte is as it was written") && !without.contains("closed"),
+            "{without}"
+        );
+    }
 }
