@@ -28,7 +28,7 @@ use objects::Objects;
 use workload::Workload;
 
 /// The annotation by which Helm marks what it has installed.
-const HELM_RELEASE: &str = "meta.helm.sh/release-name";
+pub(in crate::cluster) const HELM_RELEASE: &str = "meta.helm.sh/release-name";
 
 /// What was found. Secrets are in it, and do not print.
 #[derive(Clone, Debug, Serialize)]

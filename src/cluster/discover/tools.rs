@@ -8,6 +8,7 @@ use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use serde::Serialize;
 
 use super::Error;
+use crate::cluster::suspend::gitops::{Keeper, marked};
 use crate::cluster::{self, Cluster};
 
 /// Deployments that matter: who scales them undoes a suspend.
@@ -116,38 +117,16 @@ impl Tools {
 }
 
 /// The GitOps tool that made a Deployment.
-///
-/// Marks: Argo CD, "Resource Tracking"; Flux, labels of kustomize-controller and helm-controller.
 fn gitops(deployment: &Deployment) -> Option<Tool> {
-    let (labels, annotations) = (deployment.labels(), deployment.annotations());
-    let target = deployment.name_any();
-    let found = |kind, mark: &str, name: &str| {
-        let (name, target) = (name.to_owned(), target.clone());
-        let found_in = format!("Deployment/{target} {mark}");
-        Some(Tool { kind, name, target, found_in })
+    let (keeper, mark) = marked(&deployment.metadata)?;
+    let (kind, name) = match keeper {
+        Keeper::Argo { application } => (ToolKind::ArgoCd, application),
+        Keeper::FluxKustomization { name, .. } | Keeper::FluxHelmRelease { name, .. } => (ToolKind::Flux, name),
+        Keeper::Autoscaler { .. } | Keeper::Keda { .. } => return None,
     };
-    let tracking = "argocd.argoproj.io/tracking-id";
-    if let Some(id) = annotations.get(tracking) {
-        let name = id.split(':').next().unwrap_or_default();
-        return found(ToolKind::ArgoCd, &format!("annotation {tracking}"), name);
-    }
-    for (kind, label) in [
-        (ToolKind::ArgoCd, "argocd.argoproj.io/instance"),
-        (ToolKind::Flux, "kustomize.toolkit.fluxcd.io/name"),
-        (ToolKind::Flux, "helm.toolkit.fluxcd.io/name"),
-    ] {
-        if let Some(name) = labels.get(label) {
-            return found(kind, &format!("label {label}"), name);
-        }
-    }
-    // Argo CD's default label is a common one; but then Helm itself has not installed it.
-    let instance = "app.kubernetes.io/instance";
-    match labels.get(instance) {
-        Some(name) if !annotations.contains_key(super::HELM_RELEASE) => {
-            found(ToolKind::ArgoCd, &format!("label {instance}"), name)
-        }
-        _ => None,
-    }
+    let target = deployment.name_any();
+    let found_in = format!("Deployment/{target} {mark}");
+    Some(Tool { kind, name, target, found_in })
 }
 
 #[cfg(test)]

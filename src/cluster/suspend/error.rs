@@ -165,7 +165,7 @@ impl Explain for Error {
             Self::Kept(keepers) => {
                 let commands: Vec<String> = keepers.iter().map(|keeper| format!("`{}`", keeper.pause())).collect();
                 let commands = commands.join(", ");
-                format!("Pause it: {commands}; where it leaves replicas alone, give --ignore-gitops.")
+                format!("Pause it: {commands}; then run again with --ignore-gitops.")
             }
             Self::NotOwner { command, .. } => format!("If that one agrees:\n{command}"),
             Self::Stuck { .. } => {
