@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
 
 use super::{usage, values};
+use crate::cluster::forward::is_in_pod;
 use crate::cluster::suspend::{
     self,
     guardian::{self, Guard},
@@ -154,6 +155,12 @@ impl SuspendArgs {
                 Err(usage::Error::Needs { what: "--guardian job", needed: "--guardian-image" })
             }
             (None | Some(GuardianArg::Job), Some(image)) => Ok(job(image)),
+            // A pod's processes end with its first one: such a guardian would not outlive the run that it guards.
+            (None, None) if is_in_pod() => Err(usage::Error::Missing {
+                what: "--guardian-image",
+                advice: "In a pod a process would end with this run: name an image for a Job as guardian \
+                         (--guardian-image), or say --guardian process or none.",
+            }),
             (None | Some(GuardianArg::Process), None) => Ok(Guard::Process),
             (Some(GuardianArg::Process | GuardianArg::None), Some(_)) => {
                 Err(usage::Error::Needs { what: "--guardian-image", needed: "--guardian job" })

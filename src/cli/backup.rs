@@ -15,6 +15,7 @@ use super::in_cluster::{self, InClusterArgs};
 use super::report::{Report, ReportArgs};
 use super::{usage, values};
 use crate::backup::{Options, Quiesce, Suspending};
+use crate::cluster::suspend::guardian::Guard;
 use crate::failure::Class;
 use crate::keys::Lock;
 use crate::monitor::{Event, Monitor};
@@ -194,7 +195,7 @@ impl Backup {
         let Some(cluster) = cluster else { return Ok(None) };
         let options = crate::cluster::suspend::Options {
             kind: crate::cluster::suspend::Kind::Run,
-            guardian: self.suspend.guard()?,
+            guardian: if is_paused || self.suspend.names_guardian() { self.suspend.guard()? } else { Guard::None },
             ..self.suspend.options(&self.resume, cluster, &self.network)
         };
         Ok(Some(Suspending { options, max_pause: self.max_pause.unwrap_or(MAX_PAUSE), stay }))

@@ -29,6 +29,12 @@ const KNOCK: Duration = Duration::from_secs(3);
 /// What Kubernetes sets in every pod.
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 
+/// Whether this process is one of a pod.
+#[must_use]
+pub fn is_in_pod() -> bool {
+    std::env::var_os(IN_CLUSTER).is_some()
+}
+
 /// A Service, by the name that pods call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceName {
@@ -99,7 +105,7 @@ impl Way {
         if let Some(external) = spec.external_name.filter(|_| spec.type_.as_deref() == Some("ExternalName")) {
             return Ok(address(&external, port).await.map_or(Self::Direct, Self::At));
         }
-        if std::env::var_os(IN_CLUSTER).is_some()
+        if is_in_pod()
             && let Some(address) = address(&format!("{}.{}.svc", service.name, service.namespace), port).await
         {
             return Ok(Self::At(address));

@@ -185,6 +185,29 @@ async fn ended(lab: &Lab, name: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_chart_that_suspends_has_a_guardian_outside_of_its_pod() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    let chart = deploy().join("chart");
+    let rendered = |arguments: &str| {
+        let image = "--set=image.repository=registry.example/pacharc,image.tag=1,imagePullSecrets[0].name=pull,rbac.suspend=true";
+        let output = lab.helm(["template", "b", chart.to_str().unwrap(), image, "--set=recipients={age1x}", arguments]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let own = "- \"--guardian-image=registry.example/pacharc:1\"";
+    assert!(!rendered("--set=arguments={--strict}").contains("--guardian-image"));
+    for arguments in ["--set=arguments={--quiesce,suspend}", "--set=arguments={--quiesce=hold}"] {
+        let text = rendered(arguments);
+        assert!(text.contains(own), "{text}");
+        // Its image is pulled as the backup's is.
+        let account =
+            text.split("\n---").find(|it| it.contains("kind: ServiceAccount") && it.contains("pacharc-guardian"));
+        assert!(account.unwrap().contains("imagePullSecrets:\n  - name: pull"), "{text}");
+    }
+    assert!(!rendered("--set=arguments={--quiesce=hold,--guardian=none}").contains(own));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_chart_backs_up_now_and_on_a_schedule_under_the_restricted_level() {
     let Some(kubelab) = Kubelab::shared() else { return };
     let desk = Desk::new();

@@ -253,6 +253,14 @@ async fn flags_that_need_a_pause_say_so() {
     let desk = super::support::program::Desk::new();
     let run = |args: &[&str]| desk.run([words(&["backup", "-o", "b"]), words(args)].concat()).code(2);
     run(&["--bucket=file:///b", "--quiesce=suspend"]).says("--namespace");
+    // In a pod a process would end with the run that it guards.
+    let args = words(&["backup", "-o", "b", "--namespace=n", "--quiesce=suspend"]);
+    let mut inside = desk.command(args);
+    Running::start(inside.env("KUBERNETES_SERVICE_HOST", "127.0.0.1"))
+        .finish()
+        .code(2)
+        .says("--guardian-image")
+        .advises();
     run(&["--namespace=n", "--max-pause=3s"]).says("--quiesce suspend");
     run(&["--namespace=n", "--after=stay-suspended"]).says("--quiesce suspend or hold");
     run(&["--namespace=n", "--quiesce=suspend", "--after=stay-suspended", "--max-pause=3s"]).says("--max-pause");

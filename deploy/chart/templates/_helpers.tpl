@@ -13,6 +13,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ .Values.storage.existingClaim | default (ternary (printf "%s-bundles" .Release.Name) "" (ne .Values.storage.size "")) }}
 {{- end -}}
 
+{{- define "pacharc.image" -}}
+{{ required "image.repository: name your image of pacharc" .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+
 {{- /* The spec of a Job: that of the schedule, and that of now. */ -}}
 {{- define "pacharc.job" -}}
 # A backup that failed is looked at, and not tried again by itself: the next one comes.
@@ -47,7 +51,7 @@ template:
     {{- end }}
     containers:
       - name: pacharc
-        image: "{{ required "image.repository: name your image of pacharc" .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
+        image: {{ include "pacharc.image" . | quote }}
         imagePullPolicy: {{ .Values.image.pullPolicy }}
         command:
           {{- toYaml .Values.command | nindent 10 }}
@@ -62,6 +66,11 @@ template:
           - --json
           {{- range .Values.arguments }}
           - {{ . | quote }}
+          {{- end }}
+          {{- $arguments := join "\n" .Values.arguments }}
+          {{- /* A guardian that is a process would end with this pod: it is a Job, of the same image. */}}
+          {{- if and (contains "--quiesce" $arguments) (not (contains "--guardian" $arguments)) }}
+          - {{ printf "--guardian-image=%s" (include "pacharc.image" .) | quote }}
           {{- end }}
         {{- with .Values.env }}
         env:
