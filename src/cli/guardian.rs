@@ -24,6 +24,9 @@ pub(super) struct Guardian {
     /// The run that it guards
     #[arg(long, value_name = "UUID")]
     run: Uuid,
+    /// The command that asked for it
+    #[arg(long, value_name = "UUID")]
+    asked: Option<Uuid>,
     /// What it runs as
     #[arg(long, value_name = "KIND")]
     kind: String,
@@ -48,7 +51,7 @@ impl Job for Guardian {
     fn run(self, _: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
         let target = self.cluster.required()?;
         let options = suspend::Options { hold: self.limit, ..self.resume.options(&target, &self.network) };
-        let guarded = Watch { run: self.run, kind: self.kind };
+        let guarded = Watch { run: self.run, asked: self.asked, kind: self.kind };
         report.run(async |interrupt, monitor| {
             let work = async {
                 let cluster = Cluster::connect(&target, self.network.ca_file.as_deref()).await?;

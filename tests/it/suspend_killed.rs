@@ -8,7 +8,7 @@ use serde_json::json;
 use super::support::kubelab::{Kubelab, Lab};
 use super::support::moments::{Gate, Told, guardians, kill};
 use super::support::pachyderm::{
-    cleaned, install, is_clean, lapse_soon, lease, record, replicas, settled, stuck, unstick, until,
+    cleaned, deployment, install, is_clean, lapse_soon, lease, record, replicas, settled, stuck, unstick, until,
 };
 use super::support::program::{Desk, Run, Running, words};
 
@@ -198,6 +198,40 @@ async fn somebody_who_used_a_hold_and_was_killed_does_not_end_it() {
     assert_eq!(record(&lab).await.unwrap()["state"], "suspended");
     assert_eq!(replicas(&lab).await["pachd"], 0);
     assert_eq!(guardians(&lab).len(), 1, "the hold still has its guardian");
+    run(&lab, "resume", &[]).await.code(0);
+    comes_back(&lab, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_suspend_counts_anew() {
+    let Some(kubelab) = Kubelab::shared() else { return };
+    let lab = kubelab.namespace().await;
+    install(&lab, 1, json!({})).await;
+    let left = async || {
+        let annotations = lease(&lab, "pacharc-guardian").await.unwrap().metadata.annotations.unwrap();
+        annotations["pacharc/left"].parse::<u64>().unwrap()
+    };
+    run(&lab, "suspend", &["--for=1h"]).await.code(0);
+    run(&lab, "suspend", &["--for=3h"]).await.code(0);
+    assert!(left().await > 2 * 3600, "{}", left().await);
+    run(&lab, "suspend", &["--for=40m"]).await.code(0);
+    assert!(left().await <= 2400, "{}", left().await);
+    // And without a time there is nobody who would end it.
+    run(&lab, "suspend", &[]).await.code(0);
+    until("the guardian ends", async || guardians(&lab).is_empty()).await;
+    let kept = record(&lab).await.unwrap();
+    assert_eq!((&kept["state"], &kept["deadline"]), (&json!("suspended"), &serde_json::Value::Null));
+    assert_eq!(replicas(&lab).await["pachd"], 0);
+    // One that fails leaves it held.
+    deployment(&lab, "pachd", 1, stuck()).await;
+    settled(&lab, "pachd", 1).await;
+    let failed = run(&lab, "suspend", &["--drain-timeout=3s"]).await.code(1);
+    assert!(failed.text().contains("there are still pods"), "{failed:?}");
+    assert!(failed.text().contains("The cluster was held before, and still is."), "{failed:?}");
+    assert_eq!(replicas(&lab).await["pachd"], 0);
+    assert_eq!(record(&lab).await.unwrap()["state"], "suspended");
+    assert!(lease(&lab, "pacharc").await.is_none());
+    unstick(&lab, "pachd").await;
     run(&lab, "resume", &[]).await.code(0);
     comes_back(&lab, 1).await;
 }

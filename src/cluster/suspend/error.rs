@@ -114,6 +114,14 @@ pub enum Error {
         /// What goes on waiting.
         command: String,
     },
+    /// A suspend of what was held already.
+    #[error("{source}")]
+    StillHeld {
+        /// What failed.
+        source: Box<Error>,
+        /// What brings the cluster back.
+        command: String,
+    },
     /// The way back failed.
     #[error("the cluster could not be resumed")]
     NotResumed {
@@ -136,6 +144,7 @@ impl Explain for Error {
         match self {
             Self::Cluster(error) => error.class(),
             Self::Permissions(error) => error.class(),
+            Self::StillHeld { source, .. } => source.class(),
             Self::Nothing { .. } | Self::Stuck { .. } | Self::Lost(_) => Class::Other,
             Self::Down { to_resume: false, .. }
             | Self::Suspended { .. }
@@ -156,6 +165,10 @@ impl Explain for Error {
         Some(match self {
             Self::Cluster(error) => return error.advice(),
             Self::Permissions(error) => return error.advice(),
+            Self::StillHeld { command, .. } => format!(
+                "The cluster was held before, and still is. Once the cause is gone suspend it again, or bring it back: {}",
+                super::from_anywhere(command)
+            ),
             Self::Nothing { .. } => "Name the namespace that Helm installed Pachyderm into.".to_owned(),
             Self::Down { command, .. } => format!("Say how many it shall have:\n{command}"),
             Self::Suspended { command, .. } => {

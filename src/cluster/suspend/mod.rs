@@ -47,6 +47,7 @@ use crate::cluster::Cluster;
 use crate::monitor::{Monitor, Phase, Step};
 use drain::Who;
 use record::{Found, Records};
+use suspension::Ours;
 use tenure::Tenure;
 use workloads::Workloads;
 
@@ -121,8 +122,10 @@ pub async fn suspend(cluster: &Cluster, options: Options, monitor: Arc<dyn Monit
     }
     let found = to_continue(cluster, &options).await?;
     check(cluster, &options, found.is_some()).await?;
+    let is_held = found.as_ref().is_some_and(is_held);
     let run = found.map_or_else(Uuid::new_v4, |found| found.record.run);
-    let mut suspension = begin(cluster, options, Record::new, run, false, monitor).await?;
+    let ours = if is_held { Ours::Held } else { Ours::All };
+    let mut suspension = begin(cluster, options, Record::new, run, ours, monitor).await?;
     match suspension.descend().await {
         Ok(()) => Ok(suspension),
         Err(error) => Err(suspension.undo(error).await),
@@ -169,7 +172,7 @@ pub async fn adopt(cluster: &Cluster, options: Options, monitor: Arc<dyn Monitor
         return Err(Error::Lost(Lost::now("there is no hold")));
     };
     let record = |_: Uuid, _: &str, _: Kind| found.record.clone();
-    let mut suspension = begin(cluster, options, record, Uuid::new_v4(), true, monitor).await?;
+    let mut suspension = begin(cluster, options, record, Uuid::new_v4(), Ours::Lease, monitor).await?;
     match suspension.look_around().await {
         Ok(()) => Ok(suspension),
         Err(error) => Err(suspension.undo(error).await),
@@ -181,7 +184,7 @@ async fn begin(
     options: Options,
     record: impl FnOnce(Uuid, &str, Kind) -> Record,
     run: Uuid,
-    adopted: bool,
+    ours: Ours,
     monitor: Arc<dyn Monitor>,
 ) -> Result<Suspension, Error> {
     monitor.step(Step::TakeLease);
@@ -196,7 +199,7 @@ async fn begin(
         holder,
         tenure,
         guardian: None,
-        adopted,
+        ours,
         left: Vec::new(),
         debt: None,
     }))

@@ -36,11 +36,21 @@ pub(super) struct Parts {
     pub(super) tenure: Tenure,
     pub(super) guardian: Option<guardian::Sentry>,
     pub(super) record: Record,
-    /// Somebody else's hold, which is left as it is.
-    pub(super) adopted: bool,
+    pub(super) ours: Ours,
     /// Everything that is scaled, as it was left.
     pub(super) left: Vec<Workload>,
     pub(super) debt: Option<Debt>,
+}
+
+/// What is given back where a suspension ends without having become a hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ours {
+    /// The cluster.
+    All,
+    /// The Lease alone: the cluster was held before by the same owner, and stays so.
+    Held,
+    /// The Lease alone: the hold is made use of.
+    Lease,
 }
 
 impl Suspension {
@@ -123,8 +133,11 @@ impl Suspension {
     /// Brings the cluster back because of an error, which is returned, unless that fails, too.
     pub(super) async fn undo(mut self, because: Error) -> Error {
         let Some(parts) = self.parts.take() else { return because };
-        let (command, monitor) = (parts.options.command.clone(), Arc::clone(&parts.monitor));
+        let (command, monitor, ours) = (parts.options.command.clone(), Arc::clone(&parts.monitor), parts.ours);
         match parts.resume().await {
+            Ok(()) if ours == Ours::Held && !matches!(because, Error::RecordChanged) => {
+                Error::StillHeld { source: Box::new(because), command }
+            }
             Ok(()) => because,
             Err(error) => {
                 monitor.warn(because.to_string());
@@ -163,7 +176,7 @@ impl Parts {
         self.guardian = guardian::start(&self.cluster, &self.options, self.record.run, &self.monitor).await?;
         self.monitor.step(Step::Record);
         // From here on there is something to bring back.
-        self.debt = Some(farewell::owe(self.options.command.clone()));
+        self.debt = (self.ours == Ours::All).then(|| farewell::owe(self.options.command.clone()));
         let found = self.steady(|| self.write_down()).await?;
         self.record = found.record.clone();
         self.monitor.step(Step::Annotate);
@@ -197,7 +210,16 @@ impl Parts {
                 return Err(Error::RecordChanged);
             }
             found.record.deadline = self.deadline();
-            return self.records().set_state(&found, State::Suspending).await;
+            return match (self.ours, found.record.state) {
+                // Whatever becomes of this suspend, it stays held.
+                (Ours::Held, State::Suspended) => self.records().set_state(&found, State::Suspended).await,
+                (Ours::Held, _) => Err(Error::RecordChanged),
+                _ => self.records().set_state(&found, State::Suspending).await,
+            };
+        }
+        if self.ours == Ours::Held {
+            // Somebody has resumed it just now.
+            return Err(Error::RecordChanged);
         }
         let mut record = self.record.clone();
         let workloads = Workloads(&self.cluster);
@@ -332,7 +354,7 @@ impl Parts {
 
     async fn resume(mut self) -> Result<(), Error> {
         drop(self.guardian.take());
-        if self.adopted {
+        if self.ours != Ours::All {
             self.tenure.release().await;
             return Ok(());
         }

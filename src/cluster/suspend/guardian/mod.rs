@@ -35,6 +35,9 @@ pub(super) const KIND: &str = "pacharc/kind";
 /// The annotation that says how many seconds of a hold are left: a guardian that takes its place goes on from there.
 const LEFT: &str = "pacharc/left";
 
+/// The annotation that names the command that asked for the guardian: what is left of another one's time does not count.
+const ASKED: &str = "pacharc/asked";
+
 /// How long a guardian may take to prove itself: a Job's image has to be pulled.
 const PROOF: Duration = Duration::from_secs(120);
 
@@ -74,11 +77,12 @@ pub struct Way {
 }
 
 /// What the guardian's command line says, but for the way to the cluster.
-fn arguments(cluster: &Cluster, options: &Options, run: Uuid, kind: &Guard) -> Vec<String> {
+fn arguments(cluster: &Cluster, options: &Options, run: Uuid, asked: Uuid, kind: &Guard) -> Vec<String> {
     let mut args = vec![
         "guardian".to_owned(),
         format!("--namespace={}", cluster.namespace()),
         format!("--run={run}"),
+        format!("--asked={asked}"),
         format!("--kind={kind}"),
         format!("--lease-duration={}s", options.lease_duration.as_secs()),
         format!("--ready-timeout={}s", options.ready_timeout.as_secs()),
@@ -104,7 +108,8 @@ pub(super) async fn start(
     run: Uuid,
     monitor: &Arc<dyn Monitor>,
 ) -> Result<Option<Sentry>, Error> {
-    begin(cluster, options, run).await?;
+    let asked = Uuid::new_v4();
+    begin(cluster, options, run, asked).await?;
     match &options.guardian {
         Guard::None => return Ok(None),
         Guard::Job(_) => {}
@@ -115,12 +120,12 @@ pub(super) async fn start(
         ),
     }
     let (cluster, options, monitor) = (cluster.clone(), Arc::clone(options), Arc::clone(monitor));
-    Ok(Some(Sentry(tokio::spawn(async move { keep(&cluster, &options, run, &*monitor).await }))))
+    Ok(Some(Sentry(tokio::spawn(async move { keep(&cluster, &options, run, asked, &*monitor).await }))))
 }
 
-async fn begin(cluster: &Cluster, options: &Options, run: Uuid) -> Result<(), Error> {
+async fn begin(cluster: &Cluster, options: &Options, run: Uuid, asked: Uuid) -> Result<(), Error> {
     let mut process = None;
-    let args = arguments(cluster, options, run, &options.guardian);
+    let args = arguments(cluster, options, run, asked, &options.guardian);
     let old = Store::new(cluster, lease::GUARDIAN).read().await?;
     match &options.guardian {
         Guard::None => return Ok(()),
@@ -161,7 +166,7 @@ impl Drop for Sentry {
 }
 
 /// Starts another guardian when the one there is has not renewed its Lease for its duration.
-async fn keep(cluster: &Cluster, options: &Options, run: Uuid, monitor: &dyn Monitor) {
+async fn keep(cluster: &Cluster, options: &Options, run: Uuid, asked: Uuid, monitor: &dyn Monitor) {
     let store = Store::new(cluster, lease::GUARDIAN);
     let mut seen = Stillness::default();
     loop {
@@ -172,7 +177,7 @@ async fn keep(cluster: &Cluster, options: &Options, run: Uuid, monitor: &dyn Mon
             continue;
         }
         monitor.warn("the guardian is gone: starting another one".to_owned());
-        if let Err(error) = begin(cluster, options, run).await {
+        if let Err(error) = begin(cluster, options, run, asked).await {
             monitor.warn(format!("there is no guardian now: {}", crate::failure::chain(&error)));
         }
         seen = Stillness::default();

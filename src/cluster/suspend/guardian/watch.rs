@@ -14,7 +14,7 @@ use super::super::resume::Return;
 use super::super::tenure::Tenure;
 use super::super::workloads::Workloads;
 use super::super::{Error, Options, is_held};
-use super::{LEFT, RUN, is_of, left, process};
+use super::{ASKED, LEFT, RUN, is_of, left, process};
 use crate::cluster::Cluster;
 use crate::monitor::{Monitor, Phase, Step};
 
@@ -23,6 +23,8 @@ use crate::monitor::{Monitor, Phase, Step};
 pub struct Watch {
     /// The run.
     pub run: Uuid,
+    /// The command that asked for it.
+    pub asked: Option<Uuid>,
     /// `job` or `process`.
     pub kind: String,
 }
@@ -101,11 +103,15 @@ impl Life {
         let store = Store::new(cluster, lease::GUARDIAN);
         let mut annotations: BTreeMap<String, String> =
             [(RUN.to_owned(), watch.run.to_string()), (super::KIND.to_owned(), watch.kind.clone())].into();
+        let asked = watch.asked.map(|asked| asked.to_string());
+        annotations.extend(asked.clone().map(|asked| (ASKED.to_owned(), asked)));
         let mut hold = options.hold;
         loop {
             let before = store.read().await?;
-            // A guardian that follows another one of the same run goes on with what is left of the hold.
-            if let Some(before) = before.as_ref().filter(|before| is_of(before, watch.run)) {
+            // A guardian that follows another one of the same suspend goes on with what is left of the hold.
+            let is_same =
+                |before: &&Lease| is_of(before, watch.run) && lease::annotation(before, ASKED) == asked.as_deref();
+            if let Some(before) = before.as_ref().filter(is_same) {
                 hold = left(before).or(hold);
             }
             annotations.extend(hold.map(|hold| (LEFT.to_owned(), hold.as_secs().to_string())));
@@ -176,6 +182,8 @@ enum Sign {
     Act(Option<Box<Lease>>),
     /// There is nothing to guard any more.
     Done,
+    /// Another guardian has taken its place.
+    Replaced,
 }
 
 impl Guardian<'_> {
@@ -185,6 +193,7 @@ impl Guardian<'_> {
             match self.look().await {
                 Ok(Sign::Wait) => {}
                 Ok(Sign::Done) => return Ok(End::NotNeeded),
+                Ok(Sign::Replaced) => return Ok(End::Replaced),
                 Ok(Sign::Act(stale)) => match self.act(stale).await? {
                     Some(end) => return Ok(end),
                     None => self.seen = Stillness::default(),
@@ -199,28 +208,48 @@ impl Guardian<'_> {
         let Some(lease) = self.watched.read().await? else {
             return Ok(match self.record().await? {
                 None => Sign::Done,
-                Some(found) if is_held(&found) => match self.deadline {
-                    None => Sign::Done,
-                    Some(_) if is_over => Sign::Act(None),
-                    Some(_) => Sign::Wait,
-                },
+                Some(found) if is_held(&found) && !self.has_time(&found) => Sign::Done,
+                Some(found) if is_held(&found) && !is_over => Sign::Wait,
+                Some(_) if self.is_replaced().await? => Sign::Replaced,
                 Some(_) => Sign::Act(None),
             });
         };
         let still = self.seen.observe(lease::version(&lease));
+        let is_still = still >= lease::duration_of(&lease);
+        if !is_over && !is_still {
+            return Ok(Sign::Wait);
+        }
+        if self.is_replaced().await? {
+            return Ok(Sign::Replaced);
+        }
+        let held = self.record().await?.filter(is_held);
+        // A later suspend may have asked for another time, or for none: then this one's says nothing any more.
+        let is_over = is_over && held.as_ref().is_none_or(|found| self.has_time(found));
         if is_over {
             return Ok(Sign::Act(Some(Box::new(lease))));
         }
-        if still < lease::duration_of(&lease) {
+        if !is_still {
             return Ok(Sign::Wait);
         }
-        if !was_on_the_way_back(&lease) && self.record().await?.is_some_and(|found| is_held(&found)) {
+        if let Some(found) = held.filter(|_| !was_on_the_way_back(&lease)) {
             // Somebody who used the hold was killed, or could not give the Lease back: that does not end the hold.
             self.watched.discard(&lease).await?;
             self.seen = Stillness::default();
-            return Ok(if self.deadline.is_some() { Sign::Wait } else { Sign::Done });
+            return Ok(if self.has_time(&found) { Sign::Wait } else { Sign::Done });
         }
         Ok(Sign::Act(Some(Box::new(lease))))
+    }
+
+    /// Whether the hold ends by itself: its guardian has a time, and no later suspend has taken that away.
+    fn has_time(&self, found: &Found) -> bool {
+        self.deadline.is_some() && found.record.deadline.is_some()
+    }
+
+    /// Whether another guardian of the run has taken its place; it would learn that with its next renewal.
+    async fn is_replaced(&self) -> Result<bool, Error> {
+        let guardian = Store::new(self.cluster, lease::GUARDIAN).read().await?;
+        let other = guardian.filter(|lease| is_of(lease, self.run) && lease::holder(lease) != Some(self.me));
+        Ok(other.is_some())
     }
 
     /// The record of the run, if there is one.
