@@ -13,6 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use pacharc_format::manifest::{self, LargeObjects, Table};
 use pacharc_format::{Fingerprint, LineReader};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio_postgres::error::SqlState;
 
 use super::Target;
 use super::sessions::failed;
@@ -27,6 +28,9 @@ const INPUT_BUFFER: usize = 256 << 10;
 
 /// Bytes of rows below which a table is small.
 const SMALL: u64 = 1 << 20;
+
+/// What the server says of a name that it does not know.
+const ABSENT: [SqlState; 3] = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_COLUMN];
 
 /// What the comparison said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,7 +81,17 @@ pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) 
     }
     let mut proof = Proof::default();
     let reader = Reader { target, psql, manifest };
-    let (small, large): (Vec<_>, Vec<_>) = checks(&manifest.tables).into_iter().partition(|check| check.bytes <= SMALL);
+    let mut present = Vec::new();
+    for check in checks(&manifest.tables) {
+        match lacking(&session, &check).await? {
+            None => present.push(check),
+            Some(found) => {
+                proof.tables += check.tables;
+                proof.compare(format!("table {}", check.name), check.expected.to_string(), found.to_owned());
+            }
+        }
+    }
+    let (small, large): (Vec<_>, Vec<_>) = present.into_iter().partition(|check| check.bytes <= SMALL);
     let large = stream::iter(large.into_iter().map(|check| async {
         let fingerprint = reader.fingerprint(&check).await?;
         Ok::<_, Error>((check, fingerprint))
@@ -103,6 +117,21 @@ pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) 
     Ok(proof)
 }
 
+/// What is found instead of a table with these columns.
+async fn lacking(session: &Session, check: &Check) -> Result<Option<&'static str>, Error> {
+    let sql = "SELECT r.oid IS NOT NULL, (SELECT count(*) FROM pg_catalog.pg_attribute
+               WHERE attrelid = r.oid AND attname::text = ANY ($2) AND attnum > 0 AND NOT attisdropped)
+               FROM (SELECT pg_catalog.to_regclass($1)) r (oid)";
+    let failed = || Error::query(format!("cannot look for table {}", check.name));
+    let row = session.query_one(sql, &[&check.name, &check.columns]).await.map_err(failed())?;
+    let (exists, columns): (bool, i64) = (row.try_get(0).map_err(failed())?, row.try_get(1).map_err(failed())?);
+    Ok(match (exists, usize::try_from(columns) == Ok(check.columns.len())) {
+        (true, true) => None,
+        (true, false) => Some("other columns"),
+        (false, _) => Some("no table"),
+    })
+}
+
 impl Proof {
     fn compare<T: PartialEq + ToString>(&mut self, object: String, expected: T, found: T) {
         if expected != found {
@@ -114,13 +143,15 @@ impl Proof {
         for sequence in &manifest.sequences {
             let name = quote_qualified(&sequence.schema, &sequence.name);
             let failed = || Error::query(format!("cannot read sequence {name}"));
-            let row =
-                session.query_one(&format!("SELECT last_value, is_called FROM {name}"), &[]).await.map_err(failed())?;
-            let found: (i64, bool) = (row.try_get(0).map_err(failed())?, row.try_get(1).map_err(failed())?);
             let describe =
                 |(value, called): (i64, bool)| format!("{value} ({})", if called { "used" } else { "not used" });
+            let found = match session.query_one(&format!("SELECT last_value, is_called FROM {name}"), &[]).await {
+                Ok(row) => describe((row.try_get(0).map_err(failed())?, row.try_get(1).map_err(failed())?)),
+                Err(error) if error.code().is_some_and(|code| ABSENT.contains(code)) => "no sequence".to_owned(),
+                Err(error) => return Err(failed()(error)),
+            };
             let expected = (sequence.last_value, sequence.is_called);
-            self.compare(format!("sequence {name}"), describe(expected), describe(found));
+            self.compare(format!("sequence {name}"), describe(expected), found);
         }
         Ok(())
     }
@@ -129,6 +160,7 @@ impl Proof {
 /// One reading: a table, or all partitions of one where rows may have moved from one to another.
 struct Check {
     name: String,
+    columns: Vec<String>,
     /// What is read: a table, or a query in parentheses.
     source: String,
     expected: Fingerprint,
@@ -157,6 +189,7 @@ fn checks(tables: &[Table]) -> Vec<Check> {
             roots
                 .entry(root)
                 .or_insert_with(|| Check {
+                    columns: table.columns.clone(),
                     source: format!("(SELECT {columns} FROM {name})"),
                     name,
                     expected: Fingerprint::default(),
@@ -174,7 +207,8 @@ fn checks(tables: &[Table]) -> Vec<Check> {
             _ => format!("{name} ({columns})"),
         };
         let extension = table.extension_filter.is_some();
-        checks.push(Check { name, source, expected, bytes: table.bytes, tables: 1, extension });
+        let named = table.columns.clone();
+        checks.push(Check { name, columns: named, source, expected, bytes: table.bytes, tables: 1, extension });
     }
     checks.extend(roots.into_values());
     checks
