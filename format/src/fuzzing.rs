@@ -118,7 +118,7 @@ pub fn key(bytes: &[u8], unlock: &Unlock) {
 pub fn unpack(bytes: &[u8], limit: usize) {
     let key = BundleKey::generate();
     if let Ok(sealed) = key.seal(Packing::Raw, 0, &[Bytes::copy_from_slice(bytes)])
-        && let Ok(plain) = key.open(Packing::Zstd, sealed.into(), limit)
+        && let Ok(plain) = key.open(Packing::Zstd, sealed.bytes.into(), limit)
     {
         assert!(plain.len() <= limit, "more was unpacked than was allowed");
     }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::entry::Packing;
 use crate::error::{Error, Result};
-use crate::payload::{Opening, SealingWriter, open_in_place};
+use crate::payload::{Opening, Sealed, SealingWriter, open_in_place};
 
 /// The key of one bundle: a fresh X25519 identity, whose public half appears nowhere in clear.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ impl BundleKey {
     }
 
     /// Compresses (if so packed) and encrypts the concatenation of `parts`. CPU-bound: for blocking threads.
-    pub(crate) fn seal(&self, packing: Packing, level: i32, parts: &[Bytes]) -> Result<Vec<u8>> {
+    pub(crate) fn seal(&self, packing: Packing, level: i32, parts: &[Bytes]) -> Result<Sealed> {
         let plain = parts.iter().map(Bytes::len).sum::<usize>();
         let mut sealing = SealingWriter::new(&self.0.to_public(), plain).map_err(Error::Write)?;
         match packing {
@@ -100,7 +100,7 @@ mod tests {
         let key = BundleKey::generate();
         let parts = [Bytes::from_static(b"hello "), Bytes::from(vec![b'x'; 300_000])];
         for packing in [Packing::Raw, Packing::Zstd] {
-            let sealed = Bytes::from(key.seal(packing, 3, &parts).unwrap());
+            let sealed = Bytes::from(key.seal(packing, 3, &parts).unwrap().bytes);
             // Somebody else holds it: it stays as it is.
             assert_eq!(key.open(packing, sealed.clone(), 300_006).unwrap(), parts.concat());
             assert!(key.open(packing, sealed.clone(), 300_005).unwrap_err().contains("more than"));

@@ -11,6 +11,7 @@ use crate::entry::{Entry, Hash, Metadata, Packing};
 use crate::error::{Error, Result};
 use crate::index::{IndexLine, Pieces, Place};
 use crate::key::Key;
+use crate::payload::Sealed;
 use crate::pieces;
 use crate::prover::Prover;
 use crate::seal::BundleKey;
@@ -85,8 +86,7 @@ impl SegmentBuilder {
         }
         tar.push(zeros(END as u64));
         let sealed = key.seal(packing, form.level, &tar)?;
-        let hash = blake3::hash(&sealed);
-        Ok(SealedSegment { number, packing, sealed, hash, memory, lines })
+        Ok(SealedSegment { number, packing, sealed, memory, lines })
     }
 }
 
@@ -101,8 +101,7 @@ pub(crate) struct Form {
 pub(crate) struct SealedSegment {
     pub(crate) number: u64,
     pub(crate) packing: Packing,
-    pub(crate) sealed: Vec<u8>,
-    pub(crate) hash: blake3::Hash,
+    pub(crate) sealed: Sealed,
     /// [`SegmentBuilder::memory`].
     pub(crate) memory: usize,
     lines: Vec<(IndexLine, u64)>,
@@ -115,7 +114,7 @@ impl SealedSegment {
 
     /// The index lines, now that it is known where the sealed bytes begin.
     pub(crate) fn lines(self, offset: u64) -> impl Iterator<Item = IndexLine> {
-        let (length, zstd) = (self.sealed.len() as u64, self.packing == Packing::Zstd);
+        let (length, zstd) = (self.sealed.bytes.len() as u64, self.packing == Packing::Zstd);
         let segment = self.number;
         self.lines.into_iter().map(move |(line, at)| {
             // An object in pieces has no place of its own.

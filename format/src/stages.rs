@@ -11,7 +11,7 @@ use crate::seal::BundleKey;
 /// # Errors
 /// As sealing a segment.
 pub fn seal(key: &BundleKey, packing: Packing, level: i32, plain: Bytes) -> Result<Vec<u8>> {
-    key.seal(packing, level, &[plain])
+    Ok(key.seal(packing, level, &[plain])?.bytes)
 }
 
 /// Decrypts and decompresses (if so packed), as a segment is.

@@ -114,8 +114,7 @@ impl<W: AsyncWrite + Unpin> Core<W> {
         let (key, level) = (self.key.clone(), self.form.level);
         let sealed = tokio::task::spawn_blocking(move || key.seal(Packing::Zstd, level, &[plain]));
         let sealed = sealed.await.map_err(|e| Error::Worker(e.to_string()))??;
-        let hash = blake3::hash(&sealed);
-        Ok((self.append_hashed(name, &sealed, &hash).await?, hash))
+        Ok((self.append_hashed(name, &sealed.bytes, &sealed.hash).await?, sealed.hash))
     }
 
     /// Appends the key slot, `suffix` telling the second from the first.
@@ -287,7 +286,7 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
         let Some(sealed) = self.sealing.next().await else { return Ok(false) };
         let sealed = sealed.map_err(|e| Error::Worker(e.to_string()))??;
         self.sealing_memory -= sealed.memory;
-        let extent = self.core.append_hashed(&sealed.name(), &sealed.sealed, &sealed.hash).await?;
+        let extent = self.core.append_hashed(&sealed.name(), &sealed.sealed.bytes, &sealed.sealed.hash).await?;
         self.core.totals.segments += 1;
         for line in sealed.lines(extent.offset) {
             self.index(&line)?;
