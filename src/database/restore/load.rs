@@ -1,4 +1,4 @@
-//! Rows into tables: one COPY, and so one transaction, for each table.
+//! Rows into tables: one COPY, and so one transaction, for each table. Those of large tables are written frozen.
 //!
 //! Tables come mingled, as a backup's children read them, and small ones in quick succession: sooner than a server far away takes
 //! them. A new one begins when fewer than `jobs` of the others have something to do, so that there are no more connections than
@@ -202,14 +202,21 @@ async fn load(session: Session, set_role: String, number: u32, mut feed: Feed) -
         return Err(damaged("a line end is missing behind the COPY"));
     }
 
-    let extension = belongs_to_extension(&session, &copy).await?;
-    if extension && !set_role.is_empty() {
+    let kind = Kind::of(&session, &copy).await?;
+    let is_extension = kind == Kind::Extension;
+    if is_extension && !set_role.is_empty() {
         session.batch_execute("RESET ROLE").await.map_err(failed("RESET ROLE"))?;
     }
+    let rest = Bytes::from(rest).slice(1..);
+    let frozen = if kind == Kind::Plain && !rest.ends_with(END_OF_ROWS) { frozen(&copy) } else { None };
+    if let Some(Frozen { before, .. }) = &frozen {
+        session.batch_execute(before).await.map_err(failed(before))?;
+    }
+    let copy = frozen.as_ref().map_or(copy, |frozen| frozen.copy.clone());
     let sink = session.copy_in::<_, Bytes>(copy.as_str()).await.map_err(failed(&copy))?;
     let mut sink = std::pin::pin!(sink);
     let mut rows = Rows::default();
-    let mut next = Some(Bytes::from(rest).slice(1..));
+    let mut next = Some(rest);
     while !rows.complete() {
         let piece = match next.take() {
             Some(piece) => piece,
@@ -228,22 +235,58 @@ async fn load(session: Session, set_role: String, number: u32, mut feed: Feed) -
     }
     sink.feed(rows.last()).await.map_err(failed(&copy))?;
     let count = sink.finish().await.map_err(failed(&copy))?;
-    if extension && !set_role.is_empty() {
+    if frozen.is_some() {
+        session.batch_execute("COMMIT").await.map_err(failed("COMMIT"))?;
+    }
+    if is_extension && !set_role.is_empty() {
         session.batch_execute(&set_role).await.map_err(failed(&set_role))?;
     }
     Ok((session, count))
 }
 
-/// Whether the table is an extension's own, which belongs to whoever created the extension.
-async fn belongs_to_extension(session: &Session, copy: &str) -> Result<bool, Error> {
-    let row = session
-        .query_one(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_depend
-             WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = to_regclass($1) AND deptype = 'e')",
-            &[&table(copy)],
-        )
-        .await;
-    row.and_then(|row| row.try_get(0)).map_err(Error::query("cannot find out whose table it is"))
+/// What a COPY goes into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A table of its own.
+    Plain,
+    /// An extension's own, which belongs to whoever created the extension, and may have rows already.
+    Extension,
+    /// Anything else, such as a table that hands its rows on to partitions.
+    Other,
+}
+
+impl Kind {
+    async fn of(session: &Session, copy: &str) -> Result<Self, Error> {
+        let failed = || Error::query("cannot find out whose table it is");
+        let sql = "SELECT relkind = 'r', EXISTS (SELECT FROM pg_catalog.pg_depend
+                   WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+                   FROM pg_catalog.pg_class c WHERE oid = to_regclass($1)";
+        let Some(row) = session.query_opt(sql, &[&table(copy)]).await.map_err(failed())? else {
+            // The COPY will say so.
+            return Ok(Self::Other);
+        };
+        let (is_plain, is_extension) = (row.try_get(0).map_err(failed())?, row.try_get(1).map_err(failed())?);
+        Ok(match (is_extension, is_plain) {
+            (true, _) => Self::Extension,
+            (false, true) => Self::Plain,
+            (false, false) => Self::Other,
+        })
+    }
+}
+
+/// A COPY that writes its rows as old ones, which everybody sees: else whoever reads them first, an index or the proof, writes
+/// all pages once more. The server wants the table to be emptied in the same transaction (COPY, `FREEZE`).
+struct Frozen {
+    before: String,
+    copy: String,
+}
+
+fn frozen(copy: &str) -> Option<Frozen> {
+    let copied = copy.strip_suffix(" FROM stdin;")?;
+    Some(Frozen {
+        before: format!("BEGIN; TRUNCATE ONLY {}", table(copy)),
+        copy: format!("{copied} FROM stdin WITH (FREEZE);"),
+    })
 }
 
 /// The table's name, quoted and qualified, in `COPY "schema"."name" (…) FROM stdin;`.
@@ -325,6 +368,14 @@ mod tests {
                 assert_eq!(sent(torn, step), None, "{torn:?} by {step}");
             }
         }
+    }
+
+    #[test]
+    fn a_frozen_copy_empties_its_table_first() {
+        let Frozen { before, copy } = frozen("COPY \"a b\".t (\"c FROM stdin;\") FROM stdin;").unwrap();
+        assert_eq!(before, "BEGIN; TRUNCATE ONLY \"a b\".t");
+        assert_eq!(copy, "COPY \"a b\".t (\"c FROM stdin;\") FROM stdin WITH (FREEZE);");
+        assert!(frozen("COPY t FROM stdin WITH (DELIMITER ';');").is_none());
     }
 
     #[test]
