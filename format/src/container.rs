@@ -3,11 +3,14 @@
 //! Each header is a function of name and size alone, padding is zero, and after the last entry come 1,024 zero bytes and
 //! the end of the file. The reader rebuilds each header and compares, so no byte of the file escapes (SPEC §3).
 
+use std::io::Read;
+
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tar::Header;
 
 use crate::error::{Error, Result};
+use crate::source::{Source, read_full};
 
 /// Bytes of a tar block.
 pub(crate) const BLOCK: u64 = 512;
@@ -133,7 +136,7 @@ pub(crate) struct ContainerReader<R> {
     name: String,
 }
 
-impl<R: AsyncBufRead + Unpin> ContainerReader<R> {
+impl<R: Source> ContainerReader<R> {
     pub(crate) fn new(input: R) -> Self {
         Self { input, folder: None, offset: 0, left: 0, padding: 0, name: "the first header".into() }
     }
@@ -219,6 +222,16 @@ impl<R: AsyncBufRead + Unpin> ContainerReader<R> {
         Ok(hasher.finalize())
     }
 
+    /// Gives the content of the current entry, of at most `limit` bytes, to whoever reads it on a blocking thread; `None`
+    /// where it must be read here.
+    pub(crate) fn detach(&mut self, limit: u64) -> Result<Option<Detached>> {
+        self.check_limit(limit)?;
+        let Some(input) = self.input.detach(self.left) else { return Ok(None) };
+        let detached = Detached { input, name: self.name.clone(), offset: self.offset, length: self.left };
+        self.offset += std::mem::take(&mut self.left);
+        Ok(Some(detached))
+    }
+
     fn check_limit(&self, limit: u64) -> Result<()> {
         if self.left > limit {
             let what = format!("it has {} bytes where at most {limit} make sense", self.left);
@@ -265,6 +278,54 @@ impl<R: AsyncBufRead + Unpin> ContainerReader<R> {
         match self.offset + done {
             0 => Error::NotABundle("it is empty".into()),
             offset => Error::Torn { offset, what: place.into() },
+        }
+    }
+}
+
+/// An entry's content that is read apart. For blocking threads.
+pub(crate) struct Detached {
+    input: Box<dyn Read + Send>,
+    name: String,
+    /// Where it begins in the file.
+    offset: u64,
+    length: u64,
+}
+
+impl Detached {
+    /// Bytes that are read and hashed at a time: few enough for the processor's own cache.
+    const STEP: usize = 256 * 1024;
+
+    /// The whole content.
+    pub(crate) fn read_all(mut self) -> Result<Bytes> {
+        let length = usize::try_from(self.length).map_err(|_| Error::Worker("an entry exceeds the memory".into()))?;
+        let mut bytes = vec![0; length];
+        self.fill(&mut bytes, 0)?;
+        Ok(bytes.into())
+    }
+
+    /// The hash of the content.
+    pub(crate) fn hash(mut self) -> Result<blake3::Hash> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; Self::STEP.min(usize::try_from(self.length).unwrap_or(Self::STEP))];
+        let mut done = 0;
+        while done < self.length {
+            let step = buffer.len().min(usize::try_from(self.length - done).unwrap_or(usize::MAX));
+            let part = buffer.get_mut(..step).unwrap_or_default();
+            self.fill(part, done)?;
+            hasher.update(part);
+            done += step as u64;
+        }
+        Ok(hasher.finalize())
+    }
+
+    /// Fills `buffer` with what comes behind the first `done` bytes.
+    fn fill(&mut self, buffer: &mut [u8], done: u64) -> Result<()> {
+        let read = read_full(&mut self.input, buffer).map_err(Error::Read)?;
+        match read == buffer.len() {
+            true => Ok(()),
+            false => {
+                Err(Error::Torn { offset: self.offset + done + read as u64, what: format!("inside {}", self.name) })
+            }
         }
     }
 }

@@ -27,6 +27,7 @@ mod salvage;
 mod seal;
 mod segment;
 mod signature;
+mod source;
 mod spool;
 #[doc(hidden)]
 pub mod stages;
@@ -51,6 +52,7 @@ pub use reader::{BundleReader, CatalogReader, Inspection, SegmentReader, inspect
 pub use salvage::{SalvageReader, Salvaged};
 pub use seal::BundleKey;
 pub use signature::Signer;
+pub use source::Source;
 pub use spool::{Record, Sorted, Spool};
 pub use stream::{BundleStream, Found, ReadOptions};
 pub use trailer::{Extent, TRAILER, TRAILER_FROM_END, Trailer};

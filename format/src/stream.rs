@@ -15,7 +15,6 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{Either, Ready, ready};
 use futures::stream::FuturesOrdered;
-use tokio::io::AsyncBufRead;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::about::{ABOUT_LIMIT, About, Head};
@@ -31,6 +30,7 @@ use crate::manifest::{CatalogBlock, Manifest};
 use crate::prover::Prover;
 use crate::seal::BundleKey;
 use crate::segment::{self, SegmentPlace};
+use crate::source::Source;
 use crate::sums::Sums;
 use crate::trailer::Extent;
 use share::Share;
@@ -157,7 +157,7 @@ impl Opened {
     }
 }
 
-impl<'a, R: AsyncBufRead + Unpin> BundleStream<'a, R> {
+impl<'a, R: Source> BundleStream<'a, R> {
     /// Reads what stands in clear at the start, and the first key slot.
     ///
     /// # Errors
@@ -271,7 +271,17 @@ impl<'a, R: AsyncBufRead + Unpin> BundleStream<'a, R> {
             }
             return self.end().await.map(Some);
         };
-        let worked = worked.map_err(|e| Error::Worker(e.to_string()))??;
+        let worked = match worked.map_err(|e| Error::Worker(e.to_string())).flatten() {
+            Ok(worked) => worked,
+            Err(error) => {
+                // It could not be read; what comes behind it is not told any more.
+                self.finished_reading = true;
+                self.ended = true;
+                self.broken = None;
+                self.working.clear();
+                return Err(error);
+            }
+        };
         if let (Part::Segment { packing: Packing::Zstd, .. }, Ok(opened)) = (worked.part, &worked.opened) {
             self.largest_plain = self.largest_plain.max(Some(opened.bytes()));
         }
@@ -385,16 +395,25 @@ impl<'a, R: AsyncBufRead + Unpin> BundleStream<'a, R> {
             _ => self.about.sealed_limit(),
         };
         let Some(key) = self.key.clone() else {
-            let hash = self.container.hash_all(limit).await?;
             let sealed = usize::try_from(header.size).unwrap_or(usize::MAX);
-            let worked = Worked { part, header, hash, sealed, opened: Ok(Opened::Closed), _share: share };
-            self.working.push_back(Either::Right(ready(Ok(Ok(worked)))));
+            let worked = move |hash| Worked { part, header, hash, sealed, opened: Ok(Opened::Closed), _share: share };
+            self.working.push_back(match self.container.detach(limit)? {
+                Some(content) => Either::Left(tokio::task::spawn_blocking(move || Ok(worked(content.hash()?)))),
+                None => Either::Right(ready(Ok(Ok(worked(self.container.hash_all(limit).await?))))),
+            });
             return Ok(());
         };
-        let sealed = self.container.read_all(limit).await?;
+        let content = match self.container.detach(limit)? {
+            Some(content) => Either::Left(content),
+            None => Either::Right(self.container.read_all(limit).await?),
+        };
         let (bundle, plain_limit) = (self.about.bundle, self.about.plain_limit());
         let prover = self.prover.clone();
         self.working.push_back(Either::Left(tokio::task::spawn_blocking(move || {
+            let sealed = match content {
+                Either::Left(content) => content.read_all()?,
+                Either::Right(sealed) => sealed,
+            };
             let (hash, length) = (blake3::hash(&sealed), sealed.len());
             let damaged = |what| Error::damaged(&header.name, header.offset, what);
             let opened = match part {

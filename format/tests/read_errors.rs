@@ -10,9 +10,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use age::x25519;
-use pacharc_format::{BundleStream, Error, Found, ReadOptions, Unlock};
+use pacharc_format::{BundleStream, Error, Found, ReadOptions, Source, Unlock};
 use support::{chunk, lock, options, unlock, write};
-use tokio::io::{AsyncRead, AsyncReadExt, BufReader, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 
 /// What comes after the last byte.
 struct End {
@@ -22,6 +22,63 @@ struct End {
 impl AsyncRead for End {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(if self.fails { Err(io::Error::other("the disk is gone")) } else { Ok(()) })
+    }
+}
+
+/// Gives its segments to others to read.
+struct Apart {
+    bytes: Vec<u8>,
+    at: usize,
+    fails: bool,
+}
+
+impl Apart {
+    fn rest(&self) -> io::Result<&[u8]> {
+        match self.bytes.get(self.at..) {
+            None | Some([]) if self.fails => Err(io::Error::other("the disk is gone")),
+            rest => Ok(rest.unwrap_or_default()),
+        }
+    }
+}
+
+impl AsyncRead for Apart {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let rest = self.rest()?;
+        let length = rest.len().min(into.remaining());
+        into.put_slice(&rest[..length]);
+        self.at += length;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncBufRead for Apart {
+    fn poll_fill_buf(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        Poll::Ready(self.get_mut().rest())
+    }
+
+    fn consume(mut self: Pin<&mut Self>, amount: usize) {
+        self.at += amount;
+    }
+}
+
+impl io::Read for Apart {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let rest = self.rest()?;
+        let length = rest.len().min(into.len());
+        into[..length].copy_from_slice(&rest[..length]);
+        self.at += length;
+        Ok(length)
+    }
+}
+
+impl Source for Apart {
+    fn detach(&mut self, length: u64) -> Option<Box<dyn io::Read + Send>> {
+        if length < 3000 {
+            return None;
+        }
+        let part = Self { bytes: self.bytes.clone(), ..*self };
+        self.at += usize::try_from(length).unwrap();
+        Some(Box::new(io::Read::take(part, length)))
     }
 }
 
@@ -39,10 +96,18 @@ fn segments(bundle: &[u8]) -> Vec<(usize, usize)> {
     segments
 }
 
+/// The bytes and what comes after them; segments can be read `apart`, or not.
+fn source(bytes: &[u8], fails: bool, apart: bool) -> Box<dyn Source> {
+    match apart {
+        true => Box::new(Apart { bytes: bytes.to_vec(), at: 0, fails }),
+        false => Box::new(BufReader::new(io::Cursor::new(bytes.to_vec()).chain(End { fails }))),
+    }
+}
+
 /// How many entries were told before the error, and how much damage; `None` where no error came.
-async fn read(source: impl AsyncRead + Unpin, key: &Unlock) -> (usize, usize, Option<Error>) {
+async fn read(source: impl Source, key: &Unlock) -> (usize, usize, Option<Error>) {
     let options = ReadOptions { jobs: 20, memory: 1 << 24, temp_dir: &std::env::temp_dir() };
-    let mut stream = BundleStream::open(BufReader::new(source), options).await.unwrap();
+    let mut stream = BundleStream::open(source, options).await.unwrap();
     stream.unlock(key).unwrap();
     let (mut told, mut damage) = (0, 0);
     loop {
@@ -71,22 +136,26 @@ async fn what_was_read_before_an_error_comes_before_it() {
     flipped[segments[0].1 - 1] ^= 1;
     for (sound, (begin, end)) in segments.into_iter().enumerate() {
         for cut in [begin, begin + 100, begin + 600, end - 1] {
-            let source = (&bundle[..cut]).chain(End { fails: true });
-            let (told, damage, error) = read(source, &key).await;
-            assert!(matches!(error, Some(Error::Read(_))), "{error:?}");
-            assert_eq!((told, damage), (sound, 0), "cut at {cut}");
+            for apart in [false, true] {
+                let (told, damage, error) = read(source(&bundle[..cut], true, apart), &key).await;
+                assert!(matches!(error, Some(Error::Read(_))), "{error:?}");
+                assert_eq!((told, damage), (sound, 0), "cut at {cut}");
 
-            let (told, damage, error) = read((&bundle[..cut]).chain(End { fails: false }), &key).await;
-            assert!(error.is_some_and(|error| error.is_damage()));
-            assert_eq!((told, damage), (sound, 0), "torn at {cut}");
+                let (told, damage, error) = read(source(&bundle[..cut], false, apart), &key).await;
+                let at = u64::try_from(cut).unwrap();
+                assert!(matches!(error, Some(Error::Torn { offset, .. }) if offset == at), "torn at {cut}: {error:?}");
+                assert_eq!((told, damage), (sound, 0), "torn at {cut}");
 
-            // So is damage.
-            let (told, damage, error) = read((&flipped[..cut]).chain(End { fails: true }), &key).await;
-            assert!(matches!(error, Some(Error::Read(_))), "{error:?}");
-            assert_eq!((told, damage), if sound == 0 { (0, 0) } else { (sound - 1, 1) });
+                // So is damage.
+                let (told, damage, error) = read(source(&flipped[..cut], true, apart), &key).await;
+                assert!(matches!(error, Some(Error::Read(_))), "{error:?}");
+                assert_eq!((told, damage), if sound == 0 { (0, 0) } else { (sound - 1, 1) });
+            }
         }
     }
-    let (told, damage, error) = read((&bundle[..]).chain(End { fails: false }), &key).await;
-    assert!(error.is_none());
-    assert_eq!((told, damage), (12, 0));
+    for apart in [false, true] {
+        let (told, damage, error) = read(source(&bundle, false, apart), &key).await;
+        assert!(error.is_none());
+        assert_eq!((told, damage), (12, 0));
+    }
 }

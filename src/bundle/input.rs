@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
-use pacharc_format::{FileRange, Key, RangeReader};
-use tokio::io::{AsyncBufRead, BufReader};
+use pacharc_format::{FileRange, Key, RangeReader, Source};
+use tokio::io::BufReader;
 use tokio_util::io::StreamReader;
 
 use super::file_reader::FileReader;
@@ -108,23 +108,23 @@ impl Input {
     ///
     /// # Errors
     /// [`Error::Open`], the bucket's.
-    pub async fn stream(&self) -> Result<Box<dyn AsyncBufRead + Send + Unpin>, Error> {
+    pub async fn stream(&self) -> Result<Box<dyn Source + Send>, Error> {
         Ok(match &self.kind {
-            Kind::Stdin => self.timed(BufReader::with_capacity(PIPE, tokio::io::stdin())),
+            Kind::Stdin => Box::new(self.timed(BufReader::with_capacity(PIPE, tokio::io::stdin()))),
             Kind::File(path) => {
                 let file = tokio::fs::File::open(path).await;
                 let file = file.map_err(|source| Error::Open { path: path.clone(), source })?;
-                self.timed(FileReader::new(file.into_std().await))
+                Box::new(self.timed(FileReader::new(file.into_std().await)).with_detach(FileReader::detach))
             }
             Kind::Object(bucket, key) => {
                 let body = bucket.get(key).await?.body;
-                self.timed(StreamReader::new(body.map_err(io::Error::other)))
+                Box::new(self.timed(StreamReader::new(body.map_err(io::Error::other))))
             }
         })
     }
 
-    fn timed(&self, stream: impl AsyncBufRead + Send + Unpin + 'static) -> Box<dyn AsyncBufRead + Send + Unpin> {
-        Box::new(Timed::new(stream, Arc::clone(&self.monitor)))
+    fn timed<T>(&self, stream: T) -> Timed<T> {
+        Timed::new(stream, Arc::clone(&self.monitor))
     }
 
     /// Opens it for reading in any place.

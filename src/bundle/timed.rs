@@ -1,6 +1,6 @@
 //! How long a bundle is waited for while it is read or written, told to the monitor.
 
-use std::io;
+use std::io::{self, Read};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use pacharc_format::RangeReader;
+use pacharc_format::{RangeReader, Source};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::monitor::{Monitor, Wait, timed};
@@ -16,15 +16,24 @@ use crate::monitor::{Monitor, Wait, timed};
 /// Passes everything on to what it wraps.
 pub struct Timed<T> {
     inner: T,
+    detach: Detach<T>,
     monitor: Arc<dyn Monitor>,
     /// When what is waited for was first asked for.
     asked: Option<Instant>,
 }
 
+/// How a part of what is read is given to somebody else ([`Source::detach`]).
+type Detach<T> = fn(&mut T, u64) -> Option<Box<dyn Read + Send>>;
+
 impl<T> Timed<T> {
     /// Tells `monitor` how long `inner` is waited for.
     pub fn new(inner: T, monitor: Arc<dyn Monitor>) -> Self {
-        Self { inner, monitor, asked: None }
+        Self { inner, detach: |_, _| None, monitor, asked: None }
+    }
+
+    /// Lets parts be detached, and whoever reads those is not waited for here.
+    pub fn with_detach(self, detach: Detach<T>) -> Self {
+        Self { detach, ..self }
     }
 
     fn watch<R>(&mut self, wait: Wait, poll: impl FnOnce(&mut T) -> Poll<R>) -> Poll<R> {
@@ -58,6 +67,12 @@ impl<T: AsyncBufRead + Unpin> AsyncBufRead for Timed<T> {
 
     fn consume(mut self: Pin<&mut Self>, amount: usize) {
         Pin::new(&mut self.inner).consume(amount);
+    }
+}
+
+impl<T: AsyncBufRead + Unpin> Source for Timed<T> {
+    fn detach(&mut self, length: u64) -> Option<Box<dyn Read + Send>> {
+        (self.detach)(&mut self.inner, length)
     }
 }
 

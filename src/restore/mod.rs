@@ -21,8 +21,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use pacharc_format::manifest::Manifest;
-use pacharc_format::{BundleReader, BundleStream, Entry, Found, Head, RangeReader, ReadOptions, Spool, Unlock};
-use tokio::io::AsyncBufRead;
+use pacharc_format::{BundleReader, BundleStream, Entry, Found, Head, RangeReader, ReadOptions, Source, Spool, Unlock};
 use uuid::Uuid;
 
 pub use error::Error;
@@ -239,7 +238,7 @@ impl<'a> Job<'a> {
     }
 
     /// The head comes before anything else.
-    async fn head<R: AsyncBufRead + Unpin>(&self, stream: &mut BundleStream<'_, R>) -> Result<Head, Error> {
+    async fn head<R: Source>(&self, stream: &mut BundleStream<'_, R>) -> Result<Head, Error> {
         match stream.next().await? {
             Some(Found::Head(head)) => Ok(*head),
             Some(Found::Damage(error)) => Err(error.into()),
@@ -261,7 +260,7 @@ impl<'a> Job<'a> {
     }
 
     /// Reads the bundle to its end. What comes out of each segment has been checked.
-    async fn unpack<R: AsyncBufRead + Unpin>(
+    async fn unpack<R: Source>(
         &self,
         stream: &mut BundleStream<'_, R>,
         mut objects: Option<ObjectWriter>,

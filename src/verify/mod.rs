@@ -16,7 +16,9 @@ mod trial;
 use std::sync::Arc;
 
 use pacharc_format::manifest::Manifest;
-use pacharc_format::{self as format, BundleReader, BundleStream, Entry, Found, IndexLine, ReadOptions, Unlock};
+use pacharc_format::{
+    self as format, BundleReader, BundleStream, Entry, Found, IndexLine, ReadOptions, Source, Unlock,
+};
 
 pub use closed::SourceDamage;
 pub use error::Error;
@@ -294,11 +296,7 @@ impl Verification<'_> {
     }
 
     /// Unlocks by the first slot; where that is damaged and the bundle can be read in any place, by the second.
-    async fn unlock<R: tokio::io::AsyncBufRead + Unpin>(
-        &mut self,
-        stream: &mut BundleStream<'_, R>,
-        unlock: &Unlock,
-    ) -> Result<(), Error> {
+    async fn unlock<R: Source>(&mut self, stream: &mut BundleStream<'_, R>, unlock: &Unlock) -> Result<(), Error> {
         match stream.unlock(unlock) {
             // A damaged slot may look like one of somebody else's: TRAILER knows its hash.
             Err(error) if self.input.is_seekable() => {

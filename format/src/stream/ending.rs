@@ -1,15 +1,14 @@
 //! The end of a bundle: sums, signature, TRAILER, and that all of it agrees with what was read before.
 
-use tokio::io::AsyncBufRead;
-
 use super::{BundleStream, Found, REMEMBERED};
 use crate::container::EntryHeader;
 use crate::error::{Error, Result};
 use crate::grammar::Part;
 use crate::signature::SIGNATURE_LIMIT;
+use crate::source::Source;
 use crate::trailer::{Extent, TRAILER, Trailer};
 
-impl<R: AsyncBufRead + Unpin> BundleStream<'_, R> {
+impl<R: Source> BundleStream<'_, R> {
     /// Sums, signature, TRAILER, the end of the file, and that all of it agrees.
     pub(super) async fn end(&mut self) -> Result<Found> {
         let (_, sums_header) = self.next_part().await?;
