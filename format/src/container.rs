@@ -329,3 +329,88 @@ impl Detached {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_sizes_have_their_limits() {
+        let longest = "x".repeat(NAME);
+        for (name, size) in [(longest.as_str(), 0), ("x", SIZE), ("~!", 1)] {
+            assert_eq!(parse_header(&header(name, size).unwrap()), Ok((name.to_owned(), size)));
+        }
+        let longer = format!("{longest}x");
+        for (name, size) in [(longer.as_str(), 0), ("x", SIZE + 1), ("a b", 0), ("\x1b", 0), ("é", 0)] {
+            assert!(matches!(header(name, size), Err(Error::TooLarge { .. })), "{name}");
+        }
+    }
+
+    /// A container of one entry `a` in the folder `f/`.
+    async fn container(content: &[u8]) -> Vec<u8> {
+        let mut writer = ContainerWriter::new(Vec::new(), "f/".into());
+        assert_eq!((writer.append("a", content).await.unwrap(), writer.offset() % BLOCK), (BLOCK, 0));
+        let (bytes, length) = writer.finish().await.unwrap();
+        assert_eq!(bytes.len() as u64, length);
+        bytes
+    }
+
+    #[tokio::test]
+    async fn an_entry_is_read_up_to_its_limit() {
+        let bytes = container(b"abc").await;
+        for limit in 0..5 {
+            let mut reader = ContainerReader::new(bytes.as_slice());
+            let entry = reader.next().await.unwrap().unwrap();
+            assert_eq!((entry.name.as_str(), entry.size, entry.offset), ("a", 3, BLOCK));
+            assert_eq!((reader.offset(), reader.folder()), (BLOCK, Some("f/")));
+            assert_eq!(reader.read_all(limit).await.ok().as_deref(), (limit >= 3).then_some(b"abc".as_slice()));
+            let mut reader = ContainerReader::new(bytes.as_slice());
+            reader.next().await.unwrap();
+            assert_eq!(reader.hash_all(limit).await.ok(), (limit >= 3).then(|| blake3::hash(b"abc")));
+        }
+    }
+
+    #[tokio::test]
+    async fn where_a_file_ends_is_told() {
+        let bytes = container(b"abc").await;
+        for length in 0..bytes.len() {
+            for by_hash in [false, true] {
+                let mut reader = ContainerReader::new(&bytes[..length]);
+                let error = loop {
+                    let step = match reader.next().await {
+                        Ok(Some(_)) if by_hash => reader.hash_all(3).await.map(drop),
+                        Ok(Some(_)) => Ok(()),
+                        Ok(None) => panic!("{length} bytes are a bundle"),
+                        Err(error) => Err(error),
+                    };
+                    if let Err(error) = step {
+                        break error;
+                    }
+                };
+                match (length, error) {
+                    (0, Error::NotABundle(_)) => {}
+                    (1.., Error::Torn { offset, .. }) => assert_eq!(offset, length as u64),
+                    (length, error) => panic!("{length}: {error:?}"),
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_content_is_zero_and_nothing_follows() {
+        let bytes = container(b"abc").await;
+        let read = async |bytes: &[u8]| {
+            let mut reader = ContainerReader::new(bytes);
+            while reader.next().await?.is_some() {}
+            Ok(())
+        };
+        assert!(matches!(read(&bytes).await, Ok(())));
+        let content = 512..515;
+        for place in (512..bytes.len()).filter(|place| !content.contains(place)) {
+            let mut wrong = bytes.clone();
+            wrong[place] = 1;
+            assert!(matches!(read(&wrong).await, Err(Error::Damaged { .. })), "{place}");
+        }
+        assert!(matches!(read(&[&bytes[..], b"\0"].concat()).await, Err(Error::Damaged { .. })));
+    }
+}

@@ -152,6 +152,33 @@ mod tests {
     }
 
     #[test]
+    fn what_was_altered_is_damage_and_no_wrong_key() {
+        let mine = x25519::Identity::generate();
+        let lock = Lock::Recipients(vec![Box::new(mine.to_public())]);
+        let slot = KeySlot::seal(&BundleKey::generate(), Uuid::nil(), "now", &lock).unwrap();
+        let unlock = Unlock::Identities(vec![Box::new(mine)]);
+        let mac = slot.key.windows(5).position(|window| window == b"\n--- ").unwrap();
+        for place in [0, mac + 5, slot.key.len() - 1] {
+            let mut altered = slot.key.clone();
+            altered[place] = if altered[place] == b'A' { b'B' } else { b'A' };
+            assert!(matches!(open(&altered, 7, &unlock), Err(Error::Damaged { offset: 7, .. })), "byte {place}");
+        }
+    }
+
+    #[test]
+    fn a_slot_has_room_for_a_megabyte() {
+        let mine = x25519::Identity::generate().to_public();
+        let seal = |count: usize| {
+            let recipients = (0..count).map(|_| Box::new(mine.clone()) as Box<dyn Recipient + Send>).collect();
+            KeySlot::seal(&BundleKey::generate(), Uuid::nil(), "now", &Lock::Recipients(recipients))
+        };
+        // A recipient takes some 98 bytes.
+        let slot = seal(10_600).unwrap();
+        assert!(slot.key.len() as u64 > SLOT_MAX - SLOT);
+        assert!(matches!(seal(10_800), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
     fn a_wrong_passphrase_is_told_from_damage() {
         let uuid = Uuid::new_v4();
         let lock = Lock::Passphrase("right".to_owned().into());

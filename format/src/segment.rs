@@ -436,3 +436,54 @@ pub(crate) fn joined_line(
 ) -> IndexLine {
     IndexLine { path, size, hash: Some(hash), place: None, pieces: Some(pieces), metadata, rotten }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORM: Form = Form { bundle: Uuid::nil(), level: 1 };
+
+    /// The tar of a segment with this one entry, and what was foretold of its size.
+    fn tar(entry: Entry) -> (Bytes, usize) {
+        let key = BundleKey::generate();
+        let mut builder = SegmentBuilder::default();
+        builder.push(entry);
+        let foretold = builder.bytes();
+        let sealed = builder.seal(&key, 0, Packing::Raw, &FORM).unwrap();
+        (key.open(Packing::Raw, sealed.sealed.bytes.into(), usize::MAX).unwrap(), foretold)
+    }
+
+    #[test]
+    fn a_size_is_foretold_a_little_too_large() {
+        let metadata = |bytes| Metadata { user: [("a".into(), "x".repeat(bytes))].into(), ..Metadata::default() };
+        let around = global_header(FORM.bundle, 0).unwrap().len() + END;
+        for path in [1, 99, 100, 101, 400, 511, 512, 513, 5000, PATH_MAX] {
+            for body in [0, 1, 511, 512, 513, 5000] {
+                for metadata in [Metadata::default(), metadata(1), metadata(500), metadata(5000)] {
+                    let (tar, foretold) = tar(Entry { metadata, ..Entry::text("x".repeat(path), vec![b'x'; body]) });
+                    let taken = tar.len() - around;
+                    assert!((taken..taken + 1300).contains(&foretold), "{path}, {body}: {taken}, {foretold}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn records_and_paths_have_their_limits() {
+        let fits = |entry: Entry| {
+            let mut builder = SegmentBuilder::default();
+            builder.push(entry);
+            builder.seal(&BundleKey::generate(), 0, Packing::Raw, &FORM).is_ok()
+        };
+        // What stands around the value: `262144 PACHARC.metadata={"user":{"a":""}}`, the hash, and line ends.
+        let hash = "80 PACHARC.hash=".len() + 67 + 1;
+        let room =
+            usize::try_from(RECORDS_MAX).unwrap() - hash - r#"262059 PACHARC.metadata={"user":{"a":""}}"#.len() - 1;
+        for (bytes, fit) in [(room, true), (room + 1, false), (2 * room, false)] {
+            let metadata = Metadata { user: [("a".into(), "x".repeat(bytes))].into(), ..Metadata::default() };
+            assert_eq!(fits(Entry { metadata, ..Entry::text("a", "x") }), fit, "{bytes}");
+        }
+        assert!(fits(Entry::text("x".repeat(PATH_MAX), "x")));
+        assert!(!fits(Entry::text("x".repeat(PATH_MAX + 1), "x")));
+    }
+}
