@@ -75,10 +75,25 @@ async fn a_source_that_goes_on_is_no_damage_and_one_that_rots_is() {
     }
     let broken = outcome(&desk.run(args("source", &source, &["--json"])).code(4));
     assert_eq!((&broken["objects"]["lost"], &broken["objects"]["changed"]), (&1.into(), &1.into()), "{broken}");
-    // Without the database nobody knows that it is missed; the other one is rotten all the same.
+    // Without the database nobody knows why it has gone: it is missed; the orphan is not.
     let bucket = words(&["--bucket", &cluster.bucket_url]);
-    let alone = outcome(&desk.run(args("source", &bucket, &["--json"])).code(4));
-    assert_eq!((&alone["objects"]["lost"], &alone["objects"]["gone"]), (&0.into(), &2.into()), "{alone}");
+    let run = desk.run(args("source", &bucket, &["--json"])).code(4).says("without the database (--postgres)");
+    let alone = outcome(&run);
+    assert_eq!((&alone["objects"]["lost"], &alone["objects"]["gone"]), (&1.into(), &1.into()), "{alone}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emptied_bucket_is_not_called_sound() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "against_emptied").await else { return };
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+    for key in cluster.bucket.keys().await.unwrap() {
+        cluster.bucket.delete(&key).await.unwrap();
+    }
+    let bucket = words(&["--bucket", &cluster.bucket_url]);
+    let emptied = outcome(&desk.run(args("source", &bucket, &["--json"])).code(4));
+    assert!(emptied["objects"]["lost"].as_u64().unwrap() >= cluster.made.live, "{emptied}");
+    desk.run(args("source", &cluster.source(), &[])).code(5).says("does not belong to this database");
 }
 
 /// An object of the bundle that is an orphan.

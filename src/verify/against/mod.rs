@@ -307,14 +307,12 @@ impl<'a, S: RangeReader> Compare<'a, S> {
                 let told = side == Side::Target || is_chunk;
                 (bytes, told.then(|| "it has other bytes there than in the bundle".to_owned()))
             }
-            Met::Gone if side == Side::Target || self.is_live(path).await? => {
-                self.progress.objects.lost += 1;
-                let named = if side == Side::Source { ", and a live row names it; the bundle has it" } else { "" };
-                (0, Some(format!("it is not there{named}")))
-            }
             Met::Gone => {
-                self.progress.objects.gone += 1;
-                (0, None)
+                let missed = if side == Side::Target { Some("it is not there") } else { self.missed(line).await? };
+                let count =
+                    if missed.is_some() { &mut self.progress.objects.lost } else { &mut self.progress.objects.gone };
+                *count += 1;
+                (0, missed.map(str::to_owned))
             }
         };
         self.progress.objects.bytes += bytes;
@@ -329,17 +327,23 @@ impl<'a, S: RangeReader> Compare<'a, S> {
         Ok(())
     }
 
-    /// Whether the source's database, where one is named, has a live row for it now.
-    async fn is_live(&mut self, path: &str) -> Result<bool, Error> {
+    /// Why an object that has gone from the source should be there: the source's database has a live row for it now; or
+    /// there is no database to ask, and it was no orphan when the bundle was made.
+    async fn missed(&mut self, line: &CatalogLine) -> Result<Option<&'static str>, Error> {
         let (Some((server, _)), Some(database)) = (&self.source.server, self.source.pachyderm()) else {
-            return Ok(false);
+            let was_live = matches!(line.state, State::Live | State::Rotten | State::Object);
+            return Ok(was_live.then_some(
+                "it is not there, and without the database (--postgres) nobody can tell whether it was collected or lost; \
+                 the bundle has it",
+            ));
         };
-        let Some(chunk) = Key::from_path(path).and_then(|key| key.chunk()) else { return Ok(false) };
+        let Some(chunk) = Key::from_path(&line.entry.path).and_then(|key| key.chunk()) else { return Ok(None) };
         let session = match &mut self.session {
             Some(session) => session,
             None => self.session.insert(server.connect(&database.name).await?),
         };
-        Ok(still_live(session, &chunk).await?)
+        let is_live = still_live(session, &chunk).await?;
+        Ok(is_live.then_some("it is not there, and a live row names it; the bundle has it"))
     }
 
     /// Reads tables, sequences and large objects there, and compares them with the manifest.

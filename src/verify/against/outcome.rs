@@ -30,9 +30,9 @@ pub struct Objects {
     pub bytes: u64,
     /// Of them, as the bundle has them.
     pub equal: u64,
-    /// Not there, and not missed: no live row names them (any more), or no database was asked.
+    /// Not there, and not missed: no live row names them (any more).
     pub gone: u64,
-    /// Not there, and missed.
+    /// Not there, and missed: a live row names them, or was there at the backup and no database is asked now.
     pub lost: u64,
     /// There, with other bytes than the bundle has.
     pub changed: u64,
