@@ -5,6 +5,7 @@
 
 mod answer;
 mod client;
+mod digest;
 mod fidelity;
 mod listing;
 mod upload;
@@ -24,6 +25,7 @@ use futures::stream::{BoxStream, StreamExt as _};
 use pacharc_format::{Key, Metadata};
 
 use self::answer::{Asked, HttpResponse};
+use self::digest::Digests;
 use self::fidelity::Fidelity;
 use super::retry::Whole;
 use super::url::S3Url;
@@ -54,6 +56,7 @@ struct Inner {
     /// Failures that may pass.
     faults: AtomicU64,
     fidelity: Fidelity,
+    digests: Digests,
 }
 
 impl S3 {
@@ -72,6 +75,7 @@ impl S3 {
             answered: AtomicBool::new(false),
             faults: AtomicU64::new(0),
             fidelity: Fidelity::default(),
+            digests: Digests::default(),
         })))
     }
 
@@ -210,21 +214,26 @@ impl S3 {
 
     async fn put_once(&self, key: &Key, name: &str, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
         let patience = self.sending(body.len());
-        let Metadata { content_type, content_encoding, content_disposition, content_language, cache_control, user } =
-            metadata.clone();
-        let request = self.0.client.put_object().bucket(&self.0.bucket).key(name).body(ByteStream::from(body));
-        let request = request
-            .set_content_type(content_type)
-            .set_content_encoding(content_encoding)
-            .set_content_disposition(content_disposition)
-            .set_content_language(content_language)
-            .set_cache_control(cache_control)
-            .set_metadata(Some(user.into_iter().collect()));
-        let request = match self.0.signs_payloads {
-            true => request.customize(),
-            false => request.customize().disable_payload_signing(),
+        let put = |digest| {
+            let Metadata { content_type, content_encoding, content_disposition, content_language, cache_control, user } =
+                metadata.clone();
+            let body = ByteStream::from(body.clone());
+            let request = self.0.client.put_object().bucket(&self.0.bucket).key(name).body(body);
+            let request = request
+                .set_content_md5(digest)
+                .set_content_type(content_type)
+                .set_content_encoding(content_encoding)
+                .set_content_disposition(content_disposition)
+                .set_content_language(content_language)
+                .set_cache_control(cache_control)
+                .set_metadata(Some(user.into_iter().collect()));
+            let request = match self.0.signs_payloads {
+                true => request.customize(),
+                false => request.customize().disable_payload_signing(),
+            };
+            self.once(Asked::writing("writing", key), patience, request.send())
         };
-        self.once(Asked::writing("writing", key), patience, request.send()).await.map(drop)
+        self.0.digests.with(&body, put).await.map(drop)
     }
 
     async fn delete_name(&self, key: &Key, name: &str) -> Result<(), Error> {

@@ -198,6 +198,27 @@ async fn an_upload_survives_faults() {
 }
 
 #[tokio::test]
+async fn a_bucket_with_object_lock_gets_the_digests_that_it_demands() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    put(&*bucket, &Key::from("before"), body()).await.unwrap();
+    assert!(server.seen().iter().all(|seen| !seen.headers.contains_key("content-md5")), "nobody has asked for it");
+    server.lock();
+    for key in ["a", "b"] {
+        put(&*bucket, &Key::from(key), body()).await.unwrap();
+        assert_eq!(server.object(key).unwrap(), body());
+    }
+    assert_eq!(server.seen().iter().filter(|seen| seen.method == "PUT").count(), 3, "it demands it once");
+    let large: Bytes = body().repeat(15).into();
+    let bucket = server.open().await;
+    let mut upload = bucket.upload(&Key::from("c"), &Metadata::default(), Size::About(0)).await.unwrap();
+    upload.write(large.clone()).await.unwrap();
+    upload.finish().await.unwrap();
+    assert_eq!(server.object("c").unwrap(), large);
+    assert!(server.seen().iter().any(|seen| seen.query.contains("partNumber=2")), "in parts");
+}
+
+#[tokio::test]
 async fn an_upload_that_is_given_up_is_taken_back() {
     let server = FaultServer::start().await;
     let bucket = server.open().await;

@@ -158,6 +158,15 @@ impl Error {
     }
 }
 
+/// Whether the server takes no body without a digest in its headers. S3 has no code of its own for it: `InvalidRequest:
+/// Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters`.
+pub(super) fn demands_digest(error: &Error) -> bool {
+    let Error::Failed { source, .. } = error else { return false };
+    source.downcast_ref::<Refusal>().is_some_and(|refusal| {
+        refusal.status == 400 && refusal.message.as_ref().is_some_and(|message| message.contains("Content-MD5"))
+    })
+}
+
 /// Nothing came for too long.
 pub(super) fn silence(bucket: &str, asked: Asked<'_>, patience: Duration) -> Error {
     let source = format!("nothing came for {} seconds", patience.as_secs()).into();

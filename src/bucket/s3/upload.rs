@@ -191,16 +191,16 @@ impl Session {
         let number = i32::try_from(self.started).unwrap_or(i32::MAX);
         let (s3, key, name, id) = (self.s3.clone(), self.key.clone(), self.name.clone(), self.id.clone());
         self.sending.spawn(async move {
-            let send = || {
+            let send = |digest| {
                 let request = s3.0.client.upload_part().bucket(&s3.0.bucket).key(&name).upload_id(&id);
-                let request = request.part_number(number).body(ByteStream::from(part.clone()));
+                let request = request.part_number(number).body(ByteStream::from(part.clone())).set_content_md5(digest);
                 let request = match s3.0.signs_payloads {
                     true => request.customize(),
                     false => request.customize().disable_payload_signing(),
                 };
                 s3.once(Asked::writing("writing", &key), s3.sending(part.len()), request.send())
             };
-            let output = s3.policy().run(send).await?;
+            let output = s3.policy().run(|| s3.0.digests.with(&part, send)).await?;
             Ok(CompletedPart::builder().part_number(number).set_e_tag(output.e_tag).build())
         });
         Ok(())

@@ -67,6 +67,8 @@ struct State {
     faults_of_keys: HashMap<(&'static str, String), VecDeque<Fault>>,
     gates: HashMap<(&'static str, String), Waiting>,
     listing: Listing,
+    /// No body without the right `Content-MD5`, as with Object Lock and a default retention.
+    locked: bool,
     seen: Vec<Request>,
 }
 
@@ -161,6 +163,11 @@ impl FaultServer {
         let ((reach, reached), (open, opened)) = (oneshot::channel(), oneshot::channel());
         self.state.lock().unwrap().gates.insert((method, key.to_owned()), Waiting { reached: reach, opened });
         Gate { what: format!("{method} {key}"), reached, open }
+    }
+
+    /// From now on no body is taken without its digest.
+    pub fn lock(&self) {
+        self.state.lock().unwrap().locked = true;
     }
 
     pub fn listing(&self, listing: Listing) {
@@ -285,7 +292,8 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
         }
         let (fault, answer) = {
             let mut state = state.lock().unwrap();
-            state.seen.push(request.clone());
+            let (method, path, query) = (request.method.clone(), request.path.clone(), request.query.clone());
+            state.seen.push(Request { method, path, query, headers: request.headers.clone(), body: Vec::new() });
             let of_key = state.faults_of_keys.iter_mut();
             let mut of_key = of_key.filter(|((method, name), _)| *method == request.method && name == key(&request));
             let fault = of_key.find_map(|(_, faults)| faults.pop_front());
@@ -406,6 +414,11 @@ impl State {
         match request.method.as_str() {
             "GET" if key.is_empty() => self.list(parameter("continuation-token"), parameter("prefix")),
             "GET" | "HEAD" => self.read(&key, request),
+            "PUT" if self.locked && !has_digest(request) => Answer::new(
+                400,
+                "<Error><Code>InvalidRequest</Code><Message>Content-MD5 OR x-amz-checksum- HTTP header is required for Put \
+                 Object requests with Object Lock parameters</Message></Error>",
+            ),
             "PUT" => match parameter("partNumber") {
                 Some(number) => {
                     self.parts.insert(number.parse().unwrap(), request.body.clone());
@@ -484,4 +497,12 @@ impl State {
         }
         Answer::new(200, xml + "</ListBucketResult>")
     }
+}
+
+/// Whether the body's digest stands in the headers, and is right.
+fn has_digest(request: &Request) -> bool {
+    use base64::Engine as _;
+    use md5::Digest as _;
+    let digest = base64::prelude::BASE64_STANDARD.encode(md5::Md5::digest(&request.body));
+    request.headers.get("content-md5").is_some_and(|told| *told == digest)
 }
