@@ -60,6 +60,8 @@ impl Interrupt {
         let mut sigint = signal(SignalKind::interrupt())?;
         let mut sigterm = signal(SignalKind::terminate())?;
         let mut sighup = if ignores_sighup() { None } else { Some(signal(SignalKind::hangup())?) };
+        // Where a file may not grow any more (`ulimit -f`), the write is to fail, and not the process to end without a word.
+        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         let listener = interrupt.clone();
         tokio::spawn(async move {
             loop {
