@@ -12,15 +12,20 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pacharc_sample::bucket::Bucket;
+use pacharc_sample::chunk::Chunk;
 use pacharc_sample::cluster::Options;
 use pacharc_sample::compare::{self, Contents};
 
 use crate::support::cluster::{Cluster, target_server};
 use crate::support::fault_server::{Fault, FaultServer};
-use crate::support::program::{Desk, Run, Running, wait_until, words};
+use crate::support::program::{Desk, Run, Running, under, wait_until, words};
 
 /// As many as everybody has the time for.
 const SOME: u64 = 150;
+
+/// So little that an object of nine million bytes is copied in pieces, and restored by an upload in parts.
+const MEMORY: &[&str] = &["--max-memory", "64M"];
+const LARGE: u64 = 9_000_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn some_single_faults() {
@@ -185,10 +190,13 @@ impl World {
         let bucket: Arc<dyn Bucket> = Arc::clone(&source) as Arc<dyn Bucket>;
         // Jobs enough that their table is read by a psql of its own.
         let options = Options { objects: 60, sizes: 1..=60_000, jobs: 150, job_bytes: 10_000, ..Options::default() };
-        let cluster = Cluster::make_in(bucket, &source.url(), name, options).await?;
+        let mut cluster = Cluster::make_in(bucket, &source.url(), name, options).await?;
+        let large = Chunk::generate(1, 0, &(LARGE..=LARGE));
+        source.hold(&large.key(1), large.stored.as_slice());
+        cluster.made.orphans.push(large.key(1));
         target_server()?;
         let begun = Instant::now();
-        desk.backup(&cluster.source(), "good.pacharc", &[]).code(0);
+        desk.backup(&cluster.source(), "good.pacharc", MEMORY).code(0);
         let backup = begun.elapsed();
         let database = format!("restored_{name}");
         let read = |name: &str| Contents::read(&cluster.server.url("postgres"), name).unwrap();
@@ -198,6 +206,10 @@ impl World {
         let begun = Instant::now();
         world.restore_of("good.pacharc").finish().code(0);
         world.times[1] = begun.elapsed();
+        assert!(
+            world.target.seen().iter().any(|request| request.query.contains("partNumber")),
+            "there is an upload in parts"
+        );
         world.assert_restored("good.pacharc").await;
         Some(world)
     }
@@ -210,6 +222,8 @@ impl World {
         let job = if is_backup { "backup" } else { "restore" };
         let what = format!("fault {number} of seed {seed}: {fault:?}, {job}");
         let word = if is_backup { self.backup(&fault, &what).await } else { self.restore(&fault, &what).await };
+        // There are many of them.
+        [&self.source, &self.target].iter().for_each(|server| drop(server.seen()));
         format!("{job:<7} {}: {word}", fault.name())
     }
 
@@ -225,9 +239,15 @@ impl World {
             4 => Single::Child(when),
             5 if is_backup => Single::Wrong(self.cluster_key(draw)),
             6 => Single::Files(draw.below(60) + 8),
-            7 if is_backup => Single::FileSize(draw.below(1500)),
+            7 if is_backup => Single::FileSize(draw.below(12_000)),
             _ => {
-                let method = if is_backup || draw.below(4) == 0 { "GET" } else { "PUT" };
+                let method = match draw.below(4) {
+                    _ if is_backup => "GET",
+                    0 => "GET",
+                    // What begins and ends the upload in parts.
+                    1 => "POST",
+                    _ => "PUT",
+                };
                 let cut = usize::try_from(draw.below(3000)).unwrap();
                 let faults = [
                     Fault::Refuse(500, "InternalError"),
@@ -240,7 +260,7 @@ impl World {
                 // A short answer to a PUT is one without a body.
                 let kinds = if method == "GET" { 6 } else { 4 };
                 let fault = faults[usize::try_from(draw.below(kinds)).unwrap()];
-                Single::Request(method, draw.below(70), fault)
+                Single::Request(method, draw.below(if method == "POST" { 2 } else { 70 }), fault)
             }
         }
     }
@@ -252,23 +272,11 @@ impl World {
 
     /// Runs the command with the fault.
     fn run(&self, args: &[String], bucket: &FaultServer, fault: &Single) -> Run {
-        let plain = || self.desk.command(args);
-        let limited = |limit: String| {
-            let plain = plain();
-            let mut command = Command::new("prlimit");
-            command.arg(limit).arg(plain.get_program()).args(plain.get_args()).current_dir(self.desk.folder());
-            for (name, value) in plain.get_envs() {
-                match value {
-                    Some(value) => command.env(name, value),
-                    None => command.env_remove(name),
-                };
-            }
-            command
-        };
+        let plain = self.desk.command(args);
         let mut command = match fault {
-            Single::Files(number) => limited(format!("--nofile={number}")),
-            Single::FileSize(kilobytes) => limited(format!("--fsize={}", kilobytes << 10)),
-            _ => plain(),
+            Single::Files(number) => under(&["prlimit", &format!("--nofile={number}")], &plain),
+            Single::FileSize(kilobytes) => under(&["prlimit", &format!("--fsize={}", kilobytes << 10)], &plain),
+            _ => plain,
         };
         match fault {
             Single::Request(method, nth, fault) => {
@@ -344,7 +352,7 @@ impl World {
 
     /// A backup that meets the fault. What came of it.
     async fn backup(&self, fault: &Single, what: &str) -> String {
-        let args = self.desk.backup_args(&self.cluster.source(), "c.pacharc", &[]);
+        let args = self.desk.backup_args(&self.cluster.source(), "c.pacharc", MEMORY);
         let run = self.run(&args, &self.source, fault);
         self.assert_nothing_left(&run, what);
         let is_there = self.desk.path("c.pacharc").exists();
@@ -377,7 +385,8 @@ impl World {
         let server = target_server().unwrap().url("postgres");
         let renamed = [format!("{database}={}", self.database), format!("{dex}={}_dex", self.database)];
         let more = words(&["--postgres", &server, "--bucket", &self.target.url()]);
-        Desk::restore_args(bundle, &more, &["--database", &renamed[0], "--database", &renamed[1]])
+        let names = ["--database", renamed[0].as_str(), "--database", renamed[1].as_str()];
+        Desk::restore_args(bundle, &more, &[MEMORY, &names].concat())
     }
 
     fn restore_of(&self, bundle: &str) -> Running {

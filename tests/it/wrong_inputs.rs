@@ -13,7 +13,7 @@ use pacharc_sample::programs;
 
 use crate::support::cluster::{Cluster, target, target_server};
 use crate::support::fault_server::{Fault, FaultServer};
-use crate::support::program::{Desk, Run, Running, wait_until, words};
+use crate::support::program::{Desk, Run, Running, under, wait_until, words};
 use crate::support::s3_server::free_port;
 
 /// What a run that must fail says.
@@ -267,6 +267,18 @@ async fn an_output_that_refuses_half_way() {
     server.plan_for("PUT", "c.pacharc", [Fault::Pass, Fault::Lost, Fault::Refuse(503, "SlowDown")]);
     desk.backup(&source, &output, &[]).code(0);
     desk.run(["verify", &output, "--identity", "key.txt"]).code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_may_not_grow() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "may_not_grow").await else { return };
+    let args = desk.backup_args(&cluster.source(), "c.pacharc", &[]);
+    // A limit that is met by a signal, which must not end the program before it has cleared away.
+    let mut limited = under(&["prlimit", "--fsize=100000"], &desk.command(args));
+    Running::start(&mut limited).finish().code(1).says("File too large").says("limit on the size of files").advises();
+    assert!(!desk.path("c.pacharc").exists());
+    assert_eq!(desk.leftovers(), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

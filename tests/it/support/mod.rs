@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod authorizer;
+pub mod cgroup;
 pub mod cluster;
 pub mod crafted;
 pub mod fault_server;
