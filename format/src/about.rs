@@ -119,3 +119,34 @@ pub struct HeadDatabase {
     /// Encoding, locale, settings.
     pub properties: crate::manifest::DatabaseProperties,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(largest_segment: u64) -> About {
+        About { format: crate::FORMAT, largest_segment, ..About::default() }
+    }
+
+    #[test]
+    fn segments_have_a_limit() {
+        assert_eq!((ABOUT_LIMIT, PLAIN_LIMIT), (65_536, 134_217_728));
+        for (largest, is_right) in [(0, true), (134_217_728, true), (134_217_729, false), (u64::MAX, false)] {
+            assert_eq!(about(largest).check(7).is_ok(), is_right, "{largest}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_compress_has_room() {
+        for (largest, limit) in [
+            (0, 65_536),
+            (127, 65_663),
+            (128, 65_665),
+            (12_800, 78_436),
+            (134_217_728, 134_217_728 + 1_048_576 + 65_536),
+            (u64::MAX, 134_217_728 + 1_048_576 + 65_536),
+        ] {
+            assert_eq!(about(largest).sealed_limit(), limit, "{largest}");
+        }
+    }
+}

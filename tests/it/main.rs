@@ -13,6 +13,7 @@ mod closed;
 mod closure;
 mod cluster_state;
 mod collected;
+mod confined;
 mod damage_matrix;
 mod database_dump;
 mod database_restore;
