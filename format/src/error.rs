@@ -114,3 +114,20 @@ impl Error {
         matches!(self, Self::NotABundle(_) | Self::Damaged { .. } | Self::Torn { .. } | Self::KeyDamaged)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_what_the_bytes_are_to_blame_for() {
+        let torn = Error::Torn { offset: 1, what: "x".into() };
+        assert!(torn.is_torn() && torn.is_damage());
+        for damage in [Error::NotABundle("x".into()), Error::damaged("x", 1, "y"), Error::KeyDamaged] {
+            assert!(damage.is_damage() && !damage.is_torn(), "{damage}");
+        }
+        for other in [Error::WrongIdentity, Error::UnknownFormat(2), Error::Read(io::ErrorKind::Other.into())] {
+            assert!(!other.is_damage() && !other.is_torn(), "{other}");
+        }
+    }
+}

@@ -111,7 +111,7 @@ pub(crate) async fn trailer(source: &dyn RangeReader) -> Result<Trailer> {
 }
 
 /// Bytes of `BLAKE3SUMS` that are read at a time.
-const SUMS_PART: u64 = 1 << 20;
+const SUMS_PART: u64 = if cfg!(test) { 500 } else { 1 << 20 };
 
 /// A segment's number, and what is in it.
 type OpenedSegment = (u64, Vec<(Entry, IndexLine)>);
@@ -488,3 +488,6 @@ pub(crate) fn packing(place: Place) -> Packing {
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::Worker(e.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

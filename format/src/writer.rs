@@ -28,8 +28,8 @@ use crate::sums::Sums;
 use crate::trailer::Extent;
 use crate::{FORMAT, readme};
 
-/// Plaintext of an index shard or catalog block, in bytes; the last line may exceed it.
-pub(crate) const SHARD: usize = 1 << 20;
+/// Plaintext of an index shard or catalog block, in bytes; the last line may exceed it. Unit tests want many of them.
+pub(crate) const SHARD: usize = if cfg!(test) { 2048 } else { 1 << 20 };
 
 /// How a bundle is written.
 pub struct WriterOptions {
