@@ -172,3 +172,15 @@ pub(crate) fn lines(plain: &[u8], expected: ShardHead) -> std::result::Result<im
 pub(crate) fn head_line(head: ShardHead) -> String {
     serde_json::to_string(&head).unwrap_or_default() + "\n"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_lines_are_kept_small() {
+        let limits = |largest| [ShardKind::Index, ShardKind::Catalog, ShardKind::Directory].map(|k| k.limit(largest));
+        assert_eq!(limits(1 << 20), [1 << 20, SHARD + SHARD, SHARD + SHARD]);
+        assert_eq!(limits(9), [9, 9, 9]);
+    }
+}

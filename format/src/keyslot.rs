@@ -179,6 +179,23 @@ mod tests {
     }
 
     #[test]
+    fn a_passphrase_and_identities_are_told_apart() {
+        // A work factor of 2^2, which costs nothing.
+        let passphrase = || "right".to_owned().into();
+        let mut recipient = age::scrypt::Recipient::new(passphrase());
+        recipient.set_work_factor(2);
+        let encryptor = age::Encryptor::with_recipients(std::iter::once(&recipient as &dyn Recipient)).unwrap();
+        let mut sealing = encryptor.wrap_output(Vec::new()).unwrap();
+        let secret = BundleKey::generate().identity().to_string();
+        let text = format!("# pacharc bundle {}\n{}\n", Uuid::nil(), secret.expose_secret());
+        sealing.write_all(text.as_bytes()).unwrap();
+        let sealed = sealing.finish().unwrap();
+        assert_eq!(open(&sealed, 0, &Unlock::Passphrase(passphrase())).unwrap().0, Uuid::nil());
+        let identities = Unlock::Identities(vec![Box::new(x25519::Identity::generate())]);
+        assert!(matches!(open(&sealed, 0, &identities), Err(Error::KindOfKey(_))));
+    }
+
+    #[test]
     fn a_wrong_passphrase_is_told_from_damage() {
         let uuid = Uuid::new_v4();
         let lock = Lock::Passphrase("right".to_owned().into());

@@ -309,6 +309,17 @@ mod tests {
         PathBuf::from(age["manifest_path"].as_str().unwrap()).with_file_name("tests").join("testdata/testkit")
     }
 
+    #[test]
+    fn a_payload_is_as_long_as_foretold() {
+        let recipient = age::x25519::Identity::generate().to_public();
+        for plain in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
+            let mut sealing = SealingWriter::new(&recipient, plain).unwrap();
+            let header = sealing.sealed.len();
+            sealing.write_all(&vec![7; plain]).unwrap();
+            assert_eq!(sealing.finish().unwrap().bytes.len() - header, sealed_size(plain), "{plain}");
+        }
+    }
+
     /// One vector: what is to come of it, by which identities, and the file.
     struct Vector {
         expect: String,

@@ -66,3 +66,18 @@ impl RangeReader for Box<dyn RangeReader> {
         self.as_ref().read(offset, length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_boxed_file_is_that_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"0123456789").unwrap();
+        let boxed: Box<dyn RangeReader> = Box::new(FileRange::open(file.path()).unwrap());
+        assert_eq!((RangeReader::length(&boxed), RangeReader::read(&boxed, 3, 4).await.unwrap()), (10, "3456".into()));
+        let beyond = RangeReader::read(&boxed, 7, 4).await.unwrap_err();
+        assert_eq!(beyond.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
