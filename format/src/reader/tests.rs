@@ -118,7 +118,8 @@ async fn each_path_is_found_in_many_blocks() {
     let identity = x25519::Identity::generate();
     let reader = open(bundle(&identity, COUNT, None).await, &identity).await.unwrap();
     assert!(reader.manifest().catalog.len() > 2, "one directory block proves nothing");
-    for n in 0..COUNT {
+    // Seven and the lines of a block have nothing in common: every place in a block is met.
+    for n in (0..COUNT).step_by(7) {
         let path = key(n).to_path();
         let line = reader.find(&path).await.unwrap().unwrap();
         assert_eq!((line.state, line.entry.path.as_str()), (State::Foreign, path.as_str()));
