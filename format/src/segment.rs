@@ -468,6 +468,54 @@ mod tests {
         }
     }
 
+    fn opened(tar: &[u8]) -> Result<Vec<(Entry, IndexLine)>> {
+        let place = SegmentPlace { number: 0, packing: Packing::Raw, offset: 9 };
+        unpack(FORM.bundle, place, 7, &Bytes::copy_from_slice(tar), &Prover::default())
+    }
+
+    #[test]
+    fn bytes_are_what_their_hash_says() {
+        let (plain, _) = tar(Entry::text("some/path", "some bytes"));
+        let (entry, line) = opened(&plain).unwrap().swap_remove(0);
+        assert_eq!((entry.path.as_str(), &entry.body[..]), ("some/path", &b"some bytes"[..]));
+        let place = line.place.unwrap();
+        assert_eq!((place.offset, place.length, place.segment), (9, 7, 0));
+        let mut changed = plain.to_vec();
+        changed[usize::try_from(place.at).unwrap() + 3] ^= 1;
+        match opened(&changed) {
+            Err(Error::Damaged { what, offset: 9, .. }) => assert!(what.contains("do not have the hash"), "{what}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_a_segment_takes_is_known_before() {
+        let mut builder = SegmentBuilder::default();
+        assert!(builder.is_empty());
+        builder.push(Entry::text("a", "x"));
+        builder.push(Entry::text("b", "y"));
+        assert!(!builder.is_empty() && builder.bytes() > 2048);
+        assert_eq!(builder.memory(), builder.bytes() + 2048);
+    }
+
+    #[test]
+    fn records_may_be_as_long_as_their_limit() {
+        let most = usize::try_from(RECORDS_MAX).unwrap();
+        let with = |bytes: usize| {
+            let metadata = Metadata { user: [("a".into(), "x".repeat(bytes))].into(), ..Metadata::default() };
+            let mut builder = SegmentBuilder::default();
+            builder.push(Entry { metadata, ..Entry::text("a", "x") });
+            let key = BundleKey::generate();
+            let sealed = builder.seal(&key, 0, Packing::Raw, &FORM).ok()?;
+            Some(key.open(Packing::Raw, sealed.sealed.bytes.into(), usize::MAX).unwrap())
+        };
+        let longest = (most - 400..most).rev().find_map(with).unwrap();
+        let local = global_header(FORM.bundle, 0).unwrap().len();
+        let header = Header::from_byte_slice(&longest[local..local + BLOCK_LENGTH]);
+        assert_eq!(header.raw_entry_size().unwrap(), RECORDS_MAX, "each byte more is a byte more");
+        assert_eq!(opened(&longest).unwrap().len(), 1);
+    }
+
     #[test]
     fn records_and_paths_have_their_limits() {
         let fits = |entry: Entry| {

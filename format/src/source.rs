@@ -40,3 +40,66 @@ pub(crate) fn read_full(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<u
     }
     Ok(done)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives a byte at a time, each after a signal.
+    struct Signalled(u8, bool);
+
+    impl Read for Signalled {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            match self.0 {
+                0 => Ok(0),
+                _ => {
+                    self.0 -= 1;
+                    buffer[0] = self.0;
+                    Ok(1)
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn signals_do_not_end_a_read() {
+        let mut buffer = [9; 5];
+        assert_eq!(read_full(&mut Signalled(5, false), &mut buffer).unwrap(), 5);
+        assert_eq!(buffer, [4, 3, 2, 1, 0]);
+        assert_eq!(read_full(&mut Signalled(3, false), &mut buffer).unwrap(), 3, "it ends early");
+    }
+
+    #[test]
+    fn a_boxed_source_is_detached_like_its_own() {
+        struct Some3;
+        impl AsyncRead for Some3 {
+            fn poll_read(
+                self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+                _: &mut tokio::io::ReadBuf<'_>,
+            ) -> std::task::Poll<io::Result<()>> {
+                std::task::Poll::Ready(Ok(()))
+            }
+        }
+        impl AsyncBufRead for Some3 {
+            fn poll_fill_buf(
+                self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<io::Result<&[u8]>> {
+                std::task::Poll::Ready(Ok(&[]))
+            }
+            fn consume(self: std::pin::Pin<&mut Self>, _: usize) {}
+        }
+        impl Source for Some3 {
+            fn detach(&mut self, length: u64) -> Option<Box<dyn Read + Send>> {
+                (length == 3).then(|| Box::new(io::empty()) as Box<dyn Read + Send>)
+            }
+        }
+        let mut boxed: Box<dyn Source> = Box::new(Some3);
+        assert!(Source::detach(&mut boxed, 3).is_some() && Source::detach(&mut boxed, 4).is_none());
+    }
+}

@@ -310,6 +310,33 @@ mod tests {
     }
 
     #[test]
+    fn records_of_any_length_come_back_from_a_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::new(dir.path(), 1);
+        let lengths = [0, 1, 255, 256, 257, 65_535, 65_536, 70_000];
+        for (n, &length) in lengths.iter().enumerate() {
+            spool.push(&vec![u8::try_from(n).unwrap(); length + 1], &vec![7; lengths[lengths.len() - 1 - n]]).unwrap();
+        }
+        let back: Vec<_> = spool.sorted().unwrap().map(|r| r.unwrap()).map(|(k, v)| (k.len(), v.len())).collect();
+        let expected: Vec<_> =
+            lengths.iter().zip(lengths.iter().rev()).map(|(&key, &value)| (key + 1, value)).collect();
+        assert_eq!(back, expected);
+    }
+
+    #[test]
+    fn memory_is_what_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = 10 + 6 + std::mem::size_of::<Slot>();
+        let mut spool = Spool::new(dir.path(), 5 * record);
+        for n in 1..=12_u8 {
+            spool.push(&[n; 10], &[n; 6]).unwrap();
+            // Five fit, to the byte; the sixth makes a run of them.
+            assert_eq!(spool.records.len(), usize::from((n - 1) % 5 + 1), "after {n}");
+        }
+        assert_eq!(spool.levels.iter().map(Vec::len).sum::<usize>(), 2);
+    }
+
+    #[test]
     fn nothing_spilled_needs_no_file() {
         let mut spool = Spool::new(Path::new("/nonexistent"), 1 << 20);
         spool.push(b"b", b"1").unwrap();

@@ -161,6 +161,30 @@ async fn a_signature_lies_behind_the_sums() {
 }
 
 #[tokio::test]
+async fn a_stream_says_what_it_is_and_where() {
+    let identity = x25519::Identity::generate();
+    let options = options(lock(&identity), 1 << 20, 1 << 20);
+    let uuid = options.bundle;
+    let (bundle, _) = write(odd_entries(), options).await;
+    let read = ReadOptions { jobs: 1, memory: 1 << 20, temp_dir: &std::env::temp_dir() };
+    let mut stream = BundleStream::open(&bundle[..], read).await.unwrap();
+    assert_eq!((stream.about().bundle, stream.recipients()), (uuid, vec!["X25519".to_owned()]));
+    // The key of the second slot opens it, too.
+    let reader = BundleReader::open(Memory(bundle.clone()), &unlock(&identity)).await.unwrap();
+    stream.unlock_with(reader.key());
+    let (mut last, mut entries) = (stream.offset(), 0);
+    assert!(last > 512);
+    while let Some(found) = stream.next().await.unwrap() {
+        if let Found::Entries(found) = found {
+            entries += found.len();
+        }
+        assert!(stream.offset() >= last, "it goes forward");
+        last = stream.offset();
+    }
+    assert_eq!((last, entries), (bundle.len() as u64, odd_entries().len()));
+}
+
+#[tokio::test]
 async fn a_passphrase_opens_its_bundle() {
     let secret = |s: &str| SecretString::from(s.to_owned());
     let options = options(Lock::Passphrase(secret("right")), 1 << 20, 1 << 20);

@@ -12,7 +12,7 @@ use crate::range::RangeReader;
 /// How every header begins: with the folder's name.
 const FOLDER: &[u8] = b"pacharc-";
 /// Bytes that are searched at a time.
-const WINDOW: u64 = 1 << 20;
+const WINDOW: u64 = if cfg!(test) { 2000 } else { 1 << 20 };
 
 /// Where a walk has come to.
 #[derive(Debug)]
@@ -147,5 +147,64 @@ pub(super) async fn read(source: &dyn RangeReader, offset: u64, length: u64) -> 
     match bytes.len() == length {
         true => Ok(bytes),
         false => Err(Error::Read(io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::BoxFuture;
+
+    use super::*;
+
+    struct Memory(Bytes);
+
+    impl RangeReader for Memory {
+        fn length(&self) -> u64 {
+            self.0.len() as u64
+        }
+
+        fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, io::Result<Bytes>> {
+            let offset = usize::try_from(offset).unwrap();
+            Box::pin(async move { Ok(self.0.slice(offset..offset + length)) })
+        }
+    }
+
+    /// A file of `length` bytes with a header at `at`, and what begins like one everywhere else.
+    fn file(at: usize, length: usize) -> Memory {
+        let mut bytes: Vec<u8> = FOLDER.iter().copied().cycle().take(length).collect();
+        bytes[at..at + BLOCK_LENGTH].copy_from_slice(&crate::container::header("pacharc-01234567/x", 3).unwrap());
+        Memory(bytes.into())
+    }
+
+    #[tokio::test]
+    async fn a_header_is_found_wherever_it_is() {
+        const LENGTH: usize = 9000;
+        for at in (0..LENGTH - BLOCK_LENGTH).step_by(101).chain([1488, 1489, 1490, 1999, 2000, 2001, LENGTH - 512]) {
+            let mut scanner = Scanner::new(Some("pacharc-01234567/".into()));
+            let found = scanner.search(&file(at, LENGTH)).await.unwrap();
+            assert_eq!(found, Some(at as u64));
+            let mut other = Scanner::new(Some("pacharc-76543210/".into()));
+            assert_eq!(other.search(&file(at, LENGTH)).await.unwrap(), None, "of another bundle, at {at}");
+            // Not before where the content begins.
+            scanner.content = at as u64 + 1;
+            assert_eq!(scanner.search(&file(at, LENGTH)).await.unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_is_zeros_to_the_last_byte() {
+        let end = |wrong: Option<usize>, length| {
+            let mut bytes = vec![0; length];
+            wrong.into_iter().for_each(|at| bytes[at] = 1);
+            Memory(bytes.into())
+        };
+        let scanner = |last: &str| Scanner { at: 512, last: last.into(), ..Scanner::new(None) };
+        assert!(scanner("TRAILER").is_end(&end(None, 1536)).await.unwrap());
+        assert!(!scanner("BLAKE3SUMS").is_end(&end(None, 1536)).await.unwrap());
+        for (wrong, length) in [(Some(512), 1536), (Some(1023), 1536), (Some(1535), 1536), (None, 1535), (None, 1537)] {
+            assert!(!scanner("TRAILER").is_end(&end(wrong, length)).await.unwrap(), "{wrong:?} of {length}");
+        }
+        assert!(!Scanner::new(None).is_of_a_bundle() && Scanner::new(Some("x".into())).is_of_a_bundle());
+        assert_eq!(scanner("x").offset(), 512);
     }
 }
