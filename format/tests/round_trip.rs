@@ -161,6 +161,39 @@ async fn a_signature_lies_behind_the_sums() {
 }
 
 #[tokio::test]
+async fn an_object_that_was_begun_and_not_ended_is_given_up() {
+    let identity = x25519::Identity::generate();
+    let options = options(lock(&identity), 1 << 20, 1000);
+    let mut writer = BundleWriter::create(Vec::new(), options, Head::default()).await.unwrap();
+    let begun = writer.bytes();
+    assert!(begun > 3 * 512);
+    // As large as an entry may be, and a byte larger.
+    writer.add(object(&Key::from("most"), &[7; 1000])).await.unwrap();
+    let too_large = writer.add(object(&Key::from("more"), &[7; 1001])).await;
+    assert!(matches!(too_large, Err(Error::TooLarge { .. })), "{too_large:?}");
+    let key = Key::from("begun").to_path();
+    let (mut pieces, first) = PieceWriter::begin(3, key.clone(), 30, Packing::Raw, Metadata::default());
+    writer.add(first).await.unwrap();
+    writer.add(pieces.piece("ten bytes.".into())).await.unwrap();
+    writer.flush().await.unwrap();
+    assert!(writer.bytes() > begun + 1000);
+    let (mut catalog, lines) = writer.finish_entries().await.unwrap();
+    for line in lines {
+        let (path, json) = line.map(|(k, v)| (String::from_utf8(k).unwrap(), String::from_utf8(v).unwrap())).unwrap();
+        let state = if path.starts_with("objects/") { State::Foreign } else { State::File };
+        catalog.push(state, &path, &json).await.unwrap();
+    }
+    let foreign = pacharc_format::manifest::Count { count: 1, bytes: 1000 };
+    let objects = pacharc_format::manifest::Objects { closed: Some(true), foreign, ..Default::default() };
+    let manifest = Manifest { objects: Some(objects), ..Manifest::default() };
+    let (bundle, _, _) = catalog.finish(manifest, None).await.unwrap();
+    let (entries, _) = stream(&bundle, Some(&unlock(&identity))).await.unwrap();
+    assert!(entries.contains_key("pieces/3/abandoned"), "{:?}", entries.keys());
+    let reader = BundleReader::open(Memory(bundle.into()), &unlock(&identity)).await.unwrap();
+    assert!(reader.find(&key).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn a_stream_says_what_it_is_and_where() {
     let identity = x25519::Identity::generate();
     let options = options(lock(&identity), 1 << 20, 1 << 20);

@@ -5,7 +5,8 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use super::*;
-use crate::{BundleWriter, Head, Key, Lock, Signer, State, WriterOptions};
+use crate::manifest::{Count, Objects};
+use crate::{BundleStream, BundleWriter, Found, Head, Key, Lock, ReadOptions, Signer, State, WriterOptions};
 
 struct Memory(Bytes);
 
@@ -55,6 +56,10 @@ fn body(n: usize) -> Bytes {
     n.to_string().repeat(n % 7).into_bytes().into()
 }
 
+fn missing_path() -> String {
+    crate::ChunkKey { id: [7; 32], generation: 1 }.key().to_path()
+}
+
 /// A bundle of `count` objects, each in a segment of its own, and one that is missing.
 async fn bundle(identity: &x25519::Identity, count: usize, signer: Option<&dyn Signer>) -> Bytes {
     let options = WriterOptions {
@@ -74,13 +79,18 @@ async fn bundle(identity: &x25519::Identity, count: usize, signer: Option<&dyn S
         writer.add(Entry::text(key(n).to_path(), body(n))).await.unwrap();
     }
     let (mut catalog, lines) = writer.finish_entries().await.unwrap();
+    // Chunks come before all others.
+    catalog.push_missing(&missing_path(), 77).await.unwrap();
     for line in lines {
         let (path, json) = line.unwrap();
         let (path, json) = (String::from_utf8(path).unwrap(), String::from_utf8(json).unwrap());
         catalog.push(State::Foreign, &path, &json).await.unwrap();
     }
-    catalog.push_missing("objects/z", 77).await.unwrap();
-    let (bytes, _, _) = catalog.finish(Manifest::default(), signer).await.unwrap();
+    let foreign = Count { count: count as u64, bytes: (0..count).map(|n| body(n).len() as u64).sum() };
+    let missing = Count { count: 1, bytes: 77 };
+    let objects = Objects { closed: Some(false), foreign, missing, ..Objects::default() };
+    let manifest = Manifest { objects: Some(objects), ..Manifest::default() };
+    let (bytes, _, _) = catalog.finish(manifest, signer).await.unwrap();
     bytes.into()
 }
 
@@ -133,11 +143,36 @@ async fn each_path_is_found_in_many_blocks() {
             lines += block.len();
             first = first.or_else(|| block.first().map(|line| line.entry.path.clone()));
         }
-        assert_eq!((first.unwrap(), lines), (path, COUNT - n + 1));
+        assert_eq!((first.unwrap(), lines), (path, COUNT - n));
     }
-    let missing = reader.find("objects/z").await.unwrap().unwrap();
+    let missing = reader.find(&missing_path()).await.unwrap().unwrap();
     assert_eq!((missing.state, missing.entry.size, missing.entry.place), (State::Missing, 77, None));
     assert_eq!(reader.find("a").await.unwrap(), None, "before the first");
+}
+
+#[tokio::test]
+async fn many_blocks_are_read_front_to_back() {
+    const COUNT: usize = 300;
+    let identity = x25519::Identity::generate();
+    let bytes = bundle(&identity, COUNT, None).await;
+    // So little memory that hardly two things are under way at a time, and so much that all are.
+    for memory in [1, 5000, 1 << 20] {
+        let options = ReadOptions { jobs: 2, memory, temp_dir: &std::env::temp_dir() };
+        let mut stream = BundleStream::open(&bytes[..], options).await.unwrap();
+        stream.unlock(&unlock(&identity)).unwrap();
+        let (mut entries, mut lines, mut blocks, mut has_ended) = (0, 0, 0, false);
+        while let Some(found) = stream.next().await.unwrap() {
+            match found {
+                Found::Entries(found) => entries += found.len(),
+                Found::Catalog(found) => (lines, blocks) = (lines + found.len(), blocks + 1),
+                Found::Damage(error) => panic!("{error}"),
+                Found::End { bytes: read, .. } => has_ended = read == bytes.len() as u64,
+                _ => {}
+            }
+        }
+        assert!(has_ended && blocks > 10, "{blocks} blocks");
+        assert_eq!((entries, lines), (COUNT, COUNT + 1));
+    }
 }
 
 #[tokio::test]

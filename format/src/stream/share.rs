@@ -26,3 +26,19 @@ impl Drop for Share {
         self.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_comes_back() {
+        let held = Arc::new(AtomicUsize::new(1));
+        let mut share = Share::new(&held, 10);
+        assert_eq!(held.load(Ordering::Relaxed), 11);
+        share.resize(4);
+        assert_eq!(held.load(Ordering::Relaxed), 5);
+        drop(share);
+        assert_eq!(held.load(Ordering::Relaxed), 1);
+    }
+}
