@@ -335,6 +335,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_read_apart_is_read_to_its_end() {
+        for length in [0, 1, Detached::STEP - 1, Detached::STEP, Detached::STEP + 1, 3 * Detached::STEP + 7] {
+            let bytes: Vec<u8> = (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect();
+            let detached = |there: usize| {
+                let input = Box::new(std::io::Cursor::new(bytes[..there].to_vec()));
+                Detached { input, name: "x".into(), offset: 512, length: length as u64 }
+            };
+            assert_eq!(detached(length).hash().unwrap(), blake3::hash(&bytes), "{length}");
+            assert!(detached(length).read_all().unwrap() == bytes);
+            for there in [0, length / 2, length.saturating_sub(1)].into_iter().filter(|&there| there < length) {
+                let torn = 512 + there as u64;
+                let all = [detached(there).hash().map(drop), detached(there).read_all().map(drop)];
+                for result in all {
+                    assert!(matches!(result, Err(Error::Torn { offset, .. }) if offset == torn), "{result:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn names_and_sizes_have_their_limits() {
         let longest = "x".repeat(NAME);
         for (name, size) in [(longest.as_str(), 0), ("x", SIZE), ("~!", 1)] {

@@ -489,6 +489,23 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_fits_into_its_header_stands_there_alone() {
+        for (length, kind) in [(100, EntryType::Regular), (101, EntryType::XHeader)] {
+            let line = IndexLine {
+                path: "x".repeat(length),
+                size: 1,
+                hash: None,
+                place: None,
+                pieces: None,
+                metadata: Metadata::default(),
+                rotten: false,
+            };
+            let headers = entry_headers(&line).unwrap();
+            assert_eq!(Header::from_byte_slice(&headers[..BLOCK_LENGTH]).entry_type(), kind, "{length}");
+        }
+    }
+
+    #[test]
     fn what_a_segment_takes_is_known_before() {
         let mut builder = SegmentBuilder::default();
         assert!(builder.is_empty());
