@@ -328,3 +328,70 @@ pub(crate) fn folder(bundle: Uuid) -> String {
     let hex = bundle.simple().to_string();
     format!("pacharc-{}/", hex.get(..8).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Count, Objects};
+    use crate::{BundleStream, Found, Key, Manifest, ReadOptions, State, Unlock};
+
+    /// What a reader says of a bundle with one object, whose writer lies as told.
+    async fn told(lie: impl FnOnce(&mut BundleWriter<Vec<u8>>), counted: u64) -> Option<Error> {
+        let identity = age::x25519::Identity::generate();
+        let options = WriterOptions {
+            bundle: Uuid::from_u128(7),
+            created: "2026-01-01T00:00:00Z".into(),
+            version: "0.0.0".into(),
+            lock: Lock::Recipients(vec![Box::new(identity.to_public())]),
+            jobs: 1,
+            segment_target: 1,
+            entry_limit: 1000,
+            level: 1,
+            temp_dir: std::env::temp_dir(),
+            spool_memory: 1 << 20,
+        };
+        let mut writer = BundleWriter::create(Vec::new(), options, Head::default()).await.unwrap();
+        writer.add(Entry::text(Key::from("object").to_path(), "five!")).await.unwrap();
+        writer.flush().await.unwrap();
+        lie(&mut writer);
+        let (mut catalog, lines) = writer.finish_entries().await.unwrap();
+        for line in lines {
+            let (path, json) = line.unwrap();
+            let (path, json) = (String::from_utf8(path).unwrap(), String::from_utf8(json).unwrap());
+            catalog.push(State::Foreign, &path, &json).await.unwrap();
+        }
+        let foreign = Count { count: counted, bytes: 5 * counted };
+        let objects = Objects { closed: Some(true), foreign, ..Objects::default() };
+        let manifest = Manifest { objects: Some(objects), ..Manifest::default() };
+        let (bytes, _, _) = catalog.finish(manifest, None).await.unwrap();
+        let read = ReadOptions { jobs: 1, memory: 1 << 20, temp_dir: &std::env::temp_dir() };
+        let mut stream = BundleStream::open(&bytes[..], read).await.unwrap();
+        stream.unlock(&Unlock::Identities(vec![Box::new(identity)])).unwrap();
+        let mut damage = None;
+        loop {
+            match stream.next().await {
+                Ok(Some(Found::Damage(error))) | Err(error) => damage = damage.or(Some(error)),
+                Ok(Some(_)) => {}
+                Ok(None) => return damage,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_finds_out_a_writer_that_lies() {
+        assert!(told(|_| {}, 1).await.is_none());
+        // In its index, its manifest, its totals.
+        let other_path = |writer: &mut BundleWriter<Vec<u8>>| writer.shard = writer.shard.replace("object", "abject");
+        let more_entries = |writer: &mut BundleWriter<Vec<u8>>| writer.core.totals.entries += 1;
+        let more_segments = |writer: &mut BundleWriter<Vec<u8>>| writer.core.totals.segments += 1;
+        let found = [
+            told(other_path, 1).await,
+            told(|_| {}, 2).await,
+            told(more_entries, 1).await,
+            told(more_segments, 1).await,
+        ];
+        for (number, error) in found.into_iter().enumerate() {
+            assert!(error.as_ref().is_some_and(Error::is_damage), "lie {number}: {error:?}");
+        }
+    }
+}
