@@ -68,8 +68,22 @@ impl RangeReader for Box<dyn RangeReader> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A file in memory.
+    pub(crate) struct Memory(pub(crate) Bytes);
+
+    impl RangeReader for Memory {
+        fn length(&self) -> u64 {
+            self.0.len() as u64
+        }
+
+        fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, io::Result<Bytes>> {
+            let offset = usize::try_from(offset).unwrap();
+            Box::pin(async move { Ok(self.0.slice(offset..offset + length)) })
+        }
+    }
 
     #[tokio::test]
     async fn a_boxed_file_is_that_file() {

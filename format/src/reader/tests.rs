@@ -6,20 +6,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::manifest::{Count, Objects};
+use crate::range::tests::Memory;
 use crate::{BundleStream, BundleWriter, Found, Head, Key, Lock, ReadOptions, Signer, State, WriterOptions};
-
-struct Memory(Bytes);
-
-impl RangeReader for Memory {
-    fn length(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, std::io::Result<Bytes>> {
-        let offset = usize::try_from(offset).unwrap();
-        Box::pin(async move { Ok(self.0.slice(offset..offset + length)) })
-    }
-}
 
 /// A file of zeros that ends in these bytes.
 struct Hollow(u64, Bytes);

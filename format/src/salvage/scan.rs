@@ -152,22 +152,8 @@ pub(super) async fn read(source: &dyn RangeReader, offset: u64, length: u64) -> 
 
 #[cfg(test)]
 mod tests {
-    use futures::future::BoxFuture;
-
     use super::*;
-
-    struct Memory(Bytes);
-
-    impl RangeReader for Memory {
-        fn length(&self) -> u64 {
-            self.0.len() as u64
-        }
-
-        fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, io::Result<Bytes>> {
-            let offset = usize::try_from(offset).unwrap();
-            Box::pin(async move { Ok(self.0.slice(offset..offset + length)) })
-        }
-    }
+    use crate::range::tests::Memory;
 
     /// A file of `length` bytes with a header at `at`, and what begins like one everywhere else.
     fn file(at: usize, length: usize) -> Memory {
