@@ -3,6 +3,8 @@
 // Clippy's own exception for tests knows only the test functions themselves, not what they share.
 #![allow(clippy::unwrap_used, dead_code, missing_docs)]
 
+pub mod parts;
+
 use std::collections::BTreeMap;
 
 use age::x25519;
