@@ -165,3 +165,27 @@ impl Explain for Error {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_said_is_told_apart() {
+        let said = |code| Error::Api { what: "a pod".into(), code, reason: String::new(), message: String::new() };
+        let told =
+            |error: &Error| [error.is_forbidden(), error.is_conflict(), error.is_not_found(), error.is_retryable()];
+        assert_eq!(told(&said(403)), [true, false, false, false]);
+        assert_eq!(told(&said(409)), [false, true, false, false]);
+        assert_eq!(told(&said(404)), [false, false, true, false]);
+        for code in [429, 500, 503, 599] {
+            assert_eq!(told(&said(code)), [false, false, false, true], "{code}");
+        }
+        for code in [200, 400, 401, 422, 428, 430, 499, 600] {
+            assert_eq!(told(&said(code)), [false; 4], "{code}");
+        }
+        let silent = Error::Silent { what: "a pod".into(), after: Duration::from_secs(1) };
+        assert_eq!((silent.code(), told(&silent)), (None, [false, false, false, true]));
+        assert_eq!((said(404).code(), said(418).class()), (Some(404), Class::Other));
+    }
+}

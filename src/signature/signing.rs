@@ -146,3 +146,22 @@ pub fn public_key_of(path: &Path) -> Result<String, Error> {
 pub(super) fn key_id(number: &[u8]) -> String {
     number.iter().rev().map(|byte| format!("{byte:02X}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_key_is_little_endian() {
+        assert_eq!(key_id(&[0xab, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x0f]), "0F070605040302AB");
+    }
+
+    #[test]
+    fn a_key_file_of_minisigns_is_known_by_its_first_line() {
+        let file = SigningKey::generate().unwrap().to_file().unwrap();
+        assert!(is_signing_key(&file));
+        for other in ["", "AGE-SECRET-KEY-1", "# untrusted comment:", " untrusted comment:"] {
+            assert!(!is_signing_key(&Secret::from(other.to_owned())), "{other}");
+        }
+    }
+}

@@ -236,6 +236,12 @@ mod tests {
         let error = |name: &Path| TrustedKeys::read(&[name.to_str().unwrap().to_owned()]).unwrap_err();
         assert!(matches!(error(&secret), Error::SecretAsTrusted(_)));
         assert!(matches!(error(&folder.path().join("absent")), Error::NotAPublicKey(_)));
+        let comment = "untrusted comment: minisign encrypted secret key\n";
+        let long = "x".repeat(150);
+        for text in [format!("{comment}RW{}\n", &long[..98]), format!("RW{long}\n"), format!("{comment}{long}\n")] {
+            fs::write(&public, &text).unwrap();
+            assert!(matches!(error(&public), Error::NotPublicKeys(_)), "{text}");
+        }
         fs::write(&public, "# none\n").unwrap();
         assert!(matches!(error(&public), Error::NotPublicKeys(_)));
         let names = SigningKeyNames { key: Some(public), password_file: None };

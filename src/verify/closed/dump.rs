@@ -219,6 +219,8 @@ mod tests {
             dump.problems.clear();
             dump.row(&wanted, row.as_bytes()).unwrap();
             assert_eq!(dump.problems.len(), 1, "{row}");
+            dump.row(&wanted, row.as_bytes()).unwrap();
+            assert_eq!(dump.problems.len(), 1, "told once: {row}");
         }
     }
 
@@ -234,7 +236,16 @@ mod tests {
         assert!(dump.wanted("database/pachyderm/attempt-2/data/1", CHUNKS).is_some());
         assert!(dump.migrations.is_empty() && dump.attempt == 2);
         assert!(dump.wanted("database/pachyderm/attempt-1/data/1", CHUNKS).is_none());
+        // The next table of the same attempt goes on.
+        dump.live.push(b"objects/chunk/x", &[0; 8]).unwrap();
+        assert!(dump.wanted("database/pachyderm/attempt-2/data/2", CHUNKS).is_some());
+        assert_eq!(dump.live.sorted().unwrap().count(), 1);
         assert!(dump.wanted("database/dex/attempt-2/data/1", CHUNKS).is_none());
-        assert!(dump.wanted("database/pachyderm/attempt-2/data/1", b"COPY \"a\".\"b\" (\"c\") FROM stdin;").is_none());
+        let text = std::str::from_utf8(CHUNKS).unwrap();
+        let elsewhere = [text.replace("\"storage\"", "\"public\""), text.replace("chunk_objects", "chunks")];
+        for other in elsewhere.iter().map(String::as_str).chain([r#"COPY "a"."b" ("c") FROM stdin;"#]) {
+            assert!(dump.wanted("database/pachyderm/attempt-2/data/1", other.as_bytes()).is_none(), "{other}");
+        }
+        assert_eq!(dump.problems, [""; 0]);
     }
 }

@@ -13,8 +13,8 @@ use super::damage::{NAMED, SourceDamage};
 use super::dump::Dump;
 use super::live::Lacking;
 
-/// Tracked things above what is lacking that are remembered, about 50 bytes each.
-const ABOVE: usize = 200_000;
+/// Tracked things above what is lacking that are remembered, about 50 bytes each. Few in unit tests, which would take long else.
+const ABOVE: usize = if cfg!(test) { 20 } else { 200_000 };
 /// Levels that are walked; Pachyderm's are few.
 const LEVELS: usize = 1000;
 /// Commits that are named for each thing.
@@ -22,13 +22,20 @@ const COMMITS: usize = 20;
 /// Tracker objects whose name begins so hold a commit's file sets.
 const COMMIT: &str = "commit/";
 
-/// Something to start from: a tracker object, and what is wrong with it.
+/// Something to start from: tracker objects, and what is wrong with them.
 struct Origin {
     damage: SourceDamage,
     /// Whether it is damage only where it hurts a commit: file sets on their way may, for a moment, refer to chunks that
     /// are not uploaded yet.
     only_if_it_hurts: bool,
-    int_id: Option<u64>,
+    int_ids: Vec<u64>,
+}
+
+impl Origin {
+    /// Whether it is damage, when all that is `above` was looked through for commits.
+    fn is_damage(&self, above: &Above) -> bool {
+        !self.only_if_it_hurts || self.damage.hurts_count > 0 || !above.is_whole
+    }
 }
 
 /// Finds what is lacking in `dump`, and whom it hurts.
@@ -46,17 +53,20 @@ pub(super) fn check(dump: &mut Dump, lacking: Lacking, report: &mut Report) -> f
             healed_by: object.healed_by,
             ..SourceDamage::default()
         };
-        origins.push(Origin { damage, only_if_it_hurts: false, int_id: None });
+        origins.push(Origin { damage, only_if_it_hurts: false, int_ids: Vec::new() });
     }
-    let mut more = Dangling::find(dump, &chunks, &mut origins)?;
-    let hurt = walk(dump, &origins)?;
-    name(dump, &mut origins, &hurt)?;
+    let more = Dangling::find(dump, &chunks, &mut origins)?;
+    // One bit for all that are not named tells whether any of them hurts a commit.
+    origins.push(Origin { damage: SourceDamage::default(), only_if_it_hurts: true, int_ids: more.unnamed });
+    let above = walk(dump, &origins)?;
+    name(dump, &mut origins, &above.bits)?;
+    let rest = origins.pop().filter(|rest| rest.is_damage(&above));
     for origin in origins {
-        if !origin.only_if_it_hurts || origin.damage.hurts_count > 0 {
+        if origin.is_damage(&above) {
             report.source.push(origin.damage);
         }
     }
-    report.source.count += unnamed + std::mem::take(&mut more.unnamed);
+    report.source.count += unnamed + rest.map_or(0, |rest| rest.int_ids.len() as u64) + more.unwalked;
     if more.file_sets_untracked > 0 {
         report.source.push(SourceDamage {
             subject: "storage.filesets".to_owned(),
@@ -76,7 +86,9 @@ struct Dangling {
     /// Rows of `filesets` that nothing tracks.
     file_sets_untracked: u64,
     /// Referenced chunks and file sets that are not there, beyond those that are named.
-    unnamed: u64,
+    unnamed: Vec<u64>,
+    /// How many more; whom they hurt is not looked for, and they count as damage.
+    unwalked: u64,
 }
 
 impl Dangling {
@@ -108,7 +120,7 @@ impl Dangling {
             let id: Option<[u8; 32]> = hex::decode(&hex).ok().and_then(|id| id.try_into().ok());
             for &origin in id.as_ref().and_then(|id| chunks.get(id)).into_iter().flatten() {
                 if let Some(origin) = origins.get_mut(origin) {
-                    origin.int_id = Some(int_id);
+                    origin.int_ids = vec![int_id];
                 }
             }
             if !live.has_prefix(&[b"objects/chunk/".as_slice(), &hex].concat())? && is_referenced {
@@ -140,11 +152,15 @@ impl Dangling {
 
     fn add(&mut self, origins: &mut Vec<Origin>, subject: String, problem: &str, int_id: u64) {
         if origins.len() >= NAMED {
-            self.unnamed += 1;
+            if self.unnamed.len() < ABOVE / 2 {
+                self.unnamed.push(int_id);
+            } else {
+                self.unwalked += 1;
+            }
             return;
         }
         let damage = SourceDamage { subject, problem: problem.to_owned(), ..SourceDamage::default() };
-        origins.push(Origin { damage, only_if_it_hurts: true, int_id: Some(int_id) });
+        origins.push(Origin { damage, only_if_it_hurts: true, int_ids: vec![int_id] });
     }
 }
 
@@ -189,24 +205,36 @@ impl Distinct {
     }
 }
 
-/// For each tracker object above an origin, the bits of the origins below it.
-fn walk(dump: &mut Dump, origins: &[Origin]) -> format::Result<HashMap<u64, u128>> {
+/// What was found above the origins.
+struct Above {
+    /// For each tracker object, the bits of the origins below it.
+    bits: HashMap<u64, u128>,
+    /// Whether that is all of them.
+    is_whole: bool,
+}
+
+/// Walks up from the origins, as far as there is room.
+fn walk(dump: &mut Dump, origins: &[Origin]) -> format::Result<Above> {
     let mut above: HashMap<u64, u128> = HashMap::new();
     for (bit, origin) in origins.iter().enumerate() {
-        if let Some(int_id) = origin.int_id {
-            *above.entry(int_id).or_default() |= 1 << bit;
+        for int_id in &origin.int_ids {
+            *above.entry(*int_id).or_default() |= 1 << bit;
         }
     }
-    let mut level = above.clone();
+    let (mut level, mut is_whole) = (above.clone(), true);
     for _ in 0..LEVELS {
-        if level.is_empty() || above.len() > ABOVE {
-            break;
+        if level.is_empty() {
+            return Ok(Above { bits: above, is_whole });
         }
         let mut next: HashMap<u64, u128> = HashMap::new();
         for record in dump.references.sorted()? {
             let (to, from) = record?;
             let Some(bits) = level.get(&big_endian(&to)) else { continue };
             let from = big_endian(&from);
+            if above.len() >= ABOVE && !above.contains_key(&from) {
+                is_whole = false;
+                continue;
+            }
             let known = above.entry(from).or_default();
             let new = bits & !*known;
             if new != 0 {
@@ -216,7 +244,7 @@ fn walk(dump: &mut Dump, origins: &[Origin]) -> format::Result<HashMap<u64, u128
         }
         level = next;
     }
-    Ok(above)
+    Ok(Above { bits: above, is_whole: false })
 }
 
 /// Names the commits among those `above`.
@@ -305,6 +333,11 @@ mod tests {
         report.source.named.into_iter().map(|damage| (damage.subject, damage.hurts)).collect()
     }
 
+    fn object() -> LackingObject {
+        let path = "objects/chunk/x".to_owned();
+        LackingObject { path, chunk: Some(CHUNK), problem: String::new(), healed_by: None }
+    }
+
     #[test]
     fn what_is_whole_has_nothing_to_tell() {
         // Chunk 8 is referred to by a temporary file set alone.
@@ -313,12 +346,6 @@ mod tests {
 
     #[test]
     fn a_missing_object_leads_to_its_commits() {
-        let object = || LackingObject {
-            path: "objects/chunk/x".to_owned(),
-            chunk: Some(CHUNK),
-            problem: String::new(),
-            healed_by: None,
-        };
         let lacking = Lacking { objects: vec![object()], count: 1, ..Lacking::default() };
         let hurt = vec!["default/images@0b".to_owned(), "lab/wide.meta@0a".to_owned()];
         assert_eq!(report(dump(), lacking), [("objects/chunk/x".to_owned(), hurt)]);
@@ -336,5 +363,54 @@ mod tests {
         let subjects: Vec<&str> = found.iter().map(|(subject, _)| subject.as_str()).collect();
         let chunk = format!("chunk {}", hex::encode([8; 32]));
         assert_eq!(subjects, [&chunk, "file set cc", "storage.filesets"]);
+    }
+
+    #[test]
+    fn file_sets_that_nothing_tracks_are_counted_wherever_they_stand() {
+        let mut dump = dump();
+        for id in [b"00", b"a0", b"ab", b"cc", b"dd"] {
+            dump.filesets.push(id, b"").unwrap();
+        }
+        let mut report = Report::default();
+        check(&mut dump, Lacking::default(), &mut report).unwrap();
+        let problems: Vec<&str> = report.source.named.iter().map(|damage| damage.problem.as_str()).collect();
+        assert_eq!(problems, ["5 file sets have no tracker object, and can never be collected"]);
+    }
+
+    #[test]
+    fn what_is_not_named_is_counted() {
+        // Chunk 8 and three file sets, of which nobody has anything at first.
+        let counted = |hurt: bool, sets: u64| {
+            let mut dump = dump();
+            for id in 0..sets {
+                dump.tracked.push(&(20 + id).to_be_bytes(), format!("fileset/c{id:02}").as_bytes()).unwrap();
+            }
+            if hurt {
+                dump.references.push(&20_u64.to_be_bytes(), &3_u64.to_be_bytes()).unwrap();
+            }
+            let objects = (0..NAMED).map(|_| object()).collect();
+            let lacking = Lacking { objects, count: NAMED as u64 + 7, ..Lacking::default() };
+            let mut report = Report::default();
+            check(&mut dump, lacking, &mut report).unwrap();
+            assert_eq!(report.source.named.len(), NAMED);
+            report.source.count - NAMED as u64 - 7
+        };
+        assert_eq!(counted(false, 3), 0);
+        assert_eq!(counted(true, 3), 4);
+        // Those beyond what can be walked count, whomever they hurt.
+        assert_eq!(counted(false, ABOVE as u64 / 2 + 4), 5);
+    }
+
+    #[test]
+    fn what_cannot_be_walked_to_its_end_is_damage() {
+        let subjects = |sets: u64| {
+            let mut dump = dump();
+            for id in 0..sets {
+                dump.references.push(&5_u64.to_be_bytes(), &(100 + id).to_be_bytes()).unwrap();
+            }
+            report(dump, Lacking::default()).into_iter().map(|(subject, _)| subject).collect::<Vec<_>>()
+        };
+        assert_eq!(subjects(ABOVE as u64 / 2), [""; 0]);
+        assert_eq!(subjects(ABOVE as u64), [format!("chunk {}", hex::encode([8; 32]))]);
     }
 }
