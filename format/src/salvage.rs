@@ -160,8 +160,8 @@ impl<S: RangeReader> SalvageReader<S> {
     /// Takes an outer entry: what it is, its name says; that it is this, its content must.
     async fn entry(&mut self, header: &EntryHeader) -> Result<()> {
         let name = header.name.as_str();
+        let extent = Extent { offset: header.offset, length: header.size };
         if let Some((number, packing)) = segment_of(name) {
-            let extent = Extent { offset: header.offset, length: header.size };
             if number < self.next && (self.found.contains_key(&number) || self.read.contains(number)) {
                 let what = "the segment of this number came before";
                 self.tell(Salvaged::Damage(Error::damaged(name, header.offset, what)));
@@ -197,16 +197,16 @@ impl<S: RangeReader> SalvageReader<S> {
             };
         }
         match name {
-            "bundle.json" if header.size <= ABOUT_LIMIT && header.offset + header.size <= self.source.length() => {
-                let content = read(&self.source, header.offset, header.size).await?;
-                match About::from_json(&content, header.offset) {
+            "bundle.json" => match self.content(extent, ABOUT_LIMIT).await? {
+                Ok(content) => match About::from_json(&content, header.offset) {
                     Ok(about) if about.bundle != self.bundle => {
                         self.told(header, Err("it names another bundle".into()));
                     }
                     Ok(_) => {}
                     Err(error) => self.tell(Salvaged::Damage(error)),
-                }
-            }
+                },
+                Err(what) => self.told(header, Err(what)),
+            },
             "head.json.zst.age" => {
                 let sound = self.plain(header, JSON_LIMIT).await?.map(|_| ());
                 self.told(header, sound);
@@ -232,16 +232,21 @@ impl<S: RangeReader> SalvageReader<S> {
 
     /// The plaintext of a sealed entry, or what is wrong with it.
     async fn plain(&self, header: &EntryHeader, limit: usize) -> Result<std::result::Result<Bytes, String>> {
-        let sealed = self.sealed(Extent { offset: header.offset, length: header.size }, limit).await?;
+        let extent = Extent { offset: header.offset, length: header.size };
         let key = self.key.clone();
-        match sealed {
+        match self.sealed(extent, limit).await? {
             Ok(sealed) => blocking(move || key.open(Packing::Zstd, sealed, limit)).await,
             Err(what) => Ok(Err(what)),
         }
     }
 
+    /// The bytes of an entry whose plaintext has `limit` at most.
     async fn sealed(&self, extent: Extent, limit: usize) -> Result<std::result::Result<Bytes, String>> {
-        let most = limit as u64 + limit as u64 / 128 + 64 * 1024;
+        self.content(extent, limit as u64 + limit as u64 / 128 + 64 * 1024).await
+    }
+
+    /// The bytes of an entry, or why there are none.
+    async fn content(&self, extent: Extent, most: u64) -> Result<std::result::Result<Bytes, String>> {
         if extent.length > most {
             return Ok(Err(format!("it has {} bytes where at most {most} make sense", extent.length)));
         }

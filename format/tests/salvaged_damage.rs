@@ -1,0 +1,165 @@
+//! What a salvage tells of a damaged bundle: which entry, and what is wrong with it; and nothing of what is whole.
+
+// Clippy's own exception for tests knows only the test functions themselves, not what they share.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use age::x25519;
+use bytes::Bytes;
+use pacharc_format::{Entry, Error, Key, SalvageReader, Salvaged};
+use support::parts::{Parts, put_together, take_apart};
+use support::{Memory, chunk, lock, object, options, stream, unlock, write};
+
+/// Segments of one entry each: six chunks and an object.
+const SEGMENTS: usize = 7;
+
+async fn original(identity: &x25519::Identity) -> (Bytes, String, Parts) {
+    let mut entries: Vec<Entry> = (0..6).map(|n| chunk(vec![n; 700], u64::from(n))).collect();
+    entries.push(object(&Key::from("a"), b"text"));
+    let (bundle, _) = write(entries, options(lock(identity), 1, 1 << 20)).await;
+    let (folder, parts) = take_apart(&bundle);
+    assert_eq!(parts.iter().filter(|(name, _)| name.starts_with("data/")).count(), SEGMENTS);
+    (bundle, folder, parts)
+}
+
+fn at(parts: &Parts, wanted: &str) -> usize {
+    parts.iter().position(|(name, _)| name.starts_with(wanted)).unwrap()
+}
+
+/// The entries that come out, and what is told as damage: of which entry, and what.
+async fn salvage(bundle: &Bytes, identity: &x25519::Identity) -> (BTreeMap<String, Entry>, Vec<(String, String)>) {
+    let mut reader = SalvageReader::open(Memory(bundle.clone()), &unlock(identity)).await.unwrap();
+    let (mut entries, mut told, mut walked) = (BTreeMap::new(), Vec::new(), 0);
+    while let Some(salvaged) = reader.next().await.unwrap() {
+        match salvaged {
+            Salvaged::Entries(found) => entries.extend(found.into_iter().map(|(entry, _)| (entry.path.clone(), entry))),
+            Salvaged::Damage(Error::Damaged { entry, what, .. }) => told.push((entry, what)),
+            Salvaged::Damage(Error::Torn { what, .. }) => told.push(("torn".into(), what)),
+            Salvaged::Damage(other) => panic!("{other:?}"),
+            _ => {}
+        }
+        assert!(walked <= reader.offset() && reader.offset() <= bundle.len() as u64, "{}", reader.offset());
+        walked = reader.offset();
+    }
+    assert!(reader.offset() + 1024 >= bundle.len() as u64, "only {} bytes were walked", reader.offset());
+    (entries, told)
+}
+
+fn told(entry: &str, what: &str) -> Vec<(String, String)> {
+    vec![(entry.into(), what.into())]
+}
+
+#[tokio::test]
+async fn a_whole_bundle_has_nothing_to_tell() {
+    let identity = x25519::Identity::generate();
+    let (bundle, folder, _) = original(&identity).await;
+    let reader = SalvageReader::open(Memory(bundle.clone()), &unlock(&identity)).await.unwrap();
+    assert_eq!(folder, format!("pacharc-{}/", &reader.bundle().simple().to_string()[..8]));
+    let (entries, told) = salvage(&bundle, &identity).await;
+    assert_eq!(told, []);
+    assert_eq!(entries, stream(&bundle, Some(&unlock(&identity))).await.unwrap().0);
+}
+
+#[tokio::test]
+async fn what_does_not_open_is_told_by_its_name() {
+    let identity = x25519::Identity::generate();
+    let (bundle, folder, parts) = original(&identity).await;
+    let whole = salvage(&bundle, &identity).await.0;
+    for (place, (name, content)) in parts.iter().enumerate().filter(|(_, (name, _))| name.ends_with(".age")) {
+        if name.starts_with("bundle.key") {
+            continue;
+        }
+        let mut changed = parts.clone();
+        changed[place].1[content.len() / 2] ^= 1;
+        let (entries, told) = salvage(&put_together(&folder, &changed), &identity).await;
+        let names: Vec<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, [name.as_str()], "{told:?}");
+        let lost = usize::from(name.starts_with("data/"));
+        assert_eq!(entries.len(), whole.len() - lost, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_is_not_in_its_place_is_told_and_read_once() {
+    let identity = x25519::Identity::generate();
+    let (bundle, folder, parts) = original(&identity).await;
+    let whole = salvage(&bundle, &identity).await.0;
+    let (one, two, shard) = (at(&parts, "data/00000001"), at(&parts, "data/00000002"), at(&parts, "index/"));
+    let name = &parts[one].0;
+    for (place, what) in [(two + 1, "directly"), (shard, "before its shard"), (shard + 1, "behind its shard")] {
+        let mut again = parts.clone();
+        again.insert(place, parts[one].clone());
+        let (entries, found) = salvage(&put_together(&folder, &again), &identity).await;
+        assert_eq!(found, told(name, "the segment of this number came before"), "{what}");
+        assert_eq!(entries, whole, "{what}");
+    }
+    let mut swapped = parts.clone();
+    swapped.swap(one, two);
+    let (entries, found) = salvage(&put_together(&folder, &swapped), &identity).await;
+    assert_eq!(found, told(name, "it is out of its order"));
+    assert_eq!(entries, whole);
+    let mut dropped = parts.clone();
+    dropped.drain(one..=two);
+    let (entries, found) = salvage(&put_together(&folder, &dropped), &identity).await;
+    assert_eq!(entries.len(), whole.len() - 2);
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[tokio::test]
+async fn another_bundles_name_is_told() {
+    let identity = x25519::Identity::generate();
+    let (bundle, folder, parts) = original(&identity).await;
+    let (_, _, other) = original(&identity).await;
+    let place = at(&parts, "bundle.json");
+    let with = |content: Vec<u8>| {
+        let mut changed = parts.clone();
+        changed[place].1 = content;
+        put_together(&folder, &changed)
+    };
+    let own = parts[place].1.clone();
+    assert_eq!(with(own.clone()), bundle);
+    let found = salvage(&with(other[place].1.clone()), &identity).await.1;
+    assert_eq!(found, told("bundle.json", "it names another bundle"));
+    let spaces = |length: usize| [&own[..], &b" ".repeat(length - own.len())].concat();
+    assert_eq!(salvage(&with(spaces(65_536)), &identity).await.1, []);
+    let found = salvage(&with(spaces(65_537)), &identity).await.1;
+    assert_eq!(found, told("bundle.json", "it has 65537 bytes where at most 65536 make sense"));
+    let found = salvage(&with(b"{".to_vec()), &identity).await.1;
+    assert!(matches!(&found[..], [(entry, _)] if entry == "bundle.json"), "{found:?}");
+}
+
+/// The bundle, with the size in a header made another one.
+fn sized(folder: &str, parts: &Parts, place: usize, size: u64) -> Bytes {
+    let before = put_together(folder, &parts[..place].to_vec()).len() - 1024;
+    let mut bundle = put_together(folder, parts).to_vec();
+    let mut header = tokio_tar::Header::from_byte_slice(&bundle[before..before + 512]).clone();
+    header.set_size(size);
+    header.set_cksum();
+    bundle[before..before + 512].copy_from_slice(header.as_bytes());
+    bundle.into()
+}
+
+#[tokio::test]
+async fn a_size_that_cannot_be_is_told_and_not_allocated() {
+    let identity = x25519::Identity::generate();
+    let (bundle, folder, mut parts) = original(&identity).await;
+    let place = at(&parts, "data/00000003");
+    parts[place].1[200] ^= 1;
+    // 128 MiB of plaintext, a 128th for what does not compress and its seal, and 64 KiB.
+    let most = (128 << 20) + (1 << 20) + (64 << 10);
+    for (size, what) in [
+        (most + 1, format!("it has {} bytes where at most {most} make sense", most + 1)),
+        (most, "the file ends inside it".to_owned()),
+        (bundle.len() as u64, "the file ends inside it".to_owned()),
+    ] {
+        let (entries, found) = salvage(&sized(&folder, &parts, place, size), &identity).await;
+        assert_eq!(entries.len(), SEGMENTS - 1);
+        // What the header leads to is told, too: there is no other.
+        let of_it: Vec<_> = found.iter().filter(|(entry, _)| *entry == parts[place].0).collect();
+        assert_eq!(of_it, [&(parts[place].0.clone(), what)], "{found:?}");
+        assert_eq!(found.len(), 2, "{found:?}");
+    }
+}
