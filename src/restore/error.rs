@@ -93,7 +93,11 @@ pub enum Error {
 }
 
 fn more(count: u64) -> String {
-    if count > 1 { format!(", and {} more differences", count - 1) } else { String::new() }
+    match count {
+        0 | 1 => String::new(),
+        2 => ", and 1 more difference".to_owned(),
+        _ => format!(", and {} more differences", count - 1),
+    }
 }
 
 impl Explain for Error {

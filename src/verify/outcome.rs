@@ -226,33 +226,104 @@ mod tests {
     use super::*;
     use crate::outcome::Outcome as _;
 
+    fn outcome(verdict: Verdict, level: Level) -> Outcome {
+        Outcome {
+            input: "b.pacharc".to_owned(),
+            level: level.name(),
+            verdict,
+            bundle: Uuid::nil(),
+            id: Some("ab".to_owned()),
+            created: String::new(),
+            signed: false,
+            signed_by: None,
+            bytes: 1,
+            retried: 0,
+            reread: 0,
+            closed: None,
+            findings: Vec::new(),
+            damages: 0,
+            lost: Vec::new(),
+            lost_count: 0,
+            source: Vec::new(),
+            source_damages: 0,
+            trial: None,
+            contents: None,
+        }
+    }
+
+    #[test]
+    fn what_is_sound_says_how_far_it_was_looked_at() {
+        let said = |level, closed| Outcome { closed, ..outcome(Verdict::Sound, level) }.summary();
+        let begins = "sound: b.pacharc, 1 B checked at level";
+        assert_eq!(
+            said(Level::Sums, None),
+            format!("{begins} sums (whether it is closed, the manifest says: it needs the key); id ab")
+        );
+        assert_eq!(said(Level::Contents, Some(true)), format!("{begins} contents, closed; id ab"));
+        assert_eq!(said(Level::Contents, None), format!("{begins} contents; id ab"));
+        let every = "every live object of the dump is in it, with the bytes its key promises";
+        assert_eq!(said(Level::Closed, Some(true)), format!("{begins} closed: {every}; id ab"));
+        let none = "(there is no live set: it holds no bucket, or no database of Pachyderm's)";
+        assert_eq!(said(Level::Restore, None), format!("{begins} restore {none}; id ab"));
+        let database = TriedDatabase { name: "p\nq".to_owned(), tables: 2, rows: 3, foreign_keys: 4, indexes: Some(5) };
+        let trial = Trial { server: "15".to_owned(), throwaway: true, databases: vec![database] };
+        let tried = Outcome { trial: Some(trial), closed: Some(true), ..outcome(Verdict::Sound, Level::Restore) };
+        assert_eq!(
+            tried.summary().lines().next().unwrap(),
+            "database p q: restored into a throwaway PostgreSQL 15; 3 rows in 2 tables with counts and fingerprints as in \
+             the bundle, 4 foreign keys hold, 5 indexes in order"
+        );
+        assert_eq!((tried.class(), outcome(Verdict::Sound, Level::Sums).class()), (None, None));
+    }
+
+    #[test]
+    fn who_signed_is_said_where_that_was_asked() {
+        let by = SignedBy { key: "0F07".to_owned(), comment: String::new() };
+        let said =
+            |signed, signed_by| Outcome { signed, signed_by, ..outcome(Verdict::Sound, Level::Contents) }.summary();
+        assert!(said(true, Some(by)).contains("level contents, signed by the trusted key 0F07; id"));
+        assert!(said(true, None).contains("level contents, signed (by whom was not asked: --trusted-key); id"));
+        assert!(!said(false, None).contains("signed"));
+    }
+
+    #[test]
+    fn what_is_damaged_is_named_and_what_is_not_named_is_counted() {
+        let finding = |path: &str, offset| Finding { path: path.to_owned(), offset, problem: "torn".to_owned() };
+        let lost =
+            || Lost { path: "a".to_owned(), what: Some("table b.c".to_owned()), segment: Some(1), offset: Some(2) };
+        let one =
+            Outcome { findings: vec![finding("x", Some(7))], damages: 1, ..outcome(Verdict::Damaged, Level::Sums) };
+        assert_eq!(one.summary(), "damaged: b.pacharc, 1 damage found at level sums:\n  x (at byte 7): torn");
+        assert_eq!(one.class(), Some(Class::Damaged));
+        let two = Outcome { findings: vec![finding("x", None), finding("y", None)], damages: 2, ..one.clone() };
+        assert_eq!(two.summary(), "damaged: b.pacharc, 2 damages found at level sums:\n  x: torn\n  y: torn");
+        let more = Outcome { damages: 3, lost: vec![lost()], lost_count: 1, ..two.clone() };
+        let text = more.summary();
+        assert!(text.contains("y: torn\n  …\n1 entries lie in it"), "{text}");
+        assert!(text.ends_with("\n  a (table b.c), in segment 1 at byte 2"), "{text}");
+        let more = Outcome { lost: vec![lost()], lost_count: 2, ..two };
+        assert!(more.summary().ends_with("\n  …"));
+    }
+
+    #[test]
+    fn what_the_source_lacked_is_named() {
+        let damage = SourceDamage { subject: "a".to_owned(), problem: "gone".to_owned(), ..SourceDamage::default() };
+        let with = |source: Vec<SourceDamage>, source_damages| {
+            let closed = Some(false);
+            Outcome { source, source_damages, closed, ..outcome(Verdict::Incomplete, Level::Closed) }.summary()
+        };
+        let begins = "incomplete: b.pacharc is not closed: every byte is as it was written (1 B, level closed), but";
+        assert_eq!(with(Vec::new(), 0), format!("{begins} the source lacked live objects; id ab"));
+        let broken = |count| format!("{begins} of the source {count} things were lacking or broken; id ab\n  {damage}");
+        assert_eq!(with(vec![damage.clone()], 1), broken(1));
+        assert_eq!(with(vec![damage.clone()], 2), broken(2) + "\n  …");
+        assert_eq!(outcome(Verdict::Incomplete, Level::Closed).class(), Some(Class::Incomplete));
+    }
+
     #[test]
     fn what_has_no_bucket_is_not_called_closed() {
-        let said = |closed| {
-            let outcome = Outcome {
-                input: "b.pacharc".to_owned(),
-                level: "restore",
-                verdict: Verdict::Incomplete,
-                bundle: Uuid::nil(),
-                id: None,
-                created: String::new(),
-                signed: false,
-                signed_by: None,
-                bytes: 1,
-                retried: 0,
-                reread: 0,
-                closed,
-                findings: Vec::new(),
-                damages: 0,
-                lost: Vec::new(),
-                lost_count: 0,
-                source: Vec::new(),
-                source_damages: 1,
-                trial: None,
-                contents: None,
-            };
-            outcome.summary()
-        };
+        let incomplete = |closed| Outcome { closed, source_damages: 1, ..outcome(Verdict::Incomplete, Level::Restore) };
+        let said = |closed| incomplete(closed).summary();
         assert!(said(Some(true)).contains("is closed, and every byte"));
         assert!(said(Some(false)).contains("is not closed: every byte"));
         let without = said(None);

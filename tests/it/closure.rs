@@ -52,7 +52,7 @@ async fn what_the_source_lacks_is_named_and_the_rest_saved() {
     desk.restore("c.pacharc", &target, &[]).code(5).says("not closed").says("--allow-incomplete");
     cluster.assert_not_restored();
     assert!(!desk.path("target").join("chunk").exists());
-    let done = desk.restore("c.pacharc", &target, &["--allow-incomplete"]).code(4);
+    let done = desk.restore("c.pacharc", &target, &["--allow-incomplete", "--json-file", "restored"]).code(4);
     for key in [gone, flipped, emptied] {
         assert!(done.stderr.contains(key.as_str()), "{key}: {}", done.stderr);
     }
@@ -60,6 +60,12 @@ async fn what_the_source_lacks_is_named_and_the_rest_saved() {
     let restored: Arc<dyn Bucket> = Arc::new(Directory::new(desk.path("target")));
     let compared = compare::buckets(&cluster.bucket, &restored, None).await.unwrap();
     assert!(compared.is_equal() && compared.compared > 40, "{compared}");
+    let restored = std::fs::read_to_string(desk.path("restored")).unwrap();
+    let finished: serde_json::Value = serde_json::from_str(restored.lines().last().unwrap()).unwrap();
+    let objects = &finished["outcome"]["objects"];
+    assert_eq!((&objects["missing"], &objects["rotten"]), (&1.into(), &2.into()), "{objects}");
+    assert_eq!(objects["count"], compared.compared);
+    done.says("INCOMPLETE: 1 live objects missing and 2 rotten");
 }
 
 #[tokio::test(flavor = "multi_thread")]

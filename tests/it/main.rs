@@ -29,6 +29,7 @@ mod in_cluster;
 mod keep_going;
 mod large;
 mod live_writer;
+mod lossy_targets;
 mod namespace_backup;
 mod odd_keys;
 mod pipes;

@@ -38,6 +38,10 @@ pub enum Fault {
     Flip,
     /// The answer comes so many milliseconds later.
     Late(u64),
+    /// The object is said to be written, and is not kept.
+    Forget,
+    /// The object is said to be written, and is kept without its last byte.
+    Clip,
     /// Nothing goes wrong.
     Pass,
 }
@@ -316,8 +320,11 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
                 }
                 _ => state.answer(&request),
             };
-            if let Fault::CutAndChange(_) = fault {
-                state.objects.insert(key(&request).to_owned(), b"another".to_vec());
+            match fault {
+                Fault::CutAndChange(_) => drop(state.objects.insert(key(&request).to_owned(), b"another".to_vec())),
+                Fault::Forget => drop(state.objects.remove(key(&request))),
+                Fault::Clip => drop(state.objects.get_mut(key(&request)).and_then(Vec::pop)),
+                _ => {}
             }
             (fault, answer)
         };
