@@ -96,6 +96,50 @@ async fn an_emptied_bucket_is_not_called_sound() {
     desk.run(args("source", &cluster.source(), &[])).code(5).says("does not belong to this database");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_changed_is_told_where_it_must_not() {
+    use crate::support::fault_server::{Fault, FaultServer};
+
+    let (desk, server) = (Desk::new(), FaultServer::start().await);
+    let chunks: Vec<_> = (0..40).map(|n| pacharc_sample::chunk::Chunk::generate(1, n, &(100..=900))).collect();
+    let mut bytes = 3;
+    server.hold("notes/a", "one");
+    for chunk in &chunks {
+        bytes += chunk.stored.len();
+        server.hold(&chunk.key(0), chunk.stored.clone());
+    }
+    let place = words(&["--bucket", &server.url()]);
+    desk.backup(&place, "c.pacharc", &[]).code(0);
+    let compare = |side, more: &[&str], code| {
+        outcome(&desk.run(args(side, &place, &[&["--json"], more].concat())).code(code))["objects"].take()
+    };
+    let key = chunks[7].key(0);
+    // A read that comes wrong once is read again.
+    server.plan_for("GET", &key, [Fault::Flip]);
+    let whole = compare("source", &[], 0);
+    assert_eq!((&whole["equal"], &whole["bytes"]), (&41.into(), &bytes.into()), "{whole}");
+    assert_eq!(server.planned(), 0);
+    // What is not a chunk may be another one at the source, and not at a target.
+    server.hold("notes/a", "two");
+    let later = compare("source", &[], 0);
+    assert_eq!((&later["equal"], &later["changed"]), (&40.into(), &1.into()), "{later}");
+    assert_eq!(compare("target", &[], 3)["changed"], 1);
+    server.hold("notes/a", "one");
+    // A chunk is what its key says, for ever.
+    server.hold(&key, vec![7; chunks[7].stored.len()]);
+    for (side, code) in [("source", 4), ("target", 3)] {
+        let rotten = compare(side, &[], code);
+        assert_eq!((&rotten["changed"], &rotten["lost"]), (&1.into(), &0.into()), "{side}: {rotten}");
+        desk.run(args(side, &place, &[])).code(code).says(&key);
+    }
+    server.hold(&key, chunks[7].stored.clone());
+    // A time is a time.
+    server.plan("GET", (0..41).map(|_| Fault::Late(900)));
+    let timed = compare("source", &["--sample", "1s"], 0);
+    let compared = timed["compared"].as_u64().unwrap();
+    assert!((1..41).contains(&compared), "{compared}");
+}
+
 /// An object of the bundle that is an orphan.
 fn an_orphan(desk: &Desk, live: &[String]) -> String {
     let listed = desk.run(["list", "c.pacharc", "--identity", "key.txt", "objects/chunk"]).code(0).text();
@@ -165,6 +209,9 @@ async fn samples_are_repeatable_and_together_everything() {
     assert!(seeds.len() > 1, "{seeds:?}");
     // As much time as is needed is everything; less is what comes first.
     assert_eq!(compared(&["--sample", "1h", "--seed", "7"]), (all, Some(7)));
+    // Databases have no part in it: none of their tables can be read for a time.
+    let timed = outcome(&desk.run(args("source", &cluster.source(), &["--json", "--sample", "1h"])).code(0));
+    assert_eq!(timed["databases"], serde_json::json!([]));
     for (more, code) in [(["--sample", "0%"], 2), (["--seed", "7"], 2)] {
         desk.run(args("source", &bucket, &more)).code(code);
     }
@@ -184,44 +231,51 @@ async fn an_interrupted_comparison_goes_on() {
     let options = pacharc_sample::cluster::Options { objects: 400, jobs: 10, ..Default::default() };
     let Some(cluster) = Cluster::make_in(bucket, &server.url(), "continued", options).await else { return };
     desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
-    let mut live = cluster.live().await;
-    live.sort();
     let place = words(&["--bucket", &cluster.bucket_url]);
-    let compare = args("source", &place, &["--continue", "progress", "--json"]);
-    // What comes late does not come.
-    let late = live[300].clone();
-    let asked = format!("/bucket/{late}");
-    server.plan_for("GET", &late, [Fault::Stall(0)]);
-    let running = Running::start(&mut desk.command(compare.clone()));
-    wait_until("it has come so far", || {
-        server.seen().iter().any(|request| request.method == "GET" && request.path == asked)
-    });
-    // Progress is written from time to time.
-    wait_until("progress is kept", || {
-        server.seen();
-        desk.path("progress").exists()
-    });
-    running.signal("INT");
-    running.finish().code(130);
-    let mode =
-        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(desk.path("progress")).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o600);
-    // Of another comparison it is not.
-    desk.run(args("target", &place, &["--continue", "progress"])).code(5).says("another comparison").advises();
+    let asked = || -> Vec<String> {
+        let gets = server.seen().into_iter().filter(|request| request.method == "GET");
+        gets.filter_map(|request| Some(request.path.strip_prefix("/bucket/chunk/")?.to_owned())).collect()
+    };
+    // By time, chunks are walked from somewhere in their midst, and round: with this seed from the upper half on.
+    for sample in [&[][..], &["--sample", "1h", "--seed", "3"]] {
+        let compare = |more: &[&str]| args("source", &place, &[&["--json"], sample, more].concat());
+        asked();
+        desk.run(compare(&[])).code(0);
+        let walk = asked();
+        let least = walk.iter().min().unwrap();
+        assert!((walk[0] == *least) == sample.is_empty(), "{walk:?}");
+        // What comes late does not come.
+        let late = &walk[walk.len() * 9 / 10];
+        assert!(sample.is_empty() || *late < walk[0], "it is behind the turn");
+        server.plan_for("GET", &format!("chunk/{late}"), [Fault::Stall(0)]);
+        let running = Running::start(&mut desk.command(compare(&["--continue", "progress"])));
+        wait_until("it has come so far", || asked().contains(late));
+        // Progress is written from time to time.
+        wait_until("progress is kept", || {
+            asked();
+            desk.path("progress").exists()
+        });
+        running.signal("INT");
+        running.finish().code(130);
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(desk.path("progress")).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        // Of another comparison it is not.
+        desk.run(args("target", &place, &["--continue", "progress"])).code(5).says("another comparison").advises();
 
-    server.seen();
-    let done = outcome(&desk.run(compare.clone()).code(0));
-    let asked =
-        server.seen().iter().filter(|request| request.method == "GET" && request.path.contains("chunk/")).count();
-    assert_eq!(
-        (&done["continued"], &done["objects"]["compared"]),
-        (&true.into(), &cluster.made.objects().into()),
-        "{done}"
-    );
-    assert!((asked as u64) < cluster.made.objects(), "{asked} were asked for again");
-    assert!(!desk.path("progress").exists());
-    let anew = outcome(&desk.run(compare).code(0));
-    assert_eq!((&anew["continued"], &anew["objects"]), (&false.into(), &done["objects"]));
+        asked();
+        let done = outcome(&desk.run(compare(&["--continue", "progress"])).code(0));
+        let again = asked().len() as u64;
+        assert_eq!(
+            (&done["continued"], &done["objects"]["compared"]),
+            (&true.into(), &cluster.made.objects().into()),
+            "{done}"
+        );
+        assert!(again < cluster.made.objects() / 2, "{again} were asked for again");
+        assert!(!desk.path("progress").exists());
+        let anew = outcome(&desk.run(compare(&["--continue", "progress"])).code(0));
+        assert_eq!((&anew["continued"], &anew["objects"]), (&false.into(), &done["objects"]));
+    }
     std::fs::write(desk.path("progress"), "{}").unwrap();
     desk.run(args("source", &place, &["--continue", "progress"])).code(1).advises();
 }
