@@ -47,13 +47,24 @@ async fn a_bundle_that_comes_wrong_is_read_again() {
     let good = std::fs::read(desk.path("c.pacharc")).unwrap();
     server.hold("c.pacharc", good.clone());
     let url = server.url().replace("s3://bucket", "s3://bucket/c.pacharc");
+    // Without what stands there nothing can be read.
+    let about = good.windows(9).position(|bytes| bytes == b"\"format\":").unwrap() + 1;
     for args in [&["verify", &url, "--json"][..], &["verify", &url, "--json", "--identity", "key.txt"]] {
         let verify = || desk.run(args);
-        assert_eq!(outcome(&verify().code(0))["reread"], 0);
+        let quiet = verify().code(0);
+        assert_eq!(outcome(&quiet)["reread"], 0);
+        assert!(!quiet.stderr.contains("read again"), "{}", quiet.stderr);
+        // What cannot be read to its end is not damaged.
+        server.plan_for("GET", "c.pacharc", [Fault::Cut(5000)].into_iter().chain([Fault::Cut(0); 9]));
+        let run = verify().code(7);
+        assert!(!run.text().contains("damaged"), "{}", run.text());
+        server.calm();
         server.plan_for("GET", "c.pacharc", [Fault::Flip]);
         let run = verify().code(0).says("read again");
         let told = outcome(&run);
         assert_eq!((&told["reread"], &told["verdict"]), (&1.into(), &"sound".into()));
+        server.plan_for("GET", "c.pacharc", [Fault::FlipAt(about)]);
+        assert_eq!(outcome(&verify().code(0).says("read again"))["reread"], 1);
         assert!(!run.text().contains("\"damage\""), "{}", run.text());
         // What is wrong each time is damage, and told once.
         let mut bad = good.clone();

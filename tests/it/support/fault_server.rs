@@ -34,8 +34,10 @@ pub enum Fault {
     IgnoreRange,
     /// The connection is closed after so many bytes of the body, and a `Content-Length` that fits them.
     Short(usize),
-    /// One bit of the body is another, and nothing tells so.
+    /// One bit of the body is another, in its middle, and nothing tells so.
     Flip,
+    /// The same, in this byte.
+    FlipAt(usize),
     /// The answer comes so many milliseconds later.
     Late(u64),
     /// The object is said to be written, and is not kept.
@@ -310,10 +312,10 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
                     let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
                     state.answer(&Request { headers, ..request.clone() })
                 }
-                Fault::Flip => {
+                Fault::Flip | Fault::FlipAt(_) => {
                     let mut answer = state.answer(&request);
-                    let middle = answer.body.len() / 2;
-                    if let Some(byte) = answer.body.get_mut(middle) {
+                    let place = if let Fault::FlipAt(place) = fault { place } else { answer.body.len() / 2 };
+                    if let Some(byte) = answer.body.get_mut(place) {
                         *byte ^= 1;
                     }
                     answer
