@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 use age::x25519;
 use bytes::Bytes;
-use pacharc_format::{Entry, Error, Key, SalvageReader, Salvaged};
+use futures::future::BoxFuture;
+use pacharc_format::{Entry, Error, Key, RangeReader, SalvageReader, Salvaged};
 use support::parts::{Parts, put_together, take_apart};
 use support::{Memory, chunk, lock, object, options, stream, unlock, write};
 
@@ -106,6 +107,99 @@ async fn a_segment_that_is_not_in_its_place_is_told_and_read_once() {
     let (entries, found) = salvage(&put_together(&folder, &dropped), &identity).await;
     assert_eq!(entries.len(), whole.len() - 2);
     assert_eq!(found.len(), 2, "{found:?}");
+    // Where nothing is left that tells of them, it is seen that they lack.
+    let told_of = |name: &str| name.starts_with("index/") || name.starts_with("catalog/");
+    for (count, gap) in [(2, "data/00000001 to data/00000002"), (1, "data/00000001")] {
+        let mut dropped = parts.clone();
+        dropped.drain(one..one + count);
+        dropped.retain(|(name, _)| !told_of(name));
+        let (entries, found) = salvage(&put_together(&folder, &dropped), &identity).await;
+        assert_eq!((entries.len(), found), (whole.len() - count, told(gap, "it is nowhere in the file")));
+    }
+}
+
+/// What a salvage names as lost.
+async fn lost(bundle: &Bytes, identity: &x25519::Identity) -> Vec<String> {
+    let mut reader = SalvageReader::open(Memory(bundle.clone()), &unlock(identity)).await.unwrap();
+    let mut lost = Vec::new();
+    while let Some(salvaged) = reader.next().await.unwrap() {
+        if let Salvaged::Lost(lines) = salvaged {
+            lost.extend(lines.into_iter().map(|line| line.path));
+        }
+    }
+    lost
+}
+
+#[tokio::test]
+async fn a_shard_alone_tells_what_was_lost_and_where_it_lay() {
+    let identity = x25519::Identity::generate();
+    let (bundle, folder, mut parts) = original(&identity).await;
+    let whole = salvage(&bundle, &identity).await.0;
+    for name in ["catalog/", "directory/"] {
+        let place = at(&parts, name);
+        parts[place].1[200] ^= 1;
+    }
+    let place = at(&parts, "data/00000003");
+    // Its header is gone, and its bytes are where they were.
+    let before = put_together(&folder, &parts[..place].to_vec()).len() - 1024;
+    let mut headless = put_together(&folder, &parts).to_vec();
+    headless[before..before + 512].fill(0xff);
+    assert_eq!(salvage(&headless.into(), &identity).await.0, whole);
+    parts[place].1[200] ^= 1;
+    let broken = put_together(&folder, &parts);
+    let entries = salvage(&broken, &identity).await.0;
+    let missing: Vec<String> = whole.keys().filter(|path| !entries.contains_key(*path)).cloned().collect();
+    assert_eq!((missing.len(), lost(&broken, &identity).await), (1, missing));
+}
+
+/// A file of which some bytes cannot be read.
+struct Sick(Bytes, std::ops::Range<u64>, i32);
+
+impl RangeReader for Sick {
+    fn length(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, std::io::Result<Bytes>> {
+        let is_sick = offset < self.1.end && self.1.start < offset + length as u64;
+        let start = usize::try_from(offset).unwrap();
+        Box::pin(async move {
+            match is_sick {
+                true => Err(std::io::Error::from_raw_os_error(self.2)),
+                false => Ok(self.0.slice(start..start + length)),
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_bad_sector_is_damage_and_any_other_error_is_none() {
+    const EIO: i32 = 5;
+    const EACCES: i32 = 13;
+    let identity = x25519::Identity::generate();
+    let (bundle, folder, parts) = original(&identity).await;
+    let place = at(&parts, "data/00000003");
+    let begins = put_together(&folder, &parts[..place].to_vec()).len() as u64 - 1024 + 512;
+    for (code, is_damage) in [(EIO, true), (EACCES, false)] {
+        let sick = Sick(bundle.clone(), begins + 100..begins + 101, code);
+        let mut reader = SalvageReader::open(sick, &unlock(&identity)).await.unwrap();
+        let (mut entries, mut damage) = (0, Vec::new());
+        let ended = loop {
+            match reader.next().await {
+                Ok(None) => break Ok(()),
+                Ok(Some(Salvaged::Entries(found))) => entries += found.len(),
+                Ok(Some(Salvaged::Damage(error))) => damage.push(error.to_string()),
+                Ok(Some(_)) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        if is_damage {
+            assert!(ended.is_ok() && entries == SEGMENTS - 1, "{ended:?}, {entries}");
+            assert!(damage.len() == 1 && damage[0].contains("cannot be read"), "{damage:?}");
+        } else {
+            assert!(matches!(ended, Err(Error::Read(_))) && damage.is_empty(), "{ended:?}, {damage:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -65,6 +65,11 @@ async fn what_the_source_lacks_is_named_and_the_rest_saved() {
     let objects = &finished["outcome"]["objects"];
     assert_eq!((&objects["missing"], &objects["rotten"]), (&1.into(), &2.into()), "{objects}");
     assert_eq!(objects["count"], compared.compared);
+    let mut bytes = 0;
+    for key in cluster.bucket.keys().await.unwrap() {
+        bytes += cluster.bucket.get(&key).await.unwrap().unwrap().len();
+    }
+    assert_eq!(objects["bytes"], bytes);
     done.says("INCOMPLETE: 1 live objects missing and 2 rotten");
 }
 

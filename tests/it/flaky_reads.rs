@@ -54,6 +54,7 @@ async fn a_bundle_that_comes_wrong_is_read_again() {
         let quiet = verify().code(0);
         assert_eq!(outcome(&quiet)["reread"], 0);
         assert!(!quiet.stderr.contains("read again"), "{}", quiet.stderr);
+        assert_eq!(outcome(&quiet)["id"].as_str().unwrap().len(), 64);
         // What cannot be read to its end is not damaged.
         server.plan_for("GET", "c.pacharc", [Fault::Cut(5000)].into_iter().chain([Fault::Cut(0); 9]));
         let run = verify().code(7);

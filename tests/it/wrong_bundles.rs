@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use pacharc_format::manifest::{Manifest, Table};
+
 use crate::support::cluster::{Cluster, target, target_server};
+use crate::support::crafted::{Crafted, craft_with};
 use crate::support::outer::{Place, kinds, places, resize};
 use crate::support::program::{Desk, words};
 
@@ -204,4 +207,33 @@ async fn the_wrong_key() {
         }
     }
     bench.assert_nothing_restored();
+}
+
+/// Everything is sealed well; what the manifest says of the dump is not what is in it.
+#[tokio::test]
+async fn a_manifest_that_is_not_what_the_dump_holds() {
+    fn table(manifest: &mut Manifest) -> &mut Table {
+        &mut manifest.databases[0].tables[0]
+    }
+    let desk = Desk::new();
+    let verify = |level: &'static str| desk.run(["verify", "c.pacharc", "--identity", "key.txt", "--level", level]);
+    let lies: [(fn(&mut Manifest), &str); 6] = [
+        (|manifest| table(manifest).rows = 51, "50 rows where the manifest has 51"),
+        (|manifest| table(manifest).bytes += 1, "the size of its rows differs"),
+        (|manifest| table(manifest).fingerprint = "0".repeat(64), "the fingerprint of its rows differs"),
+        (|manifest| table(manifest).number = 13, "its rows are not in the bundle"),
+        (|manifest| manifest.attempt = 2, "its rows are not in the bundle"),
+        (|manifest| manifest.databases[0].folder = "dex".into(), "pre-data is not in the bundle"),
+    ];
+    let write = |crafted: Crafted| std::fs::write(desk.path("c.pacharc"), crafted.bundle).unwrap();
+    write(craft_with(&desk.recipient, 1, |_| ()).await);
+    verify("contents").code(0);
+    for (lie, problem) in lies {
+        write(craft_with(&desk.recipient, 1, lie).await);
+        for level in ["contents", "closed"] {
+            verify(level).code(3).says("damaged").says(problem);
+        }
+        // Sums are sums.
+        verify("sums").code(0);
+    }
 }

@@ -164,3 +164,70 @@ impl crate::outcome::Outcome for Comparison {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Outcome as _;
+
+    fn comparison(against: Side, verdict: Verdict) -> Comparison {
+        Comparison {
+            input: "b.pacharc".to_owned(),
+            against,
+            verdict,
+            bundle: Uuid::nil(),
+            id: "ab".to_owned(),
+            created: String::new(),
+            signed_by: None,
+            sample: None,
+            seed: None,
+            continued: false,
+            bucket: None,
+            objects: None,
+            databases: Vec::new(),
+            findings: Vec::new(),
+            contents: None,
+        }
+    }
+
+    #[test]
+    fn what_was_compared_is_said_and_with_what_result() {
+        let database = |there: &str, different| ComparedDatabase {
+            name: "pachyderm".to_owned(),
+            there: there.to_owned(),
+            tables: 2,
+            rows: 3,
+            differences: Vec::new(),
+            different,
+        };
+        let objects = Objects { compared: 9, bytes: 1, equal: 5, gone: 0, lost: 1, changed: 1, archived: 2 };
+        let finding = Finding { path: "a".to_owned(), offset: None, problem: "gone".to_owned() };
+        let told = Comparison {
+            bucket: Some("s3://b".to_owned()),
+            objects: Some(objects),
+            databases: vec![database("pachyderm", 0), database("other", 4)],
+            sample: Some("10%".to_owned()),
+            seed: Some(7),
+            findings: vec![finding],
+            ..comparison(Side::Source, Verdict::Incomplete)
+        };
+        assert_eq!(
+            told.summary(),
+            "database pachyderm: 3 rows in 2 tables are as in the bundle\n\
+             database pachyderm (there other): of 2 tables and what belongs to them, 4 differ since the backup\n\
+             s3://b: 9 objects compared, 1 B read: 5 as in the bundle, 1 LOST, 1 with other bytes, 2 to be thawed\n\
+             a sample: 10%, --seed 7\n\
+             incomplete: the source has lost or broken what b.pacharc still has; id ab:\n  a: gone"
+        );
+        let signed_by = Some(SignedBy { key: "0F07".to_owned(), comment: String::new() });
+        let sound = Comparison { signed_by, ..comparison(Side::Target, Verdict::Sound) };
+        assert_eq!(
+            sound.summary(),
+            "sound: the target has what b.pacharc has, as far as it was compared, signed by the trusted key 0F07; id ab"
+        );
+        let damaged = comparison(Side::Target, Verdict::Damaged);
+        assert_eq!(damaged.summary(), "damaged: the target is not what b.pacharc holds; id ab:");
+        let classes = [sound.class(), told.class(), damaged.class()];
+        assert_eq!(classes, [None, Some(Class::Incomplete), Some(Class::Damaged)]);
+    }
+}

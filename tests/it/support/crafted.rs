@@ -20,6 +20,11 @@ pub struct Crafted {
 
 /// A table's rows, a schema, files of a namespace, chunks, a foreign object, an object in two pieces.
 pub async fn craft(recipient: &str, seed: u8) -> Crafted {
+    craft_with(recipient, seed, |_| ()).await
+}
+
+/// The same, by an author who lies in the manifest.
+pub async fn craft_with(recipient: &str, seed: u8, lie: impl FnOnce(&mut Manifest)) -> Crafted {
     let recipient: x25519::Recipient = recipient.parse().unwrap();
     let options = WriterOptions {
         bundle: Uuid::from_bytes([seed | 0x40; 16]),
@@ -108,7 +113,9 @@ pub async fn craft(recipient: &str, seed: u8) -> Crafted {
     let database =
         Database { name: "pachyderm".into(), folder: "pachyderm".into(), tables: vec![table], ..Database::default() };
     let objects = Objects { closed: Some(true), live, foreign, ..Objects::default() };
-    let manifest = Manifest { objects: Some(objects), databases: vec![database], attempt: 1, ..Manifest::default() };
+    let mut manifest =
+        Manifest { objects: Some(objects), databases: vec![database], attempt: 1, ..Manifest::default() };
+    lie(&mut manifest);
     let (bundle, ..) = catalog.finish(manifest, None).await.unwrap();
     Crafted { bundle, files }
 }
