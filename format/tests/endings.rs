@@ -32,7 +32,7 @@ fn flip(content: &mut [u8]) {
 /// The entries that are told as damaged, with what is said of them.
 async fn told(bundle: &[u8], identity: Option<&x25519::Identity>) -> Vec<(String, String)> {
     let key = identity.map(unlock);
-    let errors = stream(bundle, key.as_ref()).await.expect_err("something is wrong");
+    let errors = stream(bundle, key.as_ref()).await.unwrap_err();
     let told = errors.into_iter().map(|error| match error {
         Error::Damaged { entry, what, .. } => (entry, what),
         other => panic!("{other:?}"),
@@ -44,8 +44,8 @@ async fn told(bundle: &[u8], identity: Option<&x25519::Identity>) -> Vec<(String
 async fn nothing_follows_trailer() {
     let identity = x25519::Identity::generate();
     let (_, folder, parts) = six(&identity).await;
-    for again in parts.clone() {
-        let bundle = put_together(&folder, &[&parts[..], &[again.clone()]].concat());
+    for again in &parts {
+        let bundle = put_together(&folder, &[&parts[..], std::slice::from_ref(again)].concat());
         for key in [None, Some(&identity)] {
             let told = told(&bundle, key).await;
             assert_eq!(told, [("the end of the file".into(), "an entry follows TRAILER".into())], "{}", again.0);

@@ -212,12 +212,13 @@ async fn the_wrong_key() {
 /// Everything is sealed well; what the manifest says of the dump is not what is in it.
 #[tokio::test]
 async fn a_manifest_that_is_not_what_the_dump_holds() {
+    type Lie = (fn(&mut Manifest), &'static str);
     fn table(manifest: &mut Manifest) -> &mut Table {
         &mut manifest.databases[0].tables[0]
     }
     let desk = Desk::new();
     let verify = |level: &'static str| desk.run(["verify", "c.pacharc", "--identity", "key.txt", "--level", level]);
-    let lies: [(fn(&mut Manifest), &str); 6] = [
+    let lies: [Lie; 6] = [
         (|manifest| table(manifest).rows = 51, "50 rows where the manifest has 51"),
         (|manifest| table(manifest).bytes += 1, "the size of its rows differs"),
         (|manifest| table(manifest).fingerprint = "0".repeat(64), "the fingerprint of its rows differs"),
