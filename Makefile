@@ -42,8 +42,9 @@ fuzz: ## cargo-fuzz on every parser, FUZZ_SECONDS each; needs a nightly compiler
 	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { \
 	echo "needs: rustup toolchain install nightly && cargo install cargo-fuzz"; exit 1; }
 	$(CARGO) +nightly fuzz build --features libfuzzer
-	@for target in $$(ls fuzz/fuzz_targets | sed 's/\.rs$$//'); do \
-	$(CARGO) run --quiet -p pacharc-fuzz --bin pacharc-fuzz-seeds -- fuzz/corpus/$$target $$target && \
+	@built=target/$$(rustc +nightly -vV | sed -n 's/^host: //p')/release; \
+	for target in $$(ls fuzz/fuzz_targets | sed 's/\.rs$$//'); do \
+	$$built/pacharc-fuzz-seeds fuzz/corpus/$$target $$target && \
 	$(CARGO) +nightly fuzz run --features libfuzzer $$target -- -max_total_time=$(FUZZ_SECONDS) \
 	-rss_limit_mb=1024 -malloc_limit_mb=256 -max_len=200000 || exit 1; done
 
