@@ -319,9 +319,9 @@ pub(super) async fn check_owner(target: &Target) -> Result<(), Error> {
     }
 }
 
-pub(super) async fn mark_loaded(target: &Target) -> Result<(), Error> {
-    let session = maintenance(&target.server, &[&target.database]).await?;
-    set_mark(&session, target, LOADED).await
+/// Marks the database as loaded to its end.
+pub(super) async fn mark_loaded(session: &Session, target: &Target) -> Result<(), Error> {
+    set_mark(session, target, LOADED).await
 }
 
 async fn set_mark(session: &Session, target: &Target, stage: &str) -> Result<(), Error> {

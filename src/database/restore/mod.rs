@@ -165,7 +165,7 @@ impl DatabaseRestore {
             .await
             .map_err(Error::query(format!("cannot analyze database \"{}\"", self.target.database)))?;
         create::check_owner(&self.target).await?;
-        create::mark_loaded(&self.target).await?;
+        create::mark_loaded(self.sessions.witness().await?, &self.target).await?;
         Ok(warnings)
     }
 

@@ -48,29 +48,28 @@ pub(super) struct Sessions {
     /// The settings that the server knows: a newer pg_dump sets more.
     known: HashSet<String>,
     idle: Vec<Session>,
-    /// The one that runs scripts: their transactions and settings last from one part to the next.
-    main: Option<Session>,
+    /// The one that runs scripts: their transactions and settings last from one part to the next. It is open from the beginning to
+    /// the end, and never another one in its place: see [`Sessions::witness`].
+    main: Session,
     warnings: Vec<String>,
 }
 
 impl Sessions {
     pub(super) async fn open(target: &Target) -> Result<Self, Error> {
-        let mut sessions = Self {
+        let owner = target.acting_for().map(str::to_owned);
+        let main = connect(&target.server, &target.database, &set_role(owner.as_deref())).await?;
+        let rows = main.query("SELECT lower(name) FROM pg_catalog.pg_settings", &[]).await;
+        let rows = rows.map_err(Error::query("cannot read the server's settings"))?;
+        Ok(Self {
             server: target.server.clone(),
             database: target.database.clone(),
-            owner: target.acting_for().map(str::to_owned),
+            owner,
             jobs: target.jobs.max(1),
-            known: HashSet::new(),
+            known: rows.iter().filter_map(|row| row.try_get(0).ok()).collect(),
             idle: Vec::new(),
-            main: None,
+            main,
             warnings: Vec::new(),
-        };
-        let session = sessions.take().await?;
-        let rows = session.query("SELECT lower(name) FROM pg_catalog.pg_settings", &[]).await;
-        let rows = rows.map_err(Error::query("cannot read the server's settings"))?;
-        sessions.known = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
-        sessions.main = Some(session);
-        Ok(sessions)
+        })
     }
 
     /// An idle session, or a new one.
@@ -80,18 +79,18 @@ impl Sessions {
                 return Ok(session);
             }
         }
-        let session = self.server.connect(&self.database).await?;
-        // What is lost if the server crashes now is restored again: the mark says that the restore is not finished.
-        let setup = format!(
-            "SET synchronous_commit = off;
-             SELECT set_config('maintenance_work_mem', '{INDEX_MEMORY}', false) FROM pg_catalog.pg_settings
-             WHERE name = 'maintenance_work_mem' AND setting::int8 < {INDEX_MEMORY};
-             {}",
-            self.set_role()
-        );
-        let failed = Error::query(format!("cannot set up a session on database \"{}\"", self.database));
-        session.batch_execute(&setup).await.map_err(failed)?;
-        Ok(session)
+        connect(&self.server, &self.database, &self.set_role()).await
+    }
+
+    /// The session that has been open all the time, about to commit what is flushed, and with it whatever all others have
+    /// committed before.
+    ///
+    /// They do not wait for the disk: a server that crashes and comes back has lost the last of it, and others that are opened then
+    /// know nothing of that. This one is lost, too. So what it commits now says that nothing was.
+    pub(super) async fn witness(&self) -> Result<&Session, Error> {
+        const FLUSHED: &str = "RESET ROLE; SET synchronous_commit = on";
+        self.main.batch_execute(FLUSHED).await.map_err(failed(FLUSHED))?;
+        Ok(&self.main)
     }
 
     /// Gives a session back.
@@ -109,7 +108,7 @@ impl Sessions {
     }
 
     pub(super) fn set_role(&self) -> String {
-        self.owner.as_ref().map(|owner| format!("SET ROLE {};", quote_identifier(owner))).unwrap_or_default()
+        set_role(self.owner.as_deref())
     }
 
     pub(super) fn take_warnings(&mut self) -> Vec<String> {
@@ -127,15 +126,11 @@ impl Sessions {
 
     /// Runs statements in their order.
     pub(super) async fn run_statements(&mut self, statements: impl IntoIterator<Item = String>) -> Result<(), Error> {
-        let session = match self.main.take() {
-            Some(session) => session,
-            None => self.take().await?,
-        };
         for statement in statements {
             if self.is_unknown_setting(&statement) {
                 continue;
             }
-            match self.run_statement(&session, &statement).await? {
+            match self.run_statement(&statement).await? {
                 Ok(()) => {}
                 Err(error)
                     if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
@@ -146,16 +141,12 @@ impl Sessions {
                 Err(error) => return Err(failed(&statement)(error)),
             }
         }
-        self.main = Some(session);
         Ok(())
     }
 
     /// Runs a statement, as the connecting role where it must be; inside, what the server says to it.
-    async fn run_statement(
-        &self,
-        session: &Session,
-        statement: &str,
-    ) -> Result<Result<(), tokio_postgres::Error>, Error> {
+    async fn run_statement(&self, statement: &str) -> Result<Result<(), tokio_postgres::Error>, Error> {
+        let session = &self.main;
         let set_role = self.set_role();
         if set_role.is_empty() || !PRIVILEGED.iter().any(|beginning| statement.starts_with(beginning)) {
             return Ok(session.batch_execute(statement).await);
@@ -174,6 +165,25 @@ impl Sessions {
             !name.contains('.') && !self.known.contains(&name)
         })
     }
+}
+
+fn set_role(owner: Option<&str>) -> String {
+    owner.map(|owner| format!("SET ROLE {};", quote_identifier(owner))).unwrap_or_default()
+}
+
+async fn connect(server: &Server, database: &str, set_role: &str) -> Result<Session, Error> {
+    let session = server.connect(database).await?;
+    // What is lost if the server crashes now is restored again: the mark says that the restore is not finished, and whether it
+    // may be set the witness knows.
+    let setup = format!(
+        "SET synchronous_commit = off;
+         SELECT set_config('maintenance_work_mem', '{INDEX_MEMORY}', false) FROM pg_catalog.pg_settings
+         WHERE name = 'maintenance_work_mem' AND setting::int8 < {INDEX_MEMORY};
+         {set_role}"
+    );
+    let failed = Error::query(format!("cannot set up a session on database \"{database}\""));
+    session.batch_execute(&setup).await.map_err(failed)?;
+    Ok(session)
 }
 
 /// The error that a statement failed.
