@@ -42,7 +42,7 @@ fuzz: ## cargo-fuzz on every parser, FUZZ_SECONDS each; needs a nightly compiler
 	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { \
 	echo "needs: rustup toolchain install nightly && cargo install cargo-fuzz"; exit 1; }
 	$(CARGO) +nightly fuzz build --features libfuzzer
-	@built=target/$$(rustc +nightly -vV | sed -n 's/^host: //p')/release; \
+	@built=$${CARGO_TARGET_DIR:-target}/$$(rustc +nightly -vV | sed -n 's/^host: //p')/release; \
 	for target in $$(ls fuzz/fuzz_targets | sed 's/\.rs$$//'); do \
 	$$built/pacharc-fuzz-seeds fuzz/corpus/$$target $$target && \
 	$(CARGO) +nightly fuzz run --features libfuzzer $$target -- -max_total_time=$(FUZZ_SECONDS) \

@@ -174,7 +174,7 @@ impl<S: RangeReader> SalvageReader<S> {
         }
         if let Some((number, kind)) = shard_of(name) {
             let head = ShardHead { bundle: self.bundle, part: kind, number };
-            let plain = self.plain(header, kind.limit(PLAIN_LIMIT)).await?;
+            let plain = self.plain(extent, kind.limit(PLAIN_LIMIT)).await?;
             return match kind {
                 ShardKind::Index => {
                     self.shard(header, plain, head);
@@ -208,13 +208,13 @@ impl<S: RangeReader> SalvageReader<S> {
                 Err(what) => self.told(header, Err(what)),
             },
             "head.json.zst.age" => {
-                let sound = self.plain(header, JSON_LIMIT).await?.map(|_| ());
+                let sound = self.plain(extent, JSON_LIMIT).await?.map(|_| ());
                 self.told(header, sound);
             }
             "manifest.json.zst.age" => {
                 // What its segments were must be told before it.
                 self.flush(BTreeMap::new());
-                match self.plain(header, JSON_LIMIT).await?.and_then(|plain| Manifest::from_json(&plain)) {
+                match self.plain(extent, JSON_LIMIT).await?.and_then(|plain| Manifest::from_json(&plain)) {
                     Ok(manifest) => self.tell(Salvaged::Manifest(Box::new(manifest))),
                     Err(what) => self.told(header, Err(what)),
                 }
@@ -231,8 +231,7 @@ impl<S: RangeReader> SalvageReader<S> {
     }
 
     /// The plaintext of a sealed entry, or what is wrong with it.
-    async fn plain(&self, header: &EntryHeader, limit: usize) -> Result<std::result::Result<Bytes, String>> {
-        let extent = Extent { offset: header.offset, length: header.size };
+    async fn plain(&self, extent: Extent, limit: usize) -> Result<std::result::Result<Bytes, String>> {
         let key = self.key.clone();
         match self.sealed(extent, limit).await? {
             Ok(sealed) => blocking(move || key.open(Packing::Zstd, sealed, limit)).await,

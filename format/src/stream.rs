@@ -5,6 +5,7 @@
 
 mod ending;
 mod share;
+mod slot;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -18,14 +19,13 @@ use futures::stream::FuturesOrdered;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::about::{ABOUT_LIMIT, About, Head};
-use crate::catalog::slot_hash;
 use crate::check::{CatalogCheck, EntryCheck};
 use crate::container::{ContainerReader, EntryHeader};
 use crate::entry::{Entry, Packing};
 use crate::error::{Error, Result};
 use crate::grammar::{Grammar, Part};
 use crate::index::{CatalogLine, IndexLine, ShardHead, ShardKind, lines};
-use crate::keyslot::{self, SLOT, SLOT_MAX, Unlock};
+use crate::keyslot::{self, SLOT_MAX, Unlock};
 use crate::manifest::{CatalogBlock, Manifest};
 use crate::prover::Prover;
 use crate::seal::BundleKey;
@@ -34,6 +34,7 @@ use crate::source::Source;
 use crate::sums::Sums;
 use crate::trailer::Extent;
 use share::Share;
+use slot::SlotFound;
 
 /// Largest `manifest.json` and `head.json` that a reader accepts, in bytes.
 pub(crate) const JSON_LIMIT: usize = 64 << 20;
@@ -116,17 +117,6 @@ pub struct BundleStream<'a, R> {
 
 /// An outer entry that is being worked on, or was hashed as it came.
 type Work = Either<JoinHandle<Result<Worked>>, Ready<std::result::Result<Result<Worked>, JoinError>>>;
-
-/// A key slot, as it was found.
-#[derive(Default)]
-struct SlotFound {
-    extent: Extent,
-    key: Bytes,
-    key_offset: u64,
-    hash: [u8; 32],
-    /// Whether the padding is zero, as it must be.
-    zero: bool,
-}
 
 /// An outer entry after its blocking thread.
 struct Worked {
@@ -355,26 +345,6 @@ impl<'a, R: Source> BundleStream<'a, R> {
             None if at == 0 => Err(Error::NotABundle(format!("it begins with {:?}", header.name))),
             None => Err(Error::damaged(&header.name, header.offset, "it may not stand here")),
         }
-    }
-
-    async fn read_slot(&mut self) -> Result<SlotFound> {
-        let (_, header) = self.next_part().await?;
-        let key = self.container.read_all(SLOT_MAX).await?;
-        self.read_padding(header, key).await
-    }
-
-    /// Reads the padding that follows `key`, and checks the slot's size.
-    async fn read_padding(&mut self, header: EntryHeader, key: Bytes) -> Result<SlotFound> {
-        let (_, padding_header) = self.next_part().await?;
-        let padding = self.container.read_all(SLOT_MAX).await?;
-        let offset = header.offset - 512;
-        let length = padding_header.offset + padding.len().next_multiple_of(512) as u64 - offset;
-        if !length.is_multiple_of(SLOT) {
-            return Err(Error::damaged(&padding_header.name, padding_header.offset, "it does not fill the key's slot"));
-        }
-        let hash = slot_hash(&key, &padding);
-        let zero = padding.iter().all(|&b| b == 0);
-        Ok(SlotFound { extent: Extent { offset, length }, key, key_offset: header.offset, hash, zero })
     }
 
     /// Reads one outer entry, and hands it to a blocking thread if it can be opened.

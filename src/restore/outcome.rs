@@ -80,7 +80,9 @@ impl crate::outcome::Outcome for Outcome {
             lines
                 .push(format!("{bucket}: {count} objects, {}, each seen with its size", indicatif::HumanBytes(*bytes)));
             if missing + rotten > 0 {
-                lines.push(format!("INCOMPLETE: {missing} live objects missing and {rotten} rotten (named above)"));
+                lines.push(format!(
+                    "INCOMPLETE: of the live objects, {missing} missing and {rotten} rotten (named above)"
+                ));
             }
         }
         if let Some(release) = &self.release {

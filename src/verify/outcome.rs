@@ -174,7 +174,7 @@ impl crate::outcome::Outcome for Outcome {
                 }
                 if self.lost_count > 0 {
                     text.push_str(&format!(
-                        "\n{} entries lie in it; `extract --keep-going` gives all others:",
+                        "\nentries that lie in it: {}; `extract --keep-going` gives all others:",
                         self.lost_count
                     ));
                 }
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(two.summary(), "damaged: b.pacharc, 2 damages found at level sums:\n  x: torn\n  y: torn");
         let more = Outcome { damages: 3, lost: vec![lost()], lost_count: 1, ..two.clone() };
         let text = more.summary();
-        assert!(text.contains("y: torn\n  …\n1 entries lie in it"), "{text}");
+        assert!(text.contains("y: torn\n  …\nentries that lie in it: 1; "), "{text}");
         assert!(text.ends_with("\n  a (table b.c), in segment 1 at byte 2"), "{text}");
         let more = Outcome { lost: vec![lost()], lost_count: 2, ..two };
         assert!(more.summary().ends_with("\n  …"));

@@ -242,8 +242,9 @@ async fn an_interrupted_comparison_goes_on() {
         asked();
         desk.run(compare(&[])).code(0);
         let walk = asked();
-        let least = walk.iter().min().unwrap();
-        assert!((walk[0] == *least) == sample.is_empty(), "{walk:?}");
+        // Some are asked for at a time, in any order.
+        let (first, least) = (walk[..32].iter().min(), walk.iter().min());
+        assert!((first == least) == sample.is_empty(), "{walk:?}");
         // What comes late does not come.
         let late = &walk[walk.len() * 9 / 10];
         assert!(sample.is_empty() || *late < walk[0], "it is behind the turn");

@@ -70,7 +70,7 @@ async fn what_the_source_lacks_is_named_and_the_rest_saved() {
         bytes += cluster.bucket.get(&key).await.unwrap().unwrap().len();
     }
     assert_eq!(objects["bytes"], bytes);
-    done.says("INCOMPLETE: 1 live objects missing and 2 rotten");
+    done.says("INCOMPLETE: of the live objects, 1 missing and 2 rotten");
 }
 
 #[tokio::test(flavor = "multi_thread")]
