@@ -7,12 +7,14 @@ const LEAST: u64 = 32 << 20;
 /// The largest entry and the largest piece of an object, however much memory there is.
 const PIECE_MOST: u64 = 32 << 20;
 
-/// Bytes for each part of the pipeline. A backup takes `feed` twice (as it was read, and sealed) and may take `upload`; a
-/// restore takes `read_ahead`, `write` and `upload`: either way no more than there is.
+/// Bytes for each part of the pipeline. A backup takes `feed` and `sealing`, and may take `upload`; a restore takes `read_ahead`,
+/// `write` and `upload`: either way no more than there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// What is read and not yet sealed, all producers together.
     pub feed: usize,
+    /// Segments that are being sealed, or are sealed and not yet written.
+    pub sealing: usize,
     /// One entry.
     pub piece_limit: usize,
     /// A segment is sealed when it has about so many.
@@ -21,6 +23,8 @@ pub struct Budget {
     pub read_ahead: usize,
     /// The same where nothing is written into a bucket.
     pub read_alone: usize,
+    /// Of that, rows that are hashed apart.
+    pub rows: usize,
     /// Objects that are on their way into a bucket.
     pub write: usize,
     /// Parts of one large object on its way into a bucket.
@@ -35,15 +39,20 @@ impl Budget {
     pub fn new(max_memory: u64) -> Self {
         let usable = max_memory.saturating_sub(BASE).max(LEAST);
         let upload = usable / 6;
-        let half = (usable - upload) / 2;
-        let piece_limit = (half * 2 / 5).min(PIECE_MOST);
+        let rest = usable - upload;
+        // What is read waits for the network, the proof, and a thread that seals it; what is sealed, for the disk alone.
+        let feed = rest / 3 * 2;
+        let half = rest / 2;
+        let piece_limit = (feed * 3 / 10).min(PIECE_MOST);
         let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         Self {
-            feed: bytes(half),
+            feed: bytes(feed),
+            sealing: bytes(rest - feed),
             piece_limit: bytes(piece_limit),
             segment_target: bytes(piece_limit / 4),
             read_ahead: bytes(half),
             read_alone: bytes(2 * half),
+            rows: bytes(half / 4),
             write: bytes(half),
             upload: bytes(upload),
             spool: bytes(usable / 24),
@@ -65,9 +74,9 @@ mod tests {
     #[test]
     fn open_segments_and_one_piece_always_fit() {
         for max_memory in [0, 64 << 20, 128 << 20, 256 << 20, 1 << 30, 1 << 40] {
-            let Budget { feed, piece_limit, segment_target, .. } = Budget::new(max_memory);
+            let Budget { feed, sealing, piece_limit, segment_target, .. } = Budget::new(max_memory);
             assert!(2 * segment_target + piece_limit <= feed, "{max_memory}");
-            assert!(2 * (segment_target + piece_limit) <= feed, "{max_memory}: two of the largest segments are sealed");
+            assert!(segment_target + piece_limit <= sealing, "{max_memory}: the largest segment is sealed");
         }
         assert_eq!(Budget::new(512 << 20).piece_limit, 32 << 20);
     }

@@ -74,6 +74,7 @@ fn write<W: AsyncWrite + Unpin>(
         jobs,
         segment_target: SEGMENT,
         entry_limit: 32 << 20,
+        sealing: 80 << 20,
         level: 3,
         temp_dir: folder.to_owned(),
         spool_memory: 8 << 20,

@@ -40,8 +40,9 @@ use slot::SlotFound;
 pub(crate) const JSON_LIMIT: usize = 64 << 20;
 /// What an opened entry takes beside its body, in bytes: headers, path, index line.
 const ENTRY: usize = 2048;
-/// Segments beside those that are opened: of those, the prover has the chunks, and it takes four forward together.
-const AWAITED: usize = 4;
+/// Segments beside those that are opened: of those, the prover has the chunks; it takes four forward together, and the next two
+/// are to be ready when one of them is done.
+const AWAITED: usize = 6;
 /// Entries whose damage is remembered by name.
 const REMEMBERED: usize = 1000;
 

@@ -47,6 +47,8 @@ pub struct WriterOptions {
     pub segment_target: usize,
     /// The most bytes that one entry may have.
     pub entry_limit: usize,
+    /// Bytes of segments that are being sealed, or sealed and not yet written; one is always sealed.
+    pub sealing: usize,
     /// zstd's level.
     pub level: i32,
     /// Where more than [`Self::spool_memory`] of index spills to.
@@ -74,6 +76,8 @@ pub struct BundleWriter<W> {
     sealing: FuturesOrdered<JoinHandle<Result<SealedSegment>>>,
     /// What is being sealed, or sealed and not yet written, takes so many bytes.
     sealing_memory: usize,
+    /// The most of it.
+    sealing_limit: usize,
     jobs: usize,
     segment_target: usize,
     entry_limit: usize,
@@ -175,6 +179,7 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
             zstd: SegmentBuilder::default(),
             sealing: FuturesOrdered::new(),
             sealing_memory: 0,
+            sealing_limit: options.sealing,
             jobs: options.jobs.max(1),
             segment_target: options.segment_target,
             entry_limit: options.entry_limit,
@@ -267,9 +272,8 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
         }
         let builder = std::mem::take(builder);
         let memory = builder.memory();
-        // As much as two of the largest segments: whoever gave the entries may take them for gone once they are sealed.
-        let most = 2 * (self.segment_target + self.entry_limit);
-        while self.sealing.len() > self.jobs || self.sealing_memory + memory > most {
+        // Whoever gave the entries may take them for gone once they are sealed.
+        while self.sealing.len() > self.jobs || self.sealing_memory + memory > self.sealing_limit {
             if !self.append_next().await? {
                 break;
             }
@@ -346,6 +350,7 @@ mod tests {
             jobs: 1,
             segment_target: 1,
             entry_limit: 1000,
+            sealing: 1000,
             level: 1,
             temp_dir: std::env::temp_dir(),
             spool_memory: 1 << 20,

@@ -116,6 +116,7 @@ async fn write(bundle: &Bundle, identity: &x25519::Identity) -> Result<Bytes, Er
         segment_target: bundle.segment_target,
         // The texts that begin and end pieces hold a path: they are no larger than this.
         entry_limit: bundle.entry_limit.max(5000),
+        sealing: 1 << 20,
         level: 1,
         temp_dir: std::env::temp_dir(),
         spool_memory: 10_000,

@@ -182,6 +182,7 @@ impl Job<'_> {
             jobs: self.options.limits.jobs,
             segment_target: budget.segment_target,
             entry_limit: budget.piece_limit,
+            sealing: budget.sealing,
             level: self.options.compression_level,
             temp_dir: self.options.limits.temp_dir.clone(),
             spool_memory: budget.spool,

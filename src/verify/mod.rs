@@ -115,13 +115,14 @@ impl Verification<'_> {
         }
         let limits = &self.options.limits;
         let budget = Budget::new(limits.max_memory);
-        let read = ReadOptions { jobs: limits.jobs, memory: budget.read_alone, temp_dir: &limits.temp_dir };
+        let read =
+            ReadOptions { jobs: limits.jobs, memory: budget.read_alone - budget.rows, temp_dir: &limits.temp_dir };
         let mut stream = BundleStream::open(self.input.stream().await?, read).await?;
         if let Some(unlock) = unlock.filter(|_| level > Level::Sums) {
             self.unlock(&mut stream, unlock).await?;
         }
         let about = stream.about().clone();
-        let (mut tables, mut manifest, mut end) = (TableCheck::default(), None, None);
+        let (mut tables, mut manifest, mut end) = (TableCheck::new(budget.rows), None, None);
         let (mut check, mut told, mut broke_off) = (None, 0, false);
         let (mut source, mut trial) = (SourceDamages::default(), None);
         loop {
@@ -140,7 +141,9 @@ impl Verification<'_> {
             match found {
                 Found::Entries(entries) => {
                     self.monitor.add(Counter::Entries, entries.len() as u64);
-                    entries.iter().try_for_each(|(entry, _)| tables.entry(entry))?;
+                    for (entry, _) in &entries {
+                        tables.entry(entry).await?;
+                    }
                     self.try_entries(&entries, &mut trial, &mut source).await?;
                 }
                 Found::Manifest(found) => manifest = Some(found),
@@ -165,7 +168,7 @@ impl Verification<'_> {
         if let Some(manifest) = &manifest
             && self.findings.count == 0
         {
-            for problem in tables.compare(manifest) {
+            for problem in tables.compare(manifest).await? {
                 self.finding(Finding { path: "manifest.json.zst.age".into(), offset: None, problem });
             }
         }

@@ -1,13 +1,15 @@
 //! The tables of a dump against the manifest: rows and fingerprints, recomputed from the COPY text in the bundle.
 //!
 //! Pieces of several tables may mingle; each table holds a few hundred bytes here, and a hash while one of its rows is
-//! open, whatever its size.
+//! open, whatever its size. Rows of which nothing but the fingerprint is wanted are hashed on threads of their own: a
+//! fingerprint is a sum, and does not ask which piece was first.
 
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use pacharc_format::manifest::{Manifest, Table};
-use pacharc_format::{self as format, Entry, Fingerprint};
+use pacharc_format::{self as format, Entry, Fingerprint, LineReader};
+use tokio::task::{JoinError, JoinSet};
 
 use super::closed::{Dump, Wanted};
 
@@ -21,10 +23,13 @@ const STATEMENT: usize = 1 << 20;
 const END_OF_ROWS: &[u8] = b"\\.";
 /// The most that is kept of a row that is read: what is wanted stands in front, or is short.
 const ROW: usize = 1 << 16;
+/// Rows of fewer bytes are not worth another thread.
+const FEW: usize = 1 << 16;
 
 /// Recomputes what the manifest says of tables.
 #[derive(Default)]
 pub(super) struct TableCheck {
+    hashing: Hashing,
     /// By folder of the table: `database/<folder>/attempt-<n>/data/<number>`.
     tables: HashMap<String, Rows>,
     /// Scripts of dumps: `database/<folder>/attempt-<n>/<script>`.
@@ -34,6 +39,19 @@ pub(super) struct TableCheck {
     /// Who reads rows, at level *closed*.
     pub(super) dump: Option<Dump>,
 }
+
+/// Rows that are being hashed on other threads.
+#[derive(Default)]
+struct Hashing {
+    under_way: JoinSet<Hashed>,
+    /// Bytes of them.
+    bytes: usize,
+    /// The most of those; one piece is always taken.
+    limit: usize,
+}
+
+/// Rows that were hashed: the folder of their table, their bytes, and their fingerprint, which there is since they are whole.
+type Hashed = (String, usize, Option<Fingerprint>);
 
 /// One table's rows so far.
 #[derive(Default)]
@@ -66,16 +84,21 @@ enum State {
 }
 
 impl TableCheck {
+    /// Holds at most so many bytes of rows, or one piece.
+    pub(super) fn new(memory: usize) -> Self {
+        Self { hashing: Hashing { limit: memory, ..Hashing::default() }, ..Self::default() }
+    }
+
     /// Takes an entry; those that are no part of a dump are passed over.
     ///
     /// # Errors
     /// Where what was read cannot be spooled.
-    pub(super) fn entry(&mut self, entry: &Entry) -> format::Result<()> {
+    pub(super) async fn entry(&mut self, entry: &Entry) -> format::Result<()> {
         let parts: Vec<&str> = entry.path.splitn(7, '/').collect();
         match parts.as_slice() {
             ["database", _, attempt, "data", _, piece] if attempt.starts_with("attempt-") => {
                 let folder = entry.path.strip_suffix(piece).unwrap_or_default().trim_end_matches('/');
-                self.piece(folder, piece, &entry.body)?;
+                self.piece(folder, piece, &entry.body).await?;
             }
             ["database", database, attempt, file, rest @ ..] if matches!(rest, [] | ["00000000"]) => {
                 let script = if rest.is_empty() { file.strip_suffix(".sql") } else { Some(*file) };
@@ -91,7 +114,7 @@ impl TableCheck {
         Ok(())
     }
 
-    fn piece(&mut self, folder: &str, piece: &str, body: &Bytes) -> format::Result<()> {
+    async fn piece(&mut self, folder: &str, piece: &str, body: &Bytes) -> format::Result<()> {
         if !self.tables.contains_key(folder) {
             self.too_many |= self.tables.len() == TABLES;
             if self.too_many {
@@ -104,11 +127,51 @@ impl TableCheck {
             rows.problem.get_or_insert_with(|| format!("piece {piece} is out of order"));
         }
         rows.pieces += 1;
-        rows.read(body, folder, self.dump.as_mut())
+        let mut body = body.clone();
+        let rows_alone = body.split_to(rows.fingerprint_alone(&body));
+        rows.read(&body, folder, self.dump.as_mut())?;
+        if !rows_alone.is_empty() {
+            self.hash(folder.to_owned(), rows_alone).await?;
+        }
+        Ok(())
+    }
+
+    /// Hashes whole rows on another thread, once there is room for them.
+    async fn hash(&mut self, folder: String, rows: Bytes) -> format::Result<()> {
+        let length = rows.len();
+        while self.hashing.bytes + length > self.hashing.limit
+            && let Some(hashed) = self.hashing.under_way.join_next().await
+        {
+            self.add(hashed)?;
+        }
+        self.hashing.bytes += length;
+        self.hashing.under_way.spawn_blocking(move || {
+            let mut lines = LineReader::default();
+            lines.read(&rows);
+            (folder, rows.len(), lines.finish())
+        });
+        Ok(())
+    }
+
+    /// Adds rows that were hashed to those of their table.
+    fn add(&mut self, hashed: Result<Hashed, JoinError>) -> format::Result<()> {
+        let (folder, length, fingerprint) = hashed.map_err(|e| format::Error::Worker(e.to_string()))?;
+        self.hashing.bytes -= length;
+        if let (Some(rows), Some(fingerprint)) = (self.tables.get_mut(&folder), fingerprint) {
+            rows.fingerprint.merge(&fingerprint);
+            rows.bytes += length as u64;
+        }
+        Ok(())
     }
 
     /// What differs from the manifest, in words.
-    pub(super) fn compare(&self, manifest: &Manifest) -> Vec<String> {
+    ///
+    /// # Errors
+    /// [`format::Error::Worker`].
+    pub(super) async fn compare(&mut self, manifest: &Manifest) -> format::Result<Vec<String>> {
+        while let Some(hashed) = self.hashing.under_way.join_next().await {
+            self.add(hashed)?;
+        }
         let mut problems = Vec::new();
         if self.too_many {
             problems.push("the bundle holds more tables than a manifest can name".to_owned());
@@ -127,11 +190,25 @@ impl TableCheck {
             let missing = SCRIPTS.iter().find(|script| !self.scripts.contains(&format!("{folder}/{script}")));
             problems.extend(missing.map(|script| format!("database {}: {script} is not in the bundle", database.name)));
         }
-        problems
+        Ok(problems)
     }
 }
 
 impl Rows {
+    /// How many bytes at the beginning of a piece are whole rows of which nothing but the fingerprint is wanted; 0 where that
+    /// is not worth another thread.
+    fn fingerprint_alone(&self, body: &[u8]) -> usize {
+        if self.state != State::Rows || self.line.is_some() || self.wanted.is_some() {
+            return 0;
+        }
+        let end = match memchr::memmem::find(body, b"\n\\.\n") {
+            _ if body.starts_with(b"\\.\n") => 0,
+            Some(before) => before + 1,
+            None => memchr::memrchr(b'\n', body).map_or(0, |end| end + 1),
+        };
+        if end < FEW { 0 } else { end }
+    }
+
     fn read(&mut self, body: &Bytes, folder: &str, mut dump: Option<&mut Dump>) -> format::Result<()> {
         let mut rest = &body[..];
         while let Some(end) = memchr::memchr(b'\n', rest) {
@@ -263,28 +340,54 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_no_part_of_a_dump_takes_no_memory() {
+    #[tokio::test]
+    async fn what_is_no_part_of_a_dump_takes_no_memory() {
         let mut tables = TableCheck::default();
         let others =
             ["attempt-1/settings.json", "attempt-1/sequences/00000001", "attempt-1/pre-data/00000000/x", "x/data/1"];
         let others = others.map(|path| format!("database/a/{path}"));
         for path in others.iter().map(String::as_str).chain(["objects/chunk/x", "database/a/VALID"]) {
-            tables.entry(&Entry::text(path, "x")).unwrap();
+            tables.entry(&Entry::text(path, "x")).await.unwrap();
         }
         assert!(tables.tables.is_empty() && tables.scripts.is_empty());
-        let mut lacking = tables.compare(&manifest());
+        let mut lacking = tables.compare(&manifest()).await.unwrap();
         assert_eq!(lacking, ["database a: pre-data is not in the bundle"]);
         for path in ["pre-data.sql", "sequences/00000000", "post-data.sql"] {
-            tables.entry(&Entry::text(format!("database/a/attempt-1/{path}"), "x")).unwrap();
+            tables.entry(&Entry::text(format!("database/a/attempt-1/{path}"), "x")).await.unwrap();
         }
-        lacking = tables.compare(&manifest());
+        lacking = tables.compare(&manifest()).await.unwrap();
         assert_eq!(lacking, [""; 0]);
     }
 
     fn manifest() -> Manifest {
         let database = Database { name: "a".into(), folder: "a".into(), ..Database::default() };
         Manifest { databases: vec![database], attempt: 1, ..Manifest::default() }
+    }
+
+    #[tokio::test]
+    async fn many_rows_are_hashed_apart_wherever_they_are_cut() {
+        // Some rows are longer than what is worth a thread, and some longer than a piece.
+        let row = |n: usize| format!("{n}\t{}", "x".repeat(if n.is_multiple_of(500) { 3 * FEW } else { n % 200 }));
+        let rows: Vec<String> = (0..3000).map(row).chain(["\\\\.".into(), String::new()]).collect();
+        let text = format!("SET x = 'y';\nCOPY t (a) FROM stdin;\n{}\n\\.\n", rows.join("\n"));
+        let whole = table(&rows.iter().map(String::as_bytes).collect::<Vec<_>>());
+        let odd = text.replace("\n2999\t", "\n2998\t");
+        for (memory, piece) in [(0, text.len()), (0, FEW), (1 << 20, 2 * FEW + 7), (300_000, 3 * FEW)] {
+            for (text, is_right) in [(&text, true), (&odd, false)] {
+                let mut tables = TableCheck::new(memory);
+                let mut table = whole.clone();
+                for (number, body) in text.as_bytes().chunks(piece).enumerate() {
+                    let path = format!("database/a/attempt-1/data/00001/{number:08}");
+                    tables.entry(&Entry::text(path, Bytes::copy_from_slice(body))).await.unwrap();
+                    assert!(tables.hashing.bytes <= memory.max(piece), "{memory} {piece}");
+                    table.pieces += 1;
+                }
+                let mut manifest = manifest();
+                manifest.databases[0].tables.push(table);
+                let problems = tables.compare(&manifest).await.unwrap();
+                assert_eq!(!problems.iter().any(|problem| problem.starts_with("table")), is_right, "{problems:?}");
+            }
+        }
     }
 
     #[test]

@@ -73,6 +73,7 @@ async fn a_bucket_of_a_kind_that_is_not_known_is_no_obstacle() {
         jobs: 1,
         segment_target: 1 << 20,
         entry_limit: 1 << 20,
+        sealing: 4 << 20,
         level: 3,
         temp_dir: desk.folder().to_owned(),
         spool_memory: 1 << 20,

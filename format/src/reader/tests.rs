@@ -58,6 +58,7 @@ async fn bundle(identity: &x25519::Identity, count: usize, signer: Option<&dyn S
         jobs: 1,
         segment_target: 1,
         entry_limit: 1 << 20,
+        sealing: 4 << 20,
         level: 1,
         temp_dir: std::env::temp_dir(),
         spool_memory: 1 << 20,

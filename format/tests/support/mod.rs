@@ -39,6 +39,7 @@ pub fn options(lock: Lock, target: usize, entry_limit: usize) -> WriterOptions {
         jobs: 2,
         segment_target: target,
         entry_limit,
+        sealing: 1 << 20,
         level: 3,
         temp_dir: std::env::temp_dir(),
         spool_memory: 1 << 20,

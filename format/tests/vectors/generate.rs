@@ -100,6 +100,7 @@ async fn make(case: Case) -> (Vec<u8>, Sidecar) {
         jobs: 2,
         segment_target: case.segment_target,
         entry_limit: case.entry_limit,
+        sealing: 4 << 20,
         level: 19,
         temp_dir: std::env::temp_dir(),
         spool_memory: 1 << 20,

@@ -34,6 +34,7 @@ pub async fn craft_with(recipient: &str, seed: u8, lie: impl FnOnce(&mut Manifes
         jobs: 1,
         segment_target: 1500,
         entry_limit: 1 << 20,
+        sealing: 4 << 20,
         level: 3,
         temp_dir: std::env::temp_dir(),
         spool_memory: 1 << 20,
