@@ -241,6 +241,11 @@ impl<'a, R: Source> BundleStream<'a, R> {
         self.key = Some(key);
     }
 
+    /// From now on reads ahead so many bytes ([`ReadOptions::memory`]).
+    pub fn set_memory(&mut self, memory: usize) {
+        self.options.memory = memory;
+    }
+
     /// What comes next; `None` after [`Found::End`], or after an error. Before an error comes what was read before it.
     ///
     /// # Errors

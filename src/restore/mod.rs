@@ -17,6 +17,7 @@ mod target;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -151,12 +152,15 @@ impl<'a> Job<'a> {
             let objects = target.bucket.as_ref().map(|bucket| {
                 ObjectWriter::new(Arc::clone(bucket), budget.write, target.resumed, Arc::clone(self.monitor))
             });
+            let is_loading = AtomicBool::new(is_shared);
             let unpacked = match (&known, &mut databases) {
                 (Some(known), Some(databases)) if is_shared => {
-                    let unpacking = self.unpack(&mut stream, objects, None, release.as_mut());
-                    self.beside(unpacking, self.load(&known.reader, databases)).await?
+                    let unpacking = self.unpack(&mut stream, objects, None, release.as_mut(), &is_loading);
+                    self.beside(unpacking, self.load(&known.reader, databases, &is_loading)).await?
                 }
-                (_, databases) => self.unpack(&mut stream, objects, databases.as_mut(), release.as_mut()).await?,
+                (_, databases) => {
+                    self.unpack(&mut stream, objects, databases.as_mut(), release.as_mut(), &is_loading).await?
+                }
             };
             let source = unpacked.manifest.source.clone();
             let mut outcome = self.prove(unpacked, &target, databases.as_mut()).await?;
@@ -259,19 +263,27 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// Reads the bundle to its end. What comes out of each segment has been checked.
+    /// Reads the bundle to its end. What comes out of each segment has been checked. Where somebody else `is_loading` databases
+    /// out of it, their share of the memory is taken over when that has ended.
     async fn unpack<R: Source>(
         &self,
         stream: &mut BundleStream<'_, R>,
         mut objects: Option<ObjectWriter>,
         mut databases: Option<&mut DatabaseWriter<'_>>,
         mut release: Option<&mut Release<'_>>,
+        is_loading: &AtomicBool,
     ) -> Result<Unpacked, Error> {
         let monitor = self.monitor.as_ref();
         monitor.phase(Phase::Unpack);
         let mut expected = Expected::new(self.spool());
         let (mut manifest, mut id) = (None, None);
+        let mut is_shared = is_loading.load(Ordering::Acquire);
         while let Some(found) = stream.next().await? {
+            if is_shared && !is_loading.load(Ordering::Acquire) {
+                is_shared = false;
+                stream.set_memory(self.budget().read_ahead);
+                objects.iter_mut().for_each(|objects| objects.set_memory(self.budget().write));
+            }
             match found {
                 Found::Entries(entries) => {
                     let entries: Vec<Entry> = entries.into_iter().map(|(entry, _)| entry).collect();
@@ -314,6 +326,7 @@ impl<'a> Job<'a> {
         &self,
         reader: &BundleReader<Box<dyn RangeReader>>,
         databases: &mut DatabaseWriter<'_>,
+        is_loading: &AtomicBool,
     ) -> Result<(), Error> {
         let mut segments = reader.segments(DATABASES, self.spool()).await?;
         while let Some(entries) = segments.next().await? {
@@ -321,6 +334,7 @@ impl<'a> Job<'a> {
                 databases.entry(entry).await?;
             }
         }
+        is_loading.store(false, Ordering::Release);
         Ok(())
     }
 

@@ -47,6 +47,11 @@ impl ObjectWriter {
         Self { bucket, monitor, puts, segments: VecDeque::new(), memory, open: HashMap::new(), resumed }
     }
 
+    /// From now on so many bytes may be under way.
+    pub(super) fn set_memory(&mut self, memory: usize) {
+        self.memory = memory;
+    }
+
     /// Writes the objects among a segment's entries. May return before they are written.
     pub(super) async fn segment(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
         let bytes = entries.iter().map(|entry| entry.body.len() + ENTRY).sum();
