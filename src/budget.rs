@@ -7,6 +7,20 @@ const LEAST: u64 = 32 << 20;
 /// The largest entry and the largest piece of an object, however much memory there is.
 const PIECE_MOST: u64 = 32 << 20;
 
+/// From here on there is room for huge pages: what is small takes up more of them than it needs.
+const ROOMY: u64 = 256 << 20;
+
+/// Does without huge pages, which the allocator asks for, where a run may take little memory. They spare a fault for each buffer;
+/// but small things lie scattered over them, and each counts as a whole: 70 MiB with 100,000 small objects (`docs/performance.md`).
+pub fn settle_pages(max_memory: u64) {
+    #[cfg(target_os = "linux")]
+    if max_memory < ROOMY
+        && let Err(error) = rustix::thread::disable_transparent_huge_pages(true)
+    {
+        tracing::debug!(%error, "huge pages cannot be done without");
+    }
+}
+
 /// Bytes for each part of the pipeline. A backup takes `feed` and `sealing`, and may take `upload`; a restore takes `read_ahead`,
 /// `write` and `upload`: either way no more than there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

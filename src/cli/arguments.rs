@@ -357,9 +357,12 @@ pub(super) struct MachineArgs {
 }
 
 impl MachineArgs {
+    /// The limits of a run that begins now, with pages of a size that suits them.
+    ///
     /// # Errors
     /// Where the folder for temporary files is none.
     pub(super) fn limits(&self) -> Result<Limits, usage::Error> {
+        crate::budget::settle_pages(self.max_memory);
         let temp_dir = self.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
         if !temp_dir.is_dir() {
             return Err(usage::Error::Value {
