@@ -1,6 +1,6 @@
 //! Every command within the memory that it is given, in a cgroup whose kernel kills whoever takes more.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use pacharc_sample::bucket::{Bucket, Directory};
@@ -9,7 +9,7 @@ use pacharc_sample::compare;
 
 use crate::support::cgroup::Cgroup;
 use crate::support::cluster::{Cluster, target};
-use crate::support::program::{Desk, Run, Running, words};
+use crate::support::program::{Desk, Run, Running, wait_until, words};
 
 const MIB: u64 = 1 << 20;
 const GIVEN: u64 = 128 * MIB;
@@ -52,4 +52,28 @@ async fn every_command_keeps_to_its_memory() {
     let restored: Arc<dyn Bucket> = Arc::new(Directory::new(desk.path("target")));
     let compared = compare::buckets(&cluster.bucket, &restored, None).await.unwrap();
     assert!(compared.is_equal() && compared.compared > 0, "{compared}");
+}
+
+/// What is small lies scattered over huge pages, and each counts as a whole: many small objects took more than was given.
+#[test]
+fn little_memory_does_without_huge_pages() {
+    let desk = Desk::new();
+    let has_huge_pages = |memory: &str, expected: &str| {
+        let mut command = desk.command(words(&["verify", "-", "--level", "sums", "--max-memory", memory]));
+        // It waits for a bundle that does not come.
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let status = format!("/proc/{}/status", child.id());
+        wait_until(&format!("{memory}: {expected}"), || {
+            let status = std::fs::read_to_string(&status).unwrap();
+            status.lines().any(|line| line == expected)
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    if !own.contains("THP_enabled:\t1") {
+        return pacharc_sample::skipped("there are no huge pages");
+    }
+    has_huge_pages("128M", "THP_enabled:\t0");
+    has_huge_pages("256M", "THP_enabled:\t1");
 }
