@@ -11,7 +11,8 @@ const PIECE_MOST: u64 = 32 << 20;
 const ROOMY: u64 = 256 << 20;
 
 /// Does without huge pages, which the allocator asks for, where a run may take little memory. They spare a fault for each buffer;
-/// but small things lie scattered over them, and each counts as a whole: 155 MiB instead of 88 with 100,000 small objects (`docs/performance.md`).
+/// but small things lie scattered over them, and each counts as a whole: 155 MiB instead of 88 with 100,000 small objects
+/// (`docs/performance.md`).
 pub fn settle_pages(max_memory: u64) {
     #[cfg(target_os = "linux")]
     if max_memory < ROOMY
