@@ -217,7 +217,9 @@ impl CatalogCheck {
             Some(_) => (State::Live, State::Object),
             None => (State::Object, State::Live),
         };
-        told.closed.is_none_or(|closed| closed == (told.missing.count == 0 && told.rotten.count == 0))
+        let lacks = told.missing.count > 0 || told.rotten.count > 0;
+        // Without a live set nothing can be lacking.
+        lacks == (told.closed == Some(false))
             && told.live == of(live)
             && of(none) == Count::default()
             && told.orphan == of(State::Orphan)

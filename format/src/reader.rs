@@ -322,7 +322,6 @@ impl<S: RangeReader> BundleReader<S> {
     pub async fn segments(&self, prefix: &str, mut spool: Spool) -> Result<SegmentReader<'_, S>> {
         let mut catalog = self.catalog(prefix);
         while let Some(lines) = catalog.next().await? {
-            // The first block may end before them, and then says nothing.
             let is_past = lines.last().is_some_and(|line| !line.entry.path.starts_with(prefix));
             let places =
                 lines.iter().filter(|line| line.entry.path.starts_with(prefix)).filter_map(|line| line.entry.place);
@@ -420,7 +419,7 @@ pub struct CatalogReader<'a, S> {
 }
 
 impl<S: RangeReader> CatalogReader<'_, S> {
-    /// The lines of the next block; `None` at the end.
+    /// The lines of the next block, at least one; `None` at the end.
     ///
     /// # Errors
     /// Damage of the block, [`Error::Read`].
@@ -429,6 +428,10 @@ impl<S: RangeReader> CatalogReader<'_, S> {
             if let Some(block) = self.blocks.pop_front() {
                 let mut lines = self.reader.block(&block).await?;
                 lines.retain(|line| line.entry.path >= self.from);
+                // The first block may end before them.
+                if lines.is_empty() {
+                    continue;
+                }
                 return Ok(Some(lines));
             }
             let Some(directory) = self.directories.pop_front() else { return Ok(None) };

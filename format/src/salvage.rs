@@ -63,6 +63,8 @@ pub struct SalvageReader<S> {
     named: Ranges,
     /// The largest number of a segment that was met.
     next: u64,
+    /// How many bytes of segments may still be read. Each lies in the file once; a shard may tell anything.
+    left: u64,
     ended: bool,
 }
 
@@ -92,6 +94,7 @@ impl<S: RangeReader> SalvageReader<S> {
     pub async fn open(source: S, unlock: &Unlock) -> Result<Self> {
         let (bundle, key) = find_key(&source, unlock).await?;
         Ok(Self {
+            left: source.length().saturating_mul(3),
             source,
             key,
             prover: Prover::default(),
@@ -298,6 +301,12 @@ impl<S: RangeReader> SalvageReader<S> {
         let mut damage = None;
         for &Candidate { packing, extent } in candidates {
             let name = segment::name(number, packing);
+            let Some(left) = self.left.checked_sub(extent.length) else {
+                let what = "the index tells of more segments than the file can hold";
+                damage.get_or_insert(Error::damaged(name, extent.offset, what));
+                continue;
+            };
+            self.left = left;
             let error = match self.sealed(extent, PLAIN_LIMIT).await? {
                 Err(what) => Error::damaged(name, extent.offset, what),
                 Ok(sealed) => {

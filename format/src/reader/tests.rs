@@ -133,6 +133,9 @@ async fn each_path_is_found_in_many_blocks() {
             first = first.or_else(|| block.first().map(|line| line.entry.path.clone()));
         }
         assert_eq!((first.unwrap(), lines), (path, COUNT - n));
+        // What begins behind the last line of a block begins with the next block.
+        let mut behind = reader.catalog(&format!("{}x", key(n).to_path()));
+        assert!(behind.next().await.unwrap().is_none_or(|lines| !lines.is_empty()), "behind {n}");
     }
     let missing = reader.find(&missing_path()).await.unwrap().unwrap();
     assert_eq!((missing.state, missing.entry.size, missing.entry.place), (State::Missing, 77, None));

@@ -35,7 +35,8 @@ impl<R: Source> BundleStream<'_, R> {
         let padding = self.container.read_all(SLOT_MAX).await?;
         let offset = header.offset - 512;
         let length = padding_header.offset + padding.len().next_multiple_of(512) as u64 - offset;
-        if !length.is_multiple_of(SLOT) {
+        // Whole blocks alone: a key's file has then one length, whoever reads the slot.
+        if !length.is_multiple_of(SLOT) || !padding.len().is_multiple_of(512) {
             return Err(Error::damaged(&padding_header.name, padding_header.offset, "it does not fill the key's slot"));
         }
         let hash = slot_hash(&key, &padding);
