@@ -42,7 +42,7 @@ pub struct Budget {
     pub rows: usize,
     /// Objects that are on their way into a bucket.
     pub write: usize,
-    /// Parts of one large object on its way into a bucket.
+    /// Parts of large objects on their way into a bucket, all together.
     pub upload: usize,
     /// What one sort holds before it spills.
     pub spool: usize,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures::StreamExt;
 use pacharc_format::{Entry, Hash, Key, Packing, PieceWriter, Prover};
+use tokio::sync::Semaphore;
 
 use super::Error;
 use crate::bucket::{self, Bucket, Object};
@@ -28,14 +29,29 @@ pub(super) struct Fetcher {
     keep_rotten: bool,
 }
 
+/// Objects in pieces at a time: the feed has room for three pieces.
+const IN_PIECES: usize = 2;
+
 /// What all fetchers of a backup have together: counts, and the proof of chunks.
-#[derive(Default)]
 pub(super) struct Shared {
+    /// Of objects in pieces few go at a time: whoever restores them holds a part of each.
+    in_pieces: Semaphore,
     /// The number of the next object in pieces.
     folders: AtomicU64,
     /// How often an object was read again because its bytes did not fit its key.
     reread: AtomicU64,
     prover: Prover,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            in_pieces: Semaphore::new(IN_PIECES),
+            folders: AtomicU64::new(0),
+            reread: AtomicU64::new(0),
+            prover: Prover::default(),
+        }
+    }
 }
 
 impl Shared {
@@ -112,11 +128,20 @@ impl Fetcher {
     /// Reads the object once. If it is rotten it is stored only where `store_rotten`.
     async fn attempt(&self, key: &Key, expected: u64, store_rotten: bool) -> Result<Fetched, FetchError> {
         let limit = self.feed.piece_limit() as u64;
+        let mut turn = match expected > limit {
+            true => self.shared.in_pieces.acquire().await.ok(),
+            false => None,
+        };
         // Room first: a response that waits for room would be cut by an impatient server.
         let mut buffer = self.feed.buffer(length(expected.min(limit))).await?;
         let object = self.bucket.get(key).await?;
         if object.size > limit {
             drop(buffer);
+            // It has grown since it was listed.
+            if turn.is_none() {
+                turn = self.shared.in_pieces.acquire().await.ok();
+            }
+            let _turn = turn;
             return self.pieces(key, object, store_rotten).await;
         }
         let size = length(object.size);

@@ -27,6 +27,7 @@ use pacharc_format::{Key, Metadata};
 use self::answer::{Asked, HttpResponse};
 use self::digest::Digests;
 use self::fidelity::Fidelity;
+use self::upload::PartRoom;
 use super::retry::Whole;
 use super::url::S3Url;
 use super::{Bucket, BucketUrl, Error, Listed, Object, Options, Policy, Size, Upload};
@@ -49,7 +50,7 @@ struct Inner {
     bucket: String,
     prefix: String,
     retry: Policy,
-    upload_memory: usize,
+    parts: PartRoom,
     /// Whether a request's signature covers the hash of its body. TLS covers the body itself, for less.
     signs_payloads: bool,
     answered: AtomicBool,
@@ -70,7 +71,7 @@ impl S3 {
             bucket: url.bucket.clone(),
             prefix: url.prefix.clone(),
             retry: options.retry,
-            upload_memory: options.upload_memory,
+            parts: PartRoom::new(options.upload_memory),
             signs_payloads: !is_encrypted,
             answered: AtomicBool::new(false),
             faults: AtomicU64::new(0),

@@ -52,7 +52,7 @@ pub(super) fn render(evidence: &Evidence, json: &str, hash: &str) -> String {
     verdict(&mut page, evidence);
     run(&mut page, evidence);
     if let Some(contents) = &evidence.contents {
-        held(&mut page, contents);
+        held(&mut page, contents, evidence.verdict == "damaged");
     }
     page.element("h2", "In full");
     page.element("pre", &evidence.summary);
@@ -189,12 +189,22 @@ fn run(page: &mut Page, evidence: &Evidence) {
         other => Some(other.to_string()),
     };
     let bytes = evidence.outcome.as_ref().and_then(|outcome| outcome.get("bytes")).and_then(Value::as_u64);
-    let level = outcome("level").map(|level| match level.as_str() {
-        "sums" => "sums: every byte of the file".to_owned(),
-        "contents" => "contents: every byte, entry, chunk and row".to_owned(),
-        "closed" => "closed: every byte and entry, and the dump against the objects".to_owned(),
-        "restore" => "restore: every byte and entry, the dump against the objects, and a trial restore".to_owned(),
-        other => other.to_owned(),
+    let level = outcome("level").map(|level| {
+        let joined = match outcome("closed") {
+            Some(_) => ", the dump against the objects",
+            None => " (there is no live set to compare objects with)",
+        };
+        let tried =
+            if outcome("trial").is_some() { ", and a trial restore" } else { "; no trial restore came to its end" };
+        let told = match level.as_str() {
+            "sums" => "every byte of the file".to_owned(),
+            "contents" => "every byte, entry, chunk and row".to_owned(),
+            "closed" => format!("every byte and entry{joined}"),
+            "restore" => format!("every byte and entry{joined}{tried}"),
+            _ => String::new(),
+        };
+        let so_far = if evidence.verdict == "damaged" { ", as far as the damage lets" } else { "" };
+        format!("{level}: {told}{so_far}")
     });
     page.element("h2", "What was done");
     page.facts(&[
@@ -206,6 +216,7 @@ fn run(page: &mut Page, evidence: &Evidence) {
         ("Level", level),
         ("Compared with", outcome("against")),
         ("Sample", outcome("sample")),
+        ("Compared since", outcome("since").map(|time| in_seconds(&time))),
         ("Bytes", bytes.map(|bytes| format!("{} ({bytes})", HumanBytes(bytes)))),
         ("From", Some(in_seconds(&evidence.began.to_string()))),
         ("To", Some(in_seconds(&evidence.ended.to_string()))),
@@ -236,9 +247,10 @@ fn tried(page: &mut Page, trial: &Value) {
 }
 
 /// What the bundle holds.
-fn held(page: &mut Page, contents: &Contents) {
+fn held(page: &mut Page, contents: &Contents, is_damaged: bool) {
     page.element("h2", "What the bundle holds");
     let closed = contents.objects.as_ref().and_then(|objects| objects.closed).map(|closed| match closed {
+        true if is_damaged => "it was, says its manifest".to_owned(),
         true => "yes: every live object is in it".to_owned(),
         false => "no: live objects were missing or rotten at the source".to_owned(),
     });

@@ -20,6 +20,9 @@ pub enum Error {
     /// Nobody who is trusted signed it.
     #[error(transparent)]
     Signature(#[from] signature::Error),
+    /// What binds the entries to a signature is damaged.
+    #[error("nobody can tell who signed this bundle: it is damaged where that is written")]
+    Unprovable(#[source] pacharc_format::Error),
     /// A signal.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -50,6 +53,7 @@ impl Explain for Error {
             Self::Signature(error) => error.class(),
             Self::Interrupted(error) => error.class(),
             Self::NoSuchEntry(_) => Class::Usage,
+            Self::Unprovable(_) => Class::Credentials,
             Self::Missing(_) => Class::Incomplete,
             Self::Exists(_) => Class::Refused,
             Self::Write { .. } => Class::Other,
@@ -64,6 +68,10 @@ impl Explain for Error {
             }
             Self::Format(error) => error.advice(),
             Self::Signature(error) => error.advice(),
+            Self::Unprovable(_) => Some(
+                "Copy the file again from its origin. Without --trusted-key what is undamaged comes out, whoever wrote it."
+                    .into(),
+            ),
             Self::NoSuchEntry(_) => Some("`pacharc list` prints the paths of all entries.".into()),
             Self::Exists(_) => Some("Name another folder with --output: nothing is overwritten.".into()),
             Self::Missing(_) => Some("An older bundle may have it.".into()),

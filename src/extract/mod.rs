@@ -24,6 +24,7 @@ use crate::budget::Budget;
 use crate::bundle::{self, Input, Selection};
 use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Monitor, Phase};
+use crate::signature::TrustedKeys;
 use losses::{Cause, Losses};
 use sink::Sink;
 use whole::Whole;
@@ -54,7 +55,7 @@ pub async fn run(
             if !input.is_seekable() {
                 return Err(bundle::Error::NotSeekable.into());
             }
-            return extraction.keep_going(&input, unlock).await;
+            return extraction.keep_going(&input, unlock, &options.trusted).await;
         }
         // A signature comes last, when all would have been written.
         if input.is_seekable() || !options.trusted.is_empty() {
@@ -89,10 +90,12 @@ struct Extraction<'a> {
 }
 
 impl Extraction<'_> {
-    /// Extracts what is undamaged: found by the catalog where that can be read, else by reading the whole file.
-    async fn keep_going(&mut self, input: &Input, unlock: &Unlock) -> Result<(), Error> {
+    /// Extracts what is undamaged: found by the catalog where that can be read, else by reading the whole file. Nothing of that
+    /// is bound to a signature, so whoever demands one gets nothing there.
+    async fn keep_going(&mut self, input: &Input, unlock: &Unlock, trusted: &TrustedKeys) -> Result<(), Error> {
         let reason = match BundleReader::open(input.ranges().await?, unlock).await {
             Ok(reader) => {
+                trusted.check_reader::<_, Error>(&reader).await.map_err(unprovable)?;
                 self.losses.manifest = Some(reader.manifest().clone());
                 match self.catalog_is_whole(&reader).await {
                     Ok(()) => return self.by_ranges(&reader).await,
@@ -105,6 +108,9 @@ impl Extraction<'_> {
         };
         if !is_damage(&reason) {
             return Err(reason.into());
+        }
+        if !trusted.is_empty() {
+            return Err(unprovable(reason.into()));
         }
         let reader = SalvageReader::open(input.ranges().await?, unlock).await?;
         self.losses.damage(&reason);
@@ -259,6 +265,14 @@ impl Extraction<'_> {
                 *found = true;
             }
         }
+    }
+}
+
+/// Of what is damaged nobody can tell who signed it.
+fn unprovable(error: Error) -> Error {
+    match error {
+        Error::Format(error) if is_damage(&error) => Error::Unprovable(error),
+        error => error,
     }
 }
 

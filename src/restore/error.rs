@@ -40,6 +40,14 @@ pub enum Error {
     /// The check before the first byte found damage.
     #[error("the bundle is damaged: {0}")]
     Damaged(String),
+    /// What was checked, and what was then read, are not the same bundle.
+    #[error("the bundle was replaced while it was restored: {checked} was checked, and {came} came")]
+    Replaced {
+        /// The id of the one.
+        checked: String,
+        /// The id of the other.
+        came: String,
+    },
     /// The bundle is not closed.
     #[error("the bundle is not closed: its source lacked {missing} live objects, and {rotten} were rotten")]
     NotClosed {
@@ -112,7 +120,7 @@ impl Explain for Error {
             Self::Release(error) => error.class(),
             Self::Interrupted(error) => error.class(),
             Self::Nothing | Self::NoSuchDatabase(_) | Self::NoObjects => Class::Usage,
-            Self::Damaged(_) | Self::NotEqual { .. } => Class::Damaged,
+            Self::Damaged(_) | Self::Replaced { .. } | Self::NotEqual { .. } => Class::Damaged,
             Self::NotClosed { .. }
             | Self::Prefix(_)
             | Self::IsSource(_)
@@ -135,6 +143,9 @@ impl Explain for Error {
             Self::Interrupted(_) => "Run the same command again: it goes on where it stopped.",
             Self::Nothing => "Name a server with --postgres, a bucket with --bucket, or both.",
             Self::Damaged(_) => "`pacharc verify` names the damage; copy the file again, or use another bundle.",
+            Self::Replaced { .. } => {
+                "Nothing of the target is used yet, and its databases are dropped. Find out who writes there, and begin anew with an empty bucket."
+            }
             Self::NotClosed { .. } => {
                 "With --allow-incomplete it is restored all the same, and each such object is named."
             }

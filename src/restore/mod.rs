@@ -162,6 +162,10 @@ impl<'a> Job<'a> {
                     self.unpack(&mut stream, objects, databases.as_mut(), release.as_mut(), &is_loading).await?
                 }
             };
+            let read = known.as_ref().map(|known| hex::encode(known.reader.trailer().id));
+            if let Some(checked) = read.filter(|checked| *checked != unpacked.id) {
+                return Err(Error::Replaced { checked, came: unpacked.id });
+            }
             let source = unpacked.manifest.source.clone();
             let mut outcome = self.prove(unpacked, &target, databases.as_mut()).await?;
             outcome.signed_by = known.as_ref().and_then(|known| known.signed_by.clone());

@@ -15,9 +15,9 @@ mod trial;
 
 use std::sync::Arc;
 
-use pacharc_format::manifest::Manifest;
+use pacharc_format::manifest::{DatabaseKind, Manifest};
 use pacharc_format::{
-    self as format, BundleReader, BundleStream, Entry, Found, IndexLine, ReadOptions, Source, Unlock,
+    self as format, BundleReader, BundleStream, Entry, Found, Head, IndexLine, ReadOptions, Source, Unlock,
 };
 
 pub use closed::SourceDamage;
@@ -122,7 +122,7 @@ impl Verification<'_> {
             self.unlock(&mut stream, unlock).await?;
         }
         let about = stream.about().clone();
-        let (mut tables, mut manifest, mut end) = (TableCheck::new(budget.rows), None, None);
+        let (mut tables, mut head, mut manifest, mut end) = (TableCheck::new(budget.rows), None, None, None);
         let (mut check, mut told, mut broke_off) = (None, 0, false);
         let (mut source, mut trial) = (SourceDamages::default(), None);
         loop {
@@ -149,12 +149,15 @@ impl Verification<'_> {
                 Found::Manifest(found) => manifest = Some(found),
                 Found::Damage(error) => self.damage(&error),
                 Found::End { id, signature, .. } => end = Some((id, signature)),
-                Found::Head(head) if level >= Level::Closed => {
-                    (check, tables.dump) = ClosedCheck::new(&head, &limits.temp_dir, budget.write).unzip();
+                Found::Head(found) => {
+                    if level >= Level::Closed {
+                        (check, tables.dump) = ClosedCheck::new(&found, &limits.temp_dir, budget.write).unzip();
+                    }
                     if level == Level::Restore {
-                        let begun = TrialRun::begin(&self.options.scratch, &head, limits, self.monitor).await;
+                        let begun = TrialRun::begin(&self.options.scratch, &found, limits, self.monitor).await;
                         trial = self.settle(begun, &mut source)?.flatten();
                     }
+                    head = Some(found);
                 }
                 Found::Catalog(lines) => {
                     self.losses.catalog(&lines);
@@ -162,13 +165,14 @@ impl Verification<'_> {
                         check.catalog(&lines, dump)?;
                     }
                 }
-                Found::Head(_) | Found::Passed => {}
+                Found::Passed => {}
             }
         }
         if let Some(manifest) = &manifest
             && self.findings.count == 0
         {
-            for problem in tables.compare(manifest).await? {
+            let contradiction = head.and_then(|head| contradiction(&head, manifest)).map(str::to_owned);
+            for problem in contradiction.into_iter().chain(tables.compare(manifest).await?) {
                 self.finding(Finding { path: "manifest.json.zst.age".into(), offset: None, problem });
             }
         }
@@ -340,6 +344,17 @@ impl Verification<'_> {
 
 fn closed(manifest: &Manifest) -> Option<bool> {
     manifest.objects.as_ref().and_then(|objects| objects.closed)
+}
+
+/// What the head promised, and by which what came behind it was checked, must be what the manifest tells of.
+fn contradiction(head: &Head, manifest: &Manifest) -> Option<&'static str> {
+    let promised = head.databases.iter().map(|database| (&database.name, &database.folder, database.kind));
+    if promised.ne(manifest.databases.iter().map(|database| (&database.name, &database.folder, database.kind))) {
+        return Some("it names other databases than the head");
+    }
+    let has_live_set = head.bucket.is_some() && head.databases.iter().any(|d| d.kind == DatabaseKind::Pachyderm);
+    (closed(manifest).is_some() != has_live_set)
+        .then_some("it tells otherwise than the head whether there is a live set")
 }
 
 /// Refuses a bundle that is not the expected one; signatures are apart.

@@ -23,6 +23,8 @@ const STATEMENT: usize = 1 << 20;
 const END_OF_ROWS: &[u8] = b"\\.";
 /// The most that is kept of a row that is read: what is wanted stands in front, or is short.
 const ROW: usize = 1 << 16;
+/// The most that all tables together hold of lines that go on in their next pieces: a dozen such COPY, and of every row a beginning.
+const HELD: usize = 16 << 20;
 /// Rows of fewer bytes are not worth another thread.
 const FEW: usize = 1 << 16;
 
@@ -34,7 +36,9 @@ pub(super) struct TableCheck {
     tables: HashMap<String, Rows>,
     /// Scripts of dumps: `database/<folder>/attempt-<n>/<script>`.
     scripts: HashSet<String>,
-    /// Whether there were more than [`TABLES`] of either.
+    /// Bytes that are held of unfinished lines.
+    held: usize,
+    /// Whether there were more than [`TABLES`] of either, or [`HELD`].
     too_many: bool,
     /// Who reads rows, at level *closed*.
     pub(super) dump: Option<Dump>,
@@ -115,11 +119,11 @@ impl TableCheck {
     }
 
     async fn piece(&mut self, folder: &str, piece: &str, body: &Bytes) -> format::Result<()> {
+        self.too_many |= self.tables.len() == TABLES && !self.tables.contains_key(folder);
+        if self.too_many {
+            return Ok(());
+        }
         if !self.tables.contains_key(folder) {
-            self.too_many |= self.tables.len() == TABLES;
-            if self.too_many {
-                return Ok(());
-            }
             self.tables.insert(folder.to_owned(), Rows::default());
         }
         let Some(rows) = self.tables.get_mut(folder) else { return Ok(()) };
@@ -129,7 +133,11 @@ impl TableCheck {
         rows.pieces += 1;
         let mut body = body.clone();
         let rows_alone = body.split_to(rows.fingerprint_alone(&body));
+        let held = rows.head.capacity();
         rows.read(&body, folder, self.dump.as_mut())?;
+        rows.head.shrink_to_fit();
+        self.held = self.held - held + rows.head.capacity();
+        self.too_many |= self.held > HELD;
         if !rows_alone.is_empty() {
             self.hash(folder.to_owned(), rows_alone).await?;
         }
@@ -174,7 +182,7 @@ impl TableCheck {
         }
         let mut problems = Vec::new();
         if self.too_many {
-            problems.push("the bundle holds more tables than a manifest can name".to_owned());
+            problems.push("the bundle holds more tables, or longer lines of them, than a dump can have".to_owned());
         }
         for database in &manifest.databases {
             let folder = format!("database/{}/attempt-{}", database.folder, manifest.attempt);

@@ -272,6 +272,7 @@ async fn an_interrupted_comparison_goes_on() {
             (&true.into(), &cluster.made.objects().into()),
             "{done}"
         );
+        assert!(done["since"].is_string(), "it says from when on: {done}");
         assert!(again < cluster.made.objects() / 2, "{again} were asked for again");
         assert!(!desk.path("progress").exists());
         let anew = outcome(&desk.run(compare(&["--continue", "progress"])).code(0));

@@ -72,6 +72,14 @@ async fn what_was_broken_in_the_database_is_told_apart_from_damage() {
         .says(&format!("chunk {chunk}: it is referred to"));
     psql(&format!("UPDATE storage.chunk_objects SET tombstone = false WHERE encode(chunk_id, 'hex') = '{chunk}'"));
 
+    let sizes = |more: &str| {
+        psql(&format!("UPDATE storage.chunk_objects SET size = size {more} WHERE encode(chunk_id, 'hex') = '{chunk}'"))
+    };
+    sizes("+ 1");
+    desk.backup(&cluster.source(), "size.pacharc", &[]).code(0);
+    verify("size.pacharc").code(4).says("is closed").says("its row says");
+    sizes("- 1");
+
     psql("DELETE FROM migrations WHERE id = 5");
     desk.backup(&cluster.source(), "gap.pacharc", &[]).code(0);
     verify("gap.pacharc").code(4).says("migration 5: the table of migrations lacks it");

@@ -9,6 +9,7 @@ use pacharc_sample::compare;
 
 use crate::support::cgroup::Cgroup;
 use crate::support::cluster::{Cluster, target};
+use crate::support::fault_server::{Fault, FaultServer};
 use crate::support::program::{Desk, Run, Running, wait_until, words};
 
 const MIB: u64 = 1 << 20;
@@ -50,6 +51,14 @@ async fn every_command_keeps_to_its_memory() {
     run(Desk::restore_args("c.pacharc", &target(&desk.bucket("target")), &[]));
     cluster.assert_databases_restored();
     let restored: Arc<dyn Bucket> = Arc::new(Directory::new(desk.path("target")));
+    let compared = compare::buckets(&cluster.bucket, &restored, None).await.unwrap();
+    assert!(compared.is_equal() && compared.compared > 0, "{compared}");
+
+    // A server that is slower than the disk: what waits for it must not gather, least of all of many objects in pieces.
+    let slow = Arc::new(FaultServer::start().await);
+    slow.plan("PUT", std::iter::repeat_n(Fault::Late(200), 1000));
+    run(Desk::restore_args("c.pacharc", &words(&["--bucket", &slow.url()]), &[]));
+    let restored: Arc<dyn Bucket> = Arc::clone(&slow) as Arc<dyn Bucket>;
     let compared = compare::buckets(&cluster.bucket, &restored, None).await.unwrap();
     assert!(compared.is_equal() && compared.compared > 0, "{compared}");
 }

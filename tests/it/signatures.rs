@@ -49,6 +49,7 @@ fn commands(desk: &Desk, bundle: &str) -> Vec<Vec<String>> {
         key(&["restore", bundle, "--bucket", &target]),
         key(&["list", bundle]),
         key(&["extract", bundle, "objects", "-o", "out"]),
+        key(&["extract", "--keep-going", bundle, "objects", "-o", "out2"]),
     ]
 }
 
@@ -62,7 +63,8 @@ fn refused(desk: &Desk, bundle: &str, more: &[&str], codes: &[i32]) {
         assert!(run.has_advice() || !run.stderr.contains("error: "), "{args:?}: {}", run.stderr);
         assert_eq!(run.stdout, b"", "{args:?}");
     }
-    assert!(!desk.path("target").exists() && !desk.path("out").exists(), "{bundle}");
+    let written = ["target", "out", "out2"].map(|name| desk.path(name).exists());
+    assert_eq!(written, [false; 3], "{bundle}");
 }
 
 const TRUST: [&str; 2] = ["--trusted-key", "sign.pub"];
@@ -77,6 +79,7 @@ fn a_signed_bundle_is_told_from_any_other() {
     }
     std::fs::remove_dir_all(desk.path("target")).unwrap();
     std::fs::remove_dir_all(desk.path("out")).unwrap();
+    std::fs::remove_dir_all(desk.path("out2")).unwrap();
     desk.run(["verify", "c.pacharc", "--trusted-key", "sign.pub"]).code(0).says("signed by the trusted key");
     desk.run(["verify", "c.pacharc"]).code(0).says("by whom was not asked");
     // One of several is enough; a key needs no file.
@@ -157,7 +160,7 @@ fn forgeries_are_refused() {
     dressed.sign(ours.signature());
     let sums = ours.clone().entry("BLAKE3SUMS").clone();
     std::fs::write(desk.path("dressed.pacharc"), dressed.write_with(sums)).unwrap();
-    refused(&desk, "dressed.pacharc", &TRUST, &[3]);
+    refused(&desk, "dressed.pacharc", &TRUST, &[3, 6]);
     // Only the signature makes a reader that goes by the catalog look at the sums.
     desk.run([&["list", "dressed.pacharc"][..], &key].concat()).code(0);
 
@@ -176,6 +179,35 @@ fn forgeries_are_refused() {
         write(&name, outer);
         refused(&desk, &name, &TRUST, &[6]);
     }
+
+    // A byte of the slot's padding counted to its key: all hashes are as they were.
+    let mut shifted = ours.clone();
+    shifted.entry("PADDING").pop();
+    let key_file = shifted.entry("bundle.key.age");
+    assert!(!key_file.len().is_multiple_of(512), "there is room in the key's last block");
+    key_file.push(0);
+    write("shifted.pacharc", shifted);
+    desk.run([&["verify", "shifted.pacharc"][..], &TRUST].concat()).code(3);
+    let target = desk.bucket("target");
+    desk.run([&["restore", "shifted.pacharc"][..], &key, &["--bucket", &target], &TRUST].concat()).code(3);
+
+    // Slots of somebody else's: all that was signed is there, and nobody can open it.
+    let mut locked = ours.clone();
+    let theirs = read("replaced.pacharc").entry("bundle.key.age").clone();
+    for name in ["bundle.key.age", "bundle.key.2.age"] {
+        *locked.entry(name) = theirs.clone();
+    }
+    write("locked.pacharc", locked);
+    desk.run([&["verify", "locked.pacharc"][..], &TRUST].concat()).code(0);
+    desk.run([&["verify", "locked.pacharc"][..], &key, &TRUST].concat()).code(3);
+
+    // What is left of a damaged one nobody can be named for.
+    let torn = std::fs::read(desk.path("ours.pacharc")).unwrap();
+    std::fs::write(desk.path("torn.pacharc"), &torn[..torn.len() - 2048]).unwrap();
+    let rescue = [&["extract", "--keep-going", "torn.pacharc", "objects", "-o", "out2"][..], &key].concat();
+    desk.run([&rescue[..], &TRUST].concat()).code(6).says("nobody can tell who signed").advises();
+    assert!(!desk.path("out2").exists());
+    desk.run(rescue).code(3);
 }
 
 #[test]

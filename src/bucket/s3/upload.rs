@@ -1,5 +1,6 @@
 //! Large objects, in parts. What turns out to be small becomes a plain object; what is given up is taken back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -7,8 +8,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use pacharc_format::{Key, Metadata};
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::{JoinError, JoinSet};
 
 use super::answer::Asked;
 use super::{Bucket as _, Error, S3, Size, Upload};
@@ -16,6 +17,7 @@ use super::{Bucket as _, Error, S3, Size, Upload};
 const MIB: u64 = 1 << 20;
 /// The smallest part of ours; S3 demands 5 MiB of all but the last.
 const PART: u64 = 8 * MIB;
+const PART_KIB: usize = 8 << 10;
 /// How many parts an object has as long as they can stay below [`LARGE_PART`]: some servers allow no more than 1,000.
 const FEW_PARTS: u64 = 1000;
 const LARGE_PART: u64 = 64 * MIB;
@@ -43,6 +45,28 @@ fn part_size(size: Size, number: u64) -> u64 {
             let doubled = number.saturating_sub(EQUAL_PARTS).div_ceil(400);
             (equal << doubled).min(LARGEST_PART)
         }
+    }
+}
+
+/// Room for the parts that are being sent, of all uploads together.
+pub(super) struct PartRoom {
+    room: Arc<Semaphore>,
+    /// In KiB, as all of it.
+    all: usize,
+}
+
+impl PartRoom {
+    /// Parts of so many bytes together, or one.
+    pub(super) fn new(memory: usize) -> Self {
+        // One more part is being gathered meanwhile.
+        let all = (memory >> 10).saturating_sub(PART_KIB).clamp(1, Semaphore::MAX_PERMITS);
+        Self { room: Arc::new(Semaphore::new(all)), all }
+    }
+
+    /// Waits for room; it is given back when what comes out is dropped.
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let wanted = u32::try_from((bytes >> 10).min(self.all)).unwrap_or(u32::MAX);
+        Arc::clone(&self.room).acquire_many_owned(wanted).await.ok()
     }
 }
 
@@ -182,10 +206,9 @@ impl Session {
 
     /// Sends `part` in the background, once there is room for it.
     async fn send(&mut self, part: Bytes) -> Result<(), Error> {
-        // One more part is being gathered meanwhile.
-        let at_a_time = (self.s3.0.upload_memory / part.len().max(1)).saturating_sub(1).max(1);
-        while self.sending.len() >= at_a_time {
-            self.join().await?;
+        let room = self.s3.0.parts.take(part.len()).await;
+        while let Some(sent) = self.sending.try_join_next() {
+            self.take(sent)?;
         }
         self.started += 1;
         let number = i32::try_from(self.started).unwrap_or(i32::MAX);
@@ -201,27 +224,25 @@ impl Session {
                 s3.once(Asked::writing("writing", &key), s3.sending(part.len()), request.send())
             };
             let output = s3.policy().run(|| s3.0.digests.with(&part, send)).await?;
+            drop(room);
             Ok(CompletedPart::builder().part_number(number).set_e_tag(output.e_tag).build())
         });
         Ok(())
     }
 
-    /// Waits for one of the parts that are being sent.
-    async fn join(&mut self) -> Result<(), Error> {
-        match self.sending.join_next().await {
-            Some(Ok(part)) => self.sent.push(part?),
-            Some(Err(error)) => {
-                let (bucket, doing) = (self.s3.0.url.clone(), format!("writing object {}", self.key));
-                return Err(Error::Failed { bucket, doing, source: error.into() });
-            }
-            None => {}
-        }
+    /// Takes what came of a part.
+    fn take(&mut self, sent: Result<Result<CompletedPart, Error>, JoinError>) -> Result<(), Error> {
+        let part = sent.map_err(|error| {
+            let (bucket, doing) = (self.s3.0.url.clone(), format!("writing object {}", self.key));
+            Error::Failed { bucket, doing, source: error.into() }
+        })?;
+        self.sent.push(part?);
         Ok(())
     }
 
     async fn complete(mut self, size: u64) -> Result<(), Error> {
-        while !self.sending.is_empty() {
-            self.join().await?;
+        while let Some(sent) = self.sending.join_next().await {
+            self.take(sent)?;
         }
         self.sent.sort_by_key(|part| part.part_number);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.sent))).build();
@@ -302,6 +323,21 @@ mod tests {
             assert!((PART..=5 * GIB).contains(&part));
             assert!(size > 60 * GIB || size.div_ceil(part) <= FEW_PARTS, "{size}");
             assert_eq!(part, part_size(Size::Exactly(size), 777), "some servers want parts of one size");
+        }
+    }
+
+    #[tokio::test]
+    async fn parts_of_several_uploads_share_the_room() {
+        let part = PART_KIB << 10;
+        let rooms = PartRoom::new(3 * part);
+        let (first, _second) = (rooms.take(part).await, rooms.take(part).await);
+        assert_eq!(rooms.room.available_permits(), 0, "the third part is the one that is being gathered");
+        drop(first);
+        assert_eq!(rooms.room.available_permits(), PART_KIB);
+        // However little there is, and however large it is, one goes.
+        for memory in [0, part] {
+            let rooms = PartRoom::new(memory);
+            assert!(rooms.take(5 << 30).await.is_some_and(|room| room.num_permits() == rooms.all));
         }
     }
 

@@ -137,6 +137,7 @@ impl<'a, S: RangeReader> Compare<'a, S> {
         });
         let mut progress = Progress {
             id,
+            since: jiff::Timestamp::now(),
             side: options.side,
             bucket: source.bucket.as_ref().map(|bucket| bucket.url().to_owned()).unwrap_or_default(),
             sample: options.sample.map(|sample| sample.to_string()),
@@ -178,15 +179,17 @@ impl<'a, S: RangeReader> Compare<'a, S> {
         };
         self.file.done();
         let differ = databases.iter().any(|database| database.different > 0);
-        let Objects { lost, .. } = self.progress.objects;
+        let Objects { lost, archived, .. } = self.progress.objects;
         let verdict = match (self.options.side, self.progress.findings.is_empty() && lost == 0) {
-            (Side::Source, true) => Verdict::Sound,
+            (Side::Target, true) if differ => Verdict::Damaged,
+            (Side::Target, false) => Verdict::Damaged,
+            // Of what cannot be read nothing is known.
+            (_, true) if archived > 0 => Verdict::Incomplete,
+            (_, true) => Verdict::Sound,
             (Side::Source, false) => Verdict::Incomplete,
-            (Side::Target, true) if !differ => Verdict::Sound,
-            (Side::Target, _) => Verdict::Damaged,
         };
         let about = &self.manifest.about;
-        let Progress { id, objects, sample, seed, mut findings, .. } = self.progress;
+        let Progress { id, since, objects, sample, seed, mut findings, .. } = self.progress;
         if self.options.side == Side::Target {
             for ComparedDatabase { name, differences, .. } in &databases {
                 let told = differences.iter().map(|problem| finding(format!("database {name}"), problem.clone()));
@@ -204,6 +207,7 @@ impl<'a, S: RangeReader> Compare<'a, S> {
             seed: sample.as_ref().map(|_| seed),
             sample,
             continued: self.continued,
+            since: self.continued.then(|| since.to_string()),
             objects: bucket.as_ref().map(|_| objects),
             bucket: bucket.map(|bucket| bucket.url().to_owned()),
             databases,
@@ -252,7 +256,7 @@ impl<'a, S: RangeReader> Compare<'a, S> {
         let mut catalog = reader.catalog(from);
         let mut saved = Instant::now();
         while let Some(lines) = catalog.next().await? {
-            let is_end = lines.last().is_none_or(|line| line.entry.path.as_str() >= to);
+            let is_end = lines.last().is_some_and(|line| line.entry.path.as_str() >= to);
             let choice = self.choice;
             let chosen = lines.into_iter().filter(|line| {
                 let path = line.entry.path.as_str();
@@ -292,7 +296,7 @@ impl<'a, S: RangeReader> Compare<'a, S> {
     async fn take(&mut self, line: &CatalogLine, met: &Met) -> Result<(), Error> {
         let (path, side) = (&line.entry.path, self.options.side);
         let is_chunk = path.starts_with("objects/chunk/");
-        self.progress.objects.compared += 1;
+        self.progress.objects.compared += u64::from(!matches!(met, Met::Archived));
         let (bytes, problem) = match *met {
             Met::Equal(bytes) => {
                 self.progress.objects.equal += 1;

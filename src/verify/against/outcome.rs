@@ -83,6 +83,9 @@ pub struct Comparison {
     pub seed: Option<u64>,
     /// Whether an interrupted comparison went on.
     pub continued: bool,
+    /// If it did, when it was begun: what was compared before is not compared again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
     /// The bucket; absent where none was named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
@@ -138,6 +141,9 @@ impl crate::outcome::Outcome for Comparison {
             }
             text.push('\n');
         }
+        if let Some(since) = &self.since {
+            let _ = writeln!(text, "begun at {since}, and gone on with: what was compared then was not compared again");
+        }
         if let (Some(sample), Some(seed)) = (&self.sample, self.seed) {
             let _ = writeln!(text, "a sample: {sample}, --seed {seed}");
         }
@@ -147,6 +153,11 @@ impl crate::outcome::Outcome for Comparison {
             Verdict::Sound => write!(
                 text,
                 "sound: {there} has what {} has, as far as it was compared{signed}; id {}",
+                self.input, self.id
+            ),
+            Verdict::Incomplete if self.findings.is_empty() => write!(
+                text,
+                "incomplete: of what {} holds, something must be thawed in {there} before it can be compared{signed}; id {}",
                 self.input, self.id
             ),
             Verdict::Incomplete => write!(
@@ -182,6 +193,7 @@ mod tests {
             sample: None,
             seed: None,
             continued: false,
+            since: None,
             bucket: None,
             objects: None,
             databases: Vec::new(),
@@ -224,6 +236,20 @@ mod tests {
         assert_eq!(
             sound.summary(),
             "sound: the target has what b.pacharc has, as far as it was compared, signed by the trusted key 0F07; id ab"
+        );
+        let thawed = Objects { archived: 2, ..Objects::default() };
+        let since = Some("2026-01-01T00:00:00Z".to_owned());
+        let unread = Comparison {
+            bucket: Some("s3://b".to_owned()),
+            objects: Some(thawed),
+            since,
+            ..comparison(Side::Target, Verdict::Incomplete)
+        };
+        assert_eq!(
+            unread.summary(),
+            "s3://b: 0 objects compared, 0 B read: 0 as in the bundle, 2 to be thawed\n\
+             begun at 2026-01-01T00:00:00Z, and gone on with: what was compared then was not compared again\n\
+             incomplete: of what b.pacharc holds, something must be thawed in the target before it can be compared; id ab"
         );
         let damaged = comparison(Side::Target, Verdict::Damaged);
         assert_eq!(damaged.summary(), "damaged: the target is not what b.pacharc holds; id ab:");

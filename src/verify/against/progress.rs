@@ -13,6 +13,8 @@ use crate::verify::{Error, Finding};
 pub(super) struct Progress {
     /// The bundle's id.
     pub(super) id: String,
+    /// When the comparison was begun.
+    pub(super) since: jiff::Timestamp,
     pub(super) side: Side,
     /// The bucket's URL.
     pub(super) bucket: String,

@@ -32,6 +32,8 @@ pub(super) struct Lacking {
     /// The first of them.
     pub(super) objects: Vec<LackingObject>,
     pub(super) count: u64,
+    /// How many of them have their bytes in the bundle, and a row that is wrong about them: such a bundle is closed.
+    pub(super) misjudged: u64,
     /// Where catalog and dump say different things of an object.
     pub(super) contradictions: Vec<String>,
 }
@@ -81,6 +83,7 @@ impl LiveJoin {
                     let problem =
                         format!("its row says {size} bytes, and it has {} (its hash is right)", line.entry.size);
                     self.lack(path, problem);
+                    self.lacking.misjudged += 1;
                 }
             }
             (State::Missing, Some(_)) => self.lack(path, "the bucket had no such live object".to_owned()),
@@ -175,7 +178,7 @@ mod tests {
         ];
         let lacking = join(&live, &catalog);
         assert_eq!(lacking.contradictions, [""; 0]);
-        assert_eq!(lacking.count, 3);
+        assert_eq!((lacking.count, lacking.misjudged), (3, 1));
         let found: Vec<_> = lacking.objects.iter().map(|o| (o.path.as_str(), o.healed_by.as_deref())).collect();
         let (healer, a, b, c) = (path(2, 3), path(2, 1), path(2, 2), path(3, 1));
         assert_eq!(found, [(&*a, Some(&*healer)), (&*b, Some(&*healer)), (&*c, None)]);

@@ -80,7 +80,7 @@ impl ClosedCheck {
         let schema_version = database.and_then(|database| database.schema_version);
         migrations::check(&dump.migrations, schema_version, &mut report);
         let told = manifest.objects.as_ref().and_then(|objects| objects.closed);
-        if told != Some(lacking.count == 0) && report.contradictions.is_empty() {
+        if told != Some(lacking.count == lacking.misjudged) && report.contradictions.is_empty() {
             report.contradictions.push(match told {
                 Some(true) => {
                     "the manifest calls the bundle closed, and its dump names live objects that it lacks".into()
