@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::entry::{Entry, Hash};
+use crate::entry::{Entry, Hash, Metadata};
 use crate::fingerprint::Fingerprint;
 use crate::index::{CatalogLine, IndexLine, State};
 use crate::key::Key;
@@ -35,6 +35,8 @@ pub(crate) struct EntryCheck {
 struct OpenObject {
     path: String,
     declared: u64,
+    /// The hash of its metadata: a thousand may be open.
+    metadata: blake3::Hash,
     size: u64,
     count: u64,
     blake3: Box<blake3::Hasher>,
@@ -70,7 +72,8 @@ impl EntryCheck {
                 }
                 let blake2b = Box::new(blake2b_simd::Params::new().hash_length(32).to_state());
                 let blake3 = Box::default();
-                let object = OpenObject { path, declared: size, size: 0, count: 0, blake3, blake2b };
+                let metadata = hash_of(&entry.metadata);
+                let object = OpenObject { path, declared: size, metadata, size: 0, count: 0, blake3, blake2b };
                 match self.objects.insert(folder, object) {
                     None => Ok(()),
                     Some(_) => wrong("its object began before"),
@@ -106,6 +109,9 @@ impl EntryCheck {
                 if told != (path.as_str(), size, size, count) || found != hash {
                     return wrong("its pieces do not make the object that it names");
                 }
+                if object.metadata != hash_of(&entry.metadata) {
+                    return wrong("its metadata are not those that it began with");
+                }
                 check_hash(&path, entry.rotten, hash).map_err(|e| e.to_string())?;
                 if let Some(line) = pieces::joined(&entry.path, &entry.body, &entry.metadata, entry.rotten) {
                     self.line(&line);
@@ -135,6 +141,11 @@ impl EntryCheck {
         }
         Ok(())
     }
+}
+
+fn hash_of(metadata: &Metadata) -> blake3::Hash {
+    // Text can always be written.
+    blake3::hash(&serde_json::to_vec(metadata).unwrap_or_default())
 }
 
 /// The catalog's lines and blocks.

@@ -321,6 +321,21 @@ fn pieces_come_in_order() {
 }
 
 #[test]
+fn an_object_ends_with_the_metadata_that_it_began_with() {
+    let text = |name: &str| Metadata { content_type: Some(name.to_owned()), ..Metadata::default() };
+    let joined = format!("objects/other/a\n0\n{}\n0\n", Hash::blake3(b""));
+    for (begin, end, agrees) in [("a/b", "a/b", true), ("a/b", "a/c", false)] {
+        let mut check = EntryCheck::default();
+        let mut take = |path: &str, body: &str, metadata| {
+            let entry = Entry { metadata, ..Entry::text(path, body.to_owned()) };
+            check.entry(&entry, &index_line(path, body.len() as u64))
+        };
+        take("pieces/0/path", "objects/other/a\n0\n", text(begin)).unwrap();
+        assert_eq!(take("pieces/0/joined", &joined, text(end)).is_ok(), agrees, "{begin}, {end}");
+    }
+}
+
+#[test]
 fn objects_that_are_open_have_a_limit() {
     let mut check = EntryCheck::default();
     let mut begin =
