@@ -424,10 +424,11 @@ impl World {
         let compared = compare::buckets(&self.cluster.bucket, &restored, None).await.unwrap();
         assert!(compared.is_equal() && compared.compared as u64 == self.cluster.made.objects(), "{what}: {compared}");
         assert!(!self.target.uploading(), "{what}");
-        let sql = format!("SELECT datname FROM pg_database WHERE datname LIKE '%{}%'", self.database);
-        for name in to.psql("postgres", &sql).unwrap().lines() {
-            to.psql("postgres", &format!("DROP DATABASE \"{name}\" WITH (FORCE)")).unwrap();
-        }
+        let sql = format!(
+            "SELECT format('DROP DATABASE %I WITH (FORCE)', datname) FROM pg_database WHERE datname LIKE '%{}%' \\gexec",
+            self.database
+        );
+        to.psql("postgres", &sql).unwrap();
         self.target.keys().iter().for_each(|key| self.target.remove(key));
     }
 }

@@ -217,49 +217,55 @@ fn database_facts(url: &str) -> Result<BTreeMap<String, String>> {
             WHERE setrole = 0 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()) \
         UNION ALL SELECT 'large object ' || oid, md5(lo_get(oid)) FROM pg_largeobject_metadata";
     const RELATIONS: &str = "\
-        SELECT c.relkind, format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        SELECT 'relation', c.relkind, format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
         WHERE c.relkind IN ('r', 'p', 'm', 'S') AND NOT c.relispartition AND c.relpersistence = 'p' \
-        AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 2";
-    let (mut facts, mut script) = (BTreeMap::new(), Vec::new());
-    for line in psql(url, SETTINGS)?.lines() {
+        AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 3";
+    let (mut facts, mut relations) = (BTreeMap::new(), Vec::new());
+    // A session costs more than most of what is asked here.
+    let told = psql(url, &format!("{SETTINGS};\n{RELATIONS}"))?;
+    for line in told.lines() {
         let (name, value) = line.split_once('|').unwrap_or((line, ""));
-        facts.insert(name.to_owned(), value.to_owned());
+        match name {
+            "relation" => relations.extend(value.split_once('|')),
+            _ => drop(facts.insert(name.to_owned(), value.to_owned())),
+        }
     }
-    let relations = psql(url, RELATIONS)?;
-    let relations: Vec<_> = relations.lines().filter_map(|line| line.split_once('|')).collect();
     let names = |sequences: bool| relations.iter().filter(move |(kind, _)| (*kind == "S") == sequences);
-    for (_, name) in names(true) {
-        script.push(format!("SELECT last_value, is_called FROM {name}"));
-    }
-    let values = psql(url, &script.join(";\n"))?;
-    facts.extend(names(true).map(|(_, name)| (*name).to_owned()).zip(values.lines().map(str::to_owned)));
-
     let tables: Vec<_> = names(false)
         .map(|(kind, name)| if *kind == "r" { format!("ONLY {name}") } else { (*name).to_owned() })
         .collect();
     // By what is in them, and so the same on both sides.
-    let sizes = per_table(url, &tables, "count(*), coalesce(sum(length(t::text)), 0)")?;
+    let values = names(true).map(|(_, name)| format!("SELECT last_value, is_called FROM {name}"));
+    let sizes = per_table(&tables, "count(*), coalesce(sum(length(t::text)), 0)");
+    let mut values = answers(url, values.chain(sizes))?;
+    let sizes = values.split_off(names(true).count());
+    facts.extend(names(true).map(|(_, name)| (*name).to_owned()).zip(values));
     let is_small =
         |size: &str| size.split_once('|').is_some_and(|(_, size)| size.parse().is_ok_and(|size: u64| size <= SMALL));
     let (small, large): (Vec<_>, Vec<_>) = tables.into_iter().zip(sizes).partition(|(_, size)| is_small(size));
     let names = |tables: &[(String, String)]| tables.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     let hash = "count(*), md5(coalesce(string_agg(t::text, E'\\n' ORDER BY t::text COLLATE \"C\"), ''))";
     let (small, large) = (names(&small), names(&large));
-    let hashes = [per_table(url, &small, hash)?, rows(url, &large)?].concat();
+    let hashes = [answers(url, per_table(&small, hash))?, rows(url, &large)?].concat();
     facts.extend(
         [small, large].concat().into_iter().map(|table| table.trim_start_matches("ONLY ").to_owned()).zip(hashes),
     );
     Ok(facts)
 }
 
-/// What `select` gives of each table, called `t` there.
-fn per_table(url: &str, tables: &[String], select: &str) -> Result<Vec<String>> {
-    let style = STYLE.iter().map(|setting| format!("SET {setting};\n"));
-    let selects = tables.iter().map(|table| format!("SELECT {select} FROM {table} t;\n"));
-    let output = psql(url, &style.chain(selects).collect::<String>())?;
+/// Asks for this of each table, which is called `t` there.
+fn per_table(tables: &[String], select: &str) -> impl Iterator<Item = String> {
+    tables.iter().map(move |table| format!("SELECT {select} FROM {table} t"))
+}
+
+/// The one line that each statement gives.
+fn answers(url: &str, statements: impl Iterator<Item = String>) -> Result<Vec<String>> {
+    let statements: Vec<String> = statements.map(|statement| format!("{statement};\n")).collect();
+    let style = STYLE.map(|setting| format!("SET {setting};\n"));
+    let output = psql(url, &[style.concat(), statements.concat()].concat())?;
     let lines: Vec<String> = output.lines().map(str::to_owned).collect();
-    if lines.len() != tables.len() {
-        bail!("{} answers for {} tables", lines.len(), tables.len());
+    if lines.len() != statements.len() {
+        bail!("{} answers to {} statements", lines.len(), statements.len());
     }
     Ok(lines)
 }
@@ -267,6 +273,9 @@ fn per_table(url: &str, tables: &[String], select: &str) -> Result<Vec<String>> 
 /// `<hash of the sorted lines>, <number> rows` of each table, in bounded memory: `sort` spills to disk. (Should `sort` fail,
 /// the hash is of less, and differs.)
 fn rows(url: &str, tables: &[String]) -> Result<Vec<String>> {
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
     let copy = |table| format!("\\copy (SELECT * FROM {table}) TO PROGRAM 'LC_ALL=C sort | b2sum --length=128 >&2'\n");
     let program = programs::client("psql", 0).context("psql is not installed")?;
     let mut psql = Command::new(program)
