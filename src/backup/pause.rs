@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::options::{Quiesce, Suspending};
 use super::{Error, Options};
 use crate::cluster::Cluster;
-use crate::cluster::suspend::clock::boottime;
+use crate::cluster::suspend::clock::{Limit, boottime};
 use crate::cluster::suspend::{self, Lost, Suspension};
 use crate::failure::{Class, Explain as _, chain};
 use crate::farewell;
@@ -168,10 +168,7 @@ impl Pause {
             let (Some(limit), Some((_, down))) = (self.limit(), self.watch.down.get()) else {
                 return std::future::pending().await;
             };
-            // A machine that slept has slept through the pause, too.
-            while let Some(left) = limit.checked_sub(boottime().saturating_sub(*down)).filter(|left| !left.is_zero()) {
-                tokio::time::sleep(left.min(Duration::from_secs(1))).await;
-            }
+            Limit::since(*down, limit).over().await;
             Lost::now(format!("the pause grew past {} s", limit.as_secs_f64()))
         };
         tokio::select! {
@@ -181,10 +178,15 @@ impl Pause {
     }
 
     /// Proves that the snapshot of an attempt, which was just opened, is one of a cluster at rest; and again later, where
-    /// the pause goes on, that it still is.
+    /// the pause goes on, that it still is. The pause grows no longer for a proof.
     pub(super) async fn prove(&mut self, attempt: u32) {
         let State::Suspended(suspension) = &self.state else { return };
-        match suspension.check().await {
+        let proved = tokio::select! {
+            biased;
+            proved = suspension.check() => proved,
+            lost = self.over() => Err(lost),
+        };
+        match proved {
             Ok(()) => self.proved = Some(attempt),
             Err(lost) => self.lose(lost),
         }
@@ -353,5 +355,46 @@ impl Monitor for Watch {
             _ => {}
         }
         self.monitor.event(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::cluster::suspend::faulty::{self, Answer, Pachyderm, Request};
+    use crate::monitor::Silent;
+
+    #[tokio::test]
+    async fn a_proof_makes_no_pause_longer() {
+        let pachyderm = Pachyderm::new(&[("pachd", 2)]);
+        let is_hindered = Arc::new(AtomicBool::new(false));
+        let hindered = Arc::clone(&is_hindered);
+        let odd = move |request: &Request, _| {
+            (request.path.ends_with("/pods") && hindered.load(Ordering::Relaxed)).then_some(Answer::Status(500))
+        };
+        let options = suspend::Options { drain_timeout: Duration::from_secs(300), ..faulty::options() };
+        let suspending = Suspending { options, max_pause: Duration::from_secs(3), stay: false };
+        let mut pause = Pause {
+            quiesce: Quiesce::Suspend,
+            suspending: Some((pachyderm.server(odd).cluster(), suspending)),
+            watch: Arc::new(Watch { monitor: Arc::new(Silent), down: OnceLock::new(), up: OnceLock::new() }),
+            state: State::Running,
+            proved: None,
+            lost: None,
+            held_by: None,
+            left: false,
+        };
+        pause.begin().await.unwrap();
+        assert!(pause.is_suspended());
+        is_hindered.store(true, Ordering::Relaxed);
+        // A part of the pause is over when a proof is asked for.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        pause.prove(1).await;
+        pause.finish().await.unwrap();
+        assert_eq!((pause.proved, pachyderm.replicas("pachd")), (None, 2));
+        let because = pause.lost.unwrap().because;
+        assert_eq!(because, "the pause grew past 3 s");
     }
 }

@@ -19,6 +19,35 @@ pub(crate) fn boottime() -> Duration {
     BEGIN.elapsed()
 }
 
+/// How long something may last, from a moment on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    begun: Duration,
+    span: Duration,
+}
+
+impl Limit {
+    pub(crate) fn begin(span: Duration) -> Self {
+        Self::since(boottime(), span)
+    }
+
+    pub(crate) fn since(begun: Duration, span: Duration) -> Self {
+        Self { begun, span }
+    }
+
+    pub(crate) fn span(&self) -> Duration {
+        self.span
+    }
+
+    /// Waits until it is over. A machine that slept has slept through it, too.
+    pub(crate) async fn over(&self) {
+        let left = || self.span.checked_sub(boottime().saturating_sub(self.begun)).filter(|left| !left.is_zero());
+        while let Some(left) = left() {
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+        }
+    }
+}
+
 /// Since when one thing was seen unchanged.
 #[derive(Debug, Default)]
 pub(super) struct Stillness {

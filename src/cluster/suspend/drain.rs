@@ -11,6 +11,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::Serialize;
 
 use super::Error;
+use super::clock::Limit;
 use super::tenure::{Lost, Tenure};
 use super::workloads::{DEPLOYMENTS, Workload, Workloads};
 use crate::cluster::{self, Cluster};
@@ -63,26 +64,27 @@ pub(super) async fn running(cluster: &Cluster, who: Who) -> Result<Vec<String>, 
     Ok(pods.items.iter().filter(|pod| writes(pod, who)).map(name).collect())
 }
 
-/// Waits until none of `who` runs, and their controllers count none. `limit` is for the wait as a whole.
+/// Waits until none of `who` runs, and their controllers count none.
 pub(super) async fn gone(
     cluster: &Cluster,
     who: Who,
-    limit: Duration,
+    limit: Limit,
     tenure: &Tenure,
     monitor: &dyn Monitor,
 ) -> Result<(), Error> {
-    let mut waiting = Waiting { cluster, who, monitor, pods: BTreeMap::new(), told: Vec::new(), listed: false };
+    let mut waiting =
+        Waiting { cluster, who, monitor, pods: BTreeMap::new(), told: Vec::new(), listed: false, problem: None };
     tokio::select! {
         biased;
         lost = tenure.lost() => return Err(Error::Lost(lost)),
-        done = tokio::time::timeout(limit, waiting.wait()) => {
-            if let Ok(done) = done {
-                return done;
-            }
-        }
+        done = waiting.wait() => return done,
+        () = limit.over() => {}
     }
     let names: Vec<String> = waiting.pods.into_values().collect();
-    Err(Error::Stuck { pods: pods(&names), after: limit })
+    if let Some(problem) = waiting.problem.filter(|_| names.is_empty()) {
+        return Err(Error::Late { after: limit.span(), problem });
+    }
+    Err(Error::Stuck { pods: pods(&names), after: limit.span() })
 }
 
 pub(super) fn pods(names: &[String]) -> Pods {
@@ -97,6 +99,8 @@ struct Waiting<'a> {
     pods: BTreeMap<String, String>,
     told: Vec<String>,
     listed: bool,
+    /// What the server said, where it does not answer.
+    problem: Option<String>,
 }
 
 impl Waiting<'_> {
@@ -109,7 +113,7 @@ impl Waiting<'_> {
                 event = watch.try_next() => match event {
                     Ok(Some(event)) => self.take(event),
                     // The watch begins again by itself, unless it is not allowed at all.
-                    Err(error) => refused(error)?,
+                    Err(error) => self.problem = Some(refused(error)?),
                     Ok(None) => {}
                 },
                 _ = look.tick() => {}
@@ -120,9 +124,12 @@ impl Waiting<'_> {
             self.tell();
             match self.is_empty().await {
                 Ok(true) => return Ok(()),
-                Ok(false) => {}
+                Ok(false) => self.problem = None,
                 // As long as the Lease is held, it is tried again.
-                Err(Error::Cluster(error)) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
+                Err(Error::Cluster(error)) if error.is_retryable() => {
+                    self.problem = Some(crate::failure::chain(&error));
+                    tokio::time::sleep(PAUSE).await;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -168,16 +175,17 @@ impl Waiting<'_> {
     }
 }
 
-fn refused(error: watcher::Error) -> Result<(), Error> {
+/// What is wrong with a watch that begins again; an error where it is not allowed at all.
+fn refused(error: watcher::Error) -> Result<String, Error> {
     let source = match error {
         watcher::Error::InitialListFailed(source)
         | watcher::Error::WatchStartFailed(source)
         | watcher::Error::WatchFailed(source) => source,
         watcher::Error::WatchError(status) => kube::Error::Api(status),
-        watcher::Error::NoResourceVersion => return Ok(()),
+        watcher::Error::NoResourceVersion => return Ok(error.to_string()),
     };
     let error = cluster::Error::api("watching pods".to_owned(), source);
-    if error.is_forbidden() { Err(error.into()) } else { Ok(()) }
+    if error.is_forbidden() { Err(error.into()) } else { Ok(crate::failure::chain(&error)) }
 }
 
 /// Whether the pod is one of those that write, and may still do so.
@@ -277,7 +285,7 @@ mod tests {
     async fn drained(server: &FaultyServer, limit: u64) -> Result<(), Error> {
         let cluster = server.cluster();
         let tenure = Tenure::begin(&cluster, "me", Duration::from_secs(60), false).await.unwrap();
-        gone(&cluster, Who::All, Duration::from_secs(limit), &tenure, &Silent).await
+        gone(&cluster, Who::All, Limit::begin(Duration::from_secs(limit)), &tenure, &Silent).await
     }
 
     fn event(kind: &str, object: serde_json::Value) -> serde_json::Value {
@@ -330,6 +338,15 @@ mod tests {
         let server = draining(u32::MAX, |_, _| None);
         let error = drained(&server, 2).await.unwrap_err();
         assert!(matches!(&error, Error::Stuck { pods, .. } if pods.names == ["pachd-1"]), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_named_instead_of_pods() {
+        for end in ["/pods", "/replicationcontrollers"] {
+            let server = draining(0, move |request, _| request.path.ends_with(end).then_some(Answer::Status(500)));
+            let error = drained(&server, 2).await.unwrap_err();
+            assert!(matches!(&error, Error::Late { problem, .. } if problem.contains("HTTP 500")), "{end}: {error}");
+        }
     }
 
     #[test]

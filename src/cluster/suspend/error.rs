@@ -72,6 +72,14 @@ pub enum Error {
         /// How long was waited.
         after: Duration,
     },
+    /// An API server that fails for too long.
+    #[error("the API server did not do for {} s what was asked of it: {problem}", after.as_secs())]
+    Late {
+        /// How long was waited.
+        after: Duration,
+        /// What it said last.
+        problem: String,
+    },
     /// Somebody came between.
     #[error("the suspension was lost: {0}")]
     Lost(Lost),
@@ -145,7 +153,7 @@ impl Explain for Error {
             Self::Cluster(error) => error.class(),
             Self::Permissions(error) => error.class(),
             Self::StillHeld { source, .. } => source.class(),
-            Self::Nothing { .. } | Self::Stuck { .. } | Self::Lost(_) => Class::Other,
+            Self::Nothing { .. } | Self::Stuck { .. } | Self::Late { .. } | Self::Lost(_) => Class::Other,
             Self::Down { to_resume: false, .. }
             | Self::Suspended { .. }
             | Self::Busy { .. }
@@ -183,6 +191,11 @@ impl Explain for Error {
             Self::NotOwner { command, .. } => format!("If that one agrees:\n{command}"),
             Self::Stuck { .. } => {
                 "Look with `kubectl describe pod` why they do not end; the cluster runs again.".to_owned()
+            }
+            Self::Late { .. } => {
+                "Find out what is wrong with the API server, or with a webhook that it asks; then run it \
+                                  again. The cluster was given back."
+                    .to_owned()
             }
             Self::Lost(_) => "Find out who came between; the cluster was given back.".to_owned(),
             Self::RecordChanged => "See with `pacharc status` who it was.".to_owned(),

@@ -26,7 +26,7 @@ pub(crate) mod clock;
 mod drain;
 mod error;
 #[cfg(test)]
-mod faulty;
+pub(crate) mod faulty;
 pub mod gitops;
 pub mod guardian;
 mod lease;

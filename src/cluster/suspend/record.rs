@@ -14,7 +14,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Error;
-use super::workloads::DEPLOYMENTS;
+use super::workloads::{DEPLOYMENTS, Workloads};
 use crate::cluster::{self, Cluster};
 
 /// The ConfigMap.
@@ -154,7 +154,18 @@ impl Records<'_> {
                 };
             }
         }
-        Ok(self.annotated().await?.map(|record| Found { record, map: None }))
+        // `kubectl rollout undo` brings back annotations of long ago: alone they are believed of what is down.
+        match self.annotated().await? {
+            Some(record) if self.is_down(&record).await? => Ok(Some(Found { record, map: None })),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether something is down that was not; pachd itself takes pachw down.
+    async fn is_down(&self, record: &Record) -> Result<bool, Error> {
+        let had = |name: &str| name != "pachw" && record.deployments.get(name).is_some_and(|count| *count > 0);
+        let now = Workloads(self.0).deployments().await?;
+        Ok(now.iter().any(|deployment| deployment.replicas == 0 && had(deployment.name())))
     }
 
     async fn annotated(&self) -> Result<Option<Record>, Error> {
@@ -260,6 +271,7 @@ impl Records<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::faulty::Pachyderm;
     use super::*;
 
     #[test]
@@ -275,5 +287,25 @@ mod tests {
         let text = Record { format: 2, ..Record::new(Uuid::nil(), "a@b", Kind::Run) }.text();
         assert_eq!(Record::parse(&text), Err("it has form 2, of a newer pacharc".into()));
         assert!(Record::parse("{}").is_err());
+    }
+
+    #[tokio::test]
+    async fn an_annotation_alone_is_believed_of_what_is_down() {
+        let pachyderm = Pachyderm::new(&[("pach-enterprise", 0), ("pachd", 2), ("pachw", 1)]);
+        let cluster = pachyderm.server(|_, _| None).cluster();
+        let records = Records(&cluster);
+        let mut record = Record::new(Uuid::nil(), "alice@desk", Kind::Hold);
+        record.deployments =
+            [("pach-enterprise", 0), ("pachd", 2), ("pachw", 1)].map(|(n, c)| (n.to_owned(), c)).into();
+        records.create(&record).await.unwrap();
+        records.annotate("pachd", &record).await.unwrap();
+        let read = async || records.read().await.unwrap().map(|found| (found.record.run, found.is_in_config_map()));
+        assert_eq!(read().await, Some((Uuid::nil(), true)));
+        pachyderm.remove(NAME);
+        assert_eq!(read().await, None);
+        pachyderm.scale("pachw", 0);
+        assert_eq!(read().await, None, "pachd has scaled it");
+        pachyderm.scale("pachd", 0);
+        assert_eq!(read().await, Some((Uuid::nil(), false)));
     }
 }

@@ -1,8 +1,10 @@
 //! The way back: from whatever state, to at least what was recorded. Each step may be taken again, by anybody.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
+use futures::future::join_all;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use uuid::Uuid;
@@ -15,7 +17,14 @@ use super::tenure::Tenure;
 use super::workloads::{DEPLOYMENTS, Workload, Workloads};
 use super::{Error, Options};
 use crate::cluster::{self, Cluster};
+use crate::failure::chain;
 use crate::monitor::{Event, Monitor, Phase, Step};
+
+/// How long is waited for what is better done than not, and must not keep the cluster down.
+const BRIEF: Duration = Duration::from_secs(15);
+
+/// How often what has no fence is looked at, until it is ready.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a resume came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,30 +96,22 @@ impl<'a> Return<'a> {
             Ok(changed) => found = changed,
             Err(error) => tracing::info!("the record does not say that it is being resumed: {error}"),
         }
-        for name in found.record.deployments.keys() {
-            // Nobody who has no right to it must be kept from scaling up.
-            match self.again(|| self.fence(name, by)).await {
-                Err(Error::Cluster(error)) if error.is_forbidden() => self.monitor.warn(error.to_string()),
-                done => done?,
-            }
-        }
+        let is_fenced = self.mark(|name| self.fence(name, by)).await;
         self.monitor.step(Step::ScaleUp);
-        let mut missing = None;
-        for name in DEPLOYMENTS {
-            let Some(&count) = found.record.deployments.get(name).filter(|count| **count > 0) else { continue };
-            if !self.again(|| self.raise(name, count)).await? {
-                self.monitor.warn(format!("there is no Deployment {name} to bring back"));
-                missing = missing.or((name != "pachw").then_some(name));
-            }
+        let missing = self.raise_all(&wanted(&found.record)).await?;
+        for name in &missing {
+            self.monitor.warn(format!("there is no Deployment {name} to bring back"));
         }
-        if let Some(name) = missing {
+        if let Some(name) = missing.into_iter().find(|name| *name != "pachw") {
             return Err(Error::Missing { name: name.to_owned(), command: self.command.to_owned() });
         }
-        self.await_ready(&found.record).await?;
-        self.monitor.step(Step::RemoveRecord);
-        for name in DEPLOYMENTS {
-            self.again(|| self.clear(name)).await?;
+        tokio::select! {
+            ready = self.await_ready(&found.record) => ready?,
+            never = self.keep_up(&found.record), if !is_fenced => match never {},
         }
+        self.monitor.step(Step::RemoveRecord);
+        // What is left of them says nothing of a cluster that runs.
+        self.mark(|name| self.clear(name)).await;
         self.again(|| async { Ok(Records(self.cluster).remove(&found).await?) }).await
     }
 
@@ -148,6 +149,22 @@ impl<'a> Return<'a> {
         }
     }
 
+    /// Changes the annotations of each Deployment, or warns: who cannot must not be kept from scaling up, be it for want of
+    /// the right or because of a webhook that does not answer. Whether all were changed.
+    async fn mark<F>(&self, change: impl Fn(&'static str) -> F) -> bool
+    where
+        F: Future<Output = Result<(), Error>>,
+    {
+        let change = &change;
+        let brief = self.patience.min(BRIEF);
+        let done = join_all(DEPLOYMENTS.map(|name| self.again_for(brief, move || change(name)))).await;
+        let failed: Vec<String> = done.into_iter().filter_map(Result::err).map(|error| chain(&error)).collect();
+        for failed in &failed {
+            self.monitor.warn(format!("{failed}; the cluster is brought back all the same"));
+        }
+        failed.is_empty()
+    }
+
     async fn fence(&self, name: &str, by: &str) -> Result<(), Error> {
         let_go(Records(self.cluster).fence(name, by).await)
     }
@@ -166,6 +183,42 @@ impl<'a> Return<'a> {
             self.monitor.event(Event::Scaled { kind: "Deployment".into(), name, from, to: count });
         }
         Ok(true)
+    }
+
+    /// Scales up all of it, in order. What fails is asked again behind the others, so that it keeps none of them down. What
+    /// is not there.
+    async fn raise_all(&self, wanted: &[(&'static str, i32)]) -> Result<Vec<&'static str>, Error> {
+        let end = boottime() + self.patience;
+        let (mut left, mut missing, mut failed) = (wanted.to_vec(), Vec::new(), None);
+        while !left.is_empty() {
+            let mut again = Vec::new();
+            for (name, count) in left {
+                match self.raise(name, count).await {
+                    Ok(true) => {}
+                    Ok(false) => missing.push(name),
+                    Err(error) if error.is_retryable() && boottime() < end => again.push((name, count)),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+            if !again.is_empty() {
+                tokio::time::sleep(PAUSE).await;
+            }
+            left = again;
+        }
+        failed.map_or(Ok(missing), Err)
+    }
+
+    /// Scales up again what there is no fence around: a scale-down that was on its way may still come through.
+    async fn keep_up(&self, record: &Record) -> Infallible {
+        let mut wanted = wanted(record);
+        // pachd scales that one, up and down.
+        wanted.retain(|(name, _)| *name != "pachw");
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Err(error) = self.raise_all(&wanted).await {
+                tracing::info!("{}", chain(&error));
+            }
+        }
     }
 
     /// Waits until what was recorded of pachd and pach-enterprise is ready; pachd scales pachw and the workers itself.
@@ -232,11 +285,18 @@ impl<'a> Return<'a> {
     }
 
     /// Does it again while the API server cannot be reached, or somebody else was quicker, as long as there is patience.
-    pub(super) async fn again<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, Error>
+    pub(super) async fn again<T, F>(&self, work: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let end = boottime() + self.patience;
+        self.again_for(self.patience, work).await
+    }
+
+    async fn again_for<T, F>(&self, patience: Duration, mut work: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let end = boottime() + patience;
         loop {
             match work().await {
                 Err(error) if error.is_retryable() && boottime() < end => tokio::time::sleep(PAUSE).await,
@@ -244,6 +304,12 @@ impl<'a> Return<'a> {
             }
         }
     }
+}
+
+/// What has to come back, in order.
+fn wanted(record: &Record) -> Vec<(&'static str, i32)> {
+    let count = |name| record.deployments.get(name).copied().filter(|count| *count > 0);
+    DEPLOYMENTS.into_iter().filter_map(|name| Some((name, count(name)?))).collect()
 }
 
 /// What is not there need not be changed.
@@ -267,4 +333,79 @@ pub(super) fn nothing(cluster: &Cluster) -> Error {
 pub(super) fn down(name: &str, command: &str, to_resume: bool) -> Error {
     let command = format!("{command} --resume-replicas N");
     Error::Down { name: name.to_owned(), command, to_resume }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::faulty::{self, Answer, Pachyderm, Request};
+    use super::super::suspend;
+    use super::*;
+    use crate::monitor::Silent;
+    use std::sync::Arc;
+
+    /// A cluster that is held.
+    async fn held() -> Pachyderm {
+        let pachyderm = Pachyderm::new(&[("pach-enterprise", 1), ("pachd", 2), ("pachw", 1)]);
+        let cluster = pachyderm.server(|_, _| None).cluster();
+        let options = Options { kind: Kind::Hold, drain_timeout: Duration::from_secs(60), ..faulty::options() };
+        suspend(&cluster, options, Arc::new(Silent)).await.unwrap().hold().await.unwrap();
+        assert_eq!(pachyderm.replicas("pachd"), 0);
+        pachyderm
+    }
+
+    /// Resumes it at a server that answers some requests otherwise.
+    async fn resumed(
+        pachyderm: &Pachyderm,
+        odd: impl Fn(&Request, u32) -> Option<Answer> + Send + Sync + 'static,
+    ) -> Result<Resumed, Error> {
+        let options = Options { owner: "you@there".to_owned(), ..faulty::options() };
+        resume(&pachyderm.server(odd).cluster(), &options, true, &Silent).await
+    }
+
+    #[tokio::test]
+    async fn annotations_that_cannot_be_changed_do_not_keep_it_down() {
+        for code in [403, 422, 500] {
+            let pachyderm = held().await;
+            let odd = move |request: &Request, _| (request.method == "PATCH").then_some(Answer::Status(code));
+            resumed(&pachyderm, odd).await.unwrap_or_else(|error| panic!("{code}: {error}"));
+            let now = ["pach-enterprise", "pachd", "pachw"].map(|name| pachyderm.replicas(name));
+            assert_eq!((now, pachyderm.has("/pacharc-suspended")), ([1, 2, 1], false), "{code}");
+            // What is left of them is no record.
+            let cluster = pachyderm.server(|_, _| None).cluster();
+            assert!(Records(&cluster).read().await.unwrap().is_none(), "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_fence_a_late_scale_down_does_not_last() {
+        let pachyderm = held().await;
+        let late = pachyderm.clone();
+        let odd = move |request: &Request, seen| {
+            // Between scaling up and the first look whether it is ready.
+            if request.is("GET", "/deployments") && !request.is_watch && seen == 1 {
+                late.scale("pachd", 0);
+            }
+            (request.method == "PATCH").then_some(Answer::Status(500))
+        };
+        let options = Options { ready_timeout: Duration::from_secs(4), ..faulty::options() };
+        let cluster = pachyderm.server(odd).cluster();
+        let returning = Return::new(&cluster, &options, &Silent);
+        let found = Records(&cluster).read().await.unwrap().unwrap();
+        returning.bring_back(found, "me").await.unwrap();
+        assert_eq!(pachyderm.replicas("pachd"), 2);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_scaled_keeps_nothing_else_down() {
+        for code in [403, 500] {
+            let pachyderm = held().await;
+            let odd = move |request: &Request, _| {
+                request.is("PUT", "/deployments/pach-enterprise/scale").then_some(Answer::Status(code))
+            };
+            let error = resumed(&pachyderm, odd).await.unwrap_err();
+            assert!(error.to_string().contains("pach-enterprise"), "{error}");
+            assert_eq!([pachyderm.replicas("pachd"), pachyderm.replicas("pachw")], [2, 1], "{code}");
+            assert!(pachyderm.has("/pacharc-suspended"), "who resumes again needs it");
+        }
+    }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::clock::Limit;
 use super::drain::{self, Who};
 use super::record::{Found, Record, Records, State};
 use super::resume::Return;
@@ -71,7 +73,10 @@ impl Suspension {
     /// What is not so. It never becomes so again: the run goes on as if the cluster had not been suspended.
     pub async fn check(&self) -> Result<(), Lost> {
         match &self.parts {
-            Some(parts) => parts.check().await,
+            Some(parts) => parts.check(parts.limit()).await.map_err(|error| match error {
+                Error::Lost(lost) => lost,
+                error => Lost::now(crate::failure::chain(&error)),
+            }),
             None => Err(Lost::now("the cluster was resumed")),
         }
     }
@@ -90,7 +95,7 @@ impl Suspension {
     /// The cluster is not back: the error names the command that brings it back.
     pub async fn resume(mut self) -> Result<(), Error> {
         match self.parts.take() {
-            Some(parts) => parts.resume().await,
+            Some(parts) => give_back(parts).await,
             None => Ok(()),
         }
     }
@@ -105,12 +110,13 @@ impl Suspension {
             Ok(()) => {}
             Err(error) => return Err(self.undo(error).await),
         }
-        let Some(mut parts) = self.parts.take() else { return Err(Error::RecordChanged) };
-        if let Some(debt) = parts.debt.take() {
-            debt.settle();
-        }
         parts.monitor.step(Step::ReleaseLease);
         parts.tenure.release().await;
+        // Not before: whoever is cut off until here is told of no hold, and so has none.
+        let Some(parts) = self.parts.take() else { return Err(Error::RecordChanged) };
+        if let Some(debt) = parts.debt {
+            debt.settle();
+        }
         Ok(parts.record)
     }
 
@@ -125,7 +131,7 @@ impl Suspension {
     /// Takes note of what is down already, and proves that it is.
     pub(super) async fn look_around(&mut self) -> Result<(), Error> {
         match self.parts.as_mut() {
-            Some(parts) => parts.look_around().await,
+            Some(parts) => parts.look_around(parts.limit()).await,
             None => Ok(()),
         }
     }
@@ -134,7 +140,7 @@ impl Suspension {
     pub(super) async fn undo(mut self, because: Error) -> Error {
         let Some(parts) = self.parts.take() else { return because };
         let (command, monitor, ours) = (parts.options.command.clone(), Arc::clone(&parts.monitor), parts.ours);
-        match parts.resume().await {
+        match give_back(parts).await {
             Ok(()) if ours == Ours::Held && !matches!(because, Error::RecordChanged) => {
                 Error::StillHeld { source: Box::new(because), command }
             }
@@ -153,14 +159,23 @@ impl Suspension {
 impl Drop for Suspension {
     fn drop(&mut self) {
         if let Some(parts) = self.parts.take() {
-            let monitor = Arc::clone(&parts.monitor);
-            farewell::start(async move {
-                if let Err(error) = parts.resume().await {
-                    monitor.warn(crate::failure::chain(&error));
-                }
-            });
+            drop(give_back(parts));
         }
     }
+}
+
+/// Begins to bring the cluster back where nobody can cut that off: a signal drops whoever waits for it, and the process
+/// waits all the same.
+fn give_back(parts: Parts) -> impl Future<Output = Result<(), Error>> {
+    let (sender, receiver) = oneshot::channel();
+    let monitor = Arc::clone(&parts.monitor);
+    farewell::start(async move {
+        if let Err(Err(error)) = sender.send(parts.resume().await) {
+            monitor.warn(crate::failure::chain(&error));
+        }
+    });
+    // Without an answer the process is about to end, and says itself what is owed.
+    async move { receiver.await.unwrap_or(Ok(())) }
 }
 
 impl Parts {
@@ -177,28 +192,27 @@ impl Parts {
         self.monitor.step(Step::Record);
         // From here on there is something to bring back.
         self.debt = (self.ours == Ours::All).then(|| farewell::owe(self.options.command.clone()));
-        let found = self.steady(|| self.write_down()).await?;
+        let limit = self.limit();
+        let found = self.steady(limit, || self.write_down()).await?;
         self.record = found.record.clone();
         self.monitor.step(Step::Annotate);
-        self.steady(|| self.annotate()).await?;
+        self.steady(limit, || self.annotate()).await?;
         self.monitor.step(Step::ScalePachd);
+        let limit = self.limit();
         for name in DEPLOYMENTS.into_iter().filter(|name| *name != "pachw") {
-            self.steady(|| self.lower(name)).await?;
+            self.steady(limit, || self.lower(name)).await?;
         }
         self.monitor.step(Step::DrainPachd);
-        let begun = super::clock::boottime();
-        let limit = self.options.drain_timeout;
         drain::gone(&self.cluster, Who::Pachd, limit, &self.tenure, &*self.monitor).await?;
         self.monitor.step(Step::ScalePachw);
-        self.steady(|| self.lower("pachw")).await?;
+        self.steady(limit, || self.lower("pachw")).await?;
         self.monitor.step(Step::ScaleWorkers);
-        self.steady(|| self.lower_workers()).await?;
+        self.steady(limit, || self.lower_workers()).await?;
         self.monitor.step(Step::DrainAll);
-        let limit = limit.saturating_sub(super::clock::boottime().saturating_sub(begun));
         drain::gone(&self.cluster, Who::All, limit, &self.tenure, &*self.monitor).await?;
         let records = self.records();
-        self.record = self.steady(|| records.set_state(&found, State::Suspended)).await?.record;
-        self.look_around().await?;
+        self.record = self.steady(limit, || records.set_state(&found, State::Suspended)).await?.record;
+        self.look_around(limit).await?;
         self.monitor.step(Step::Suspended);
         Ok(())
     }
@@ -246,22 +260,36 @@ impl Parts {
         Ok(())
     }
 
-    /// Does it again while the API server cannot be reached, as long as the Lease is not lost.
-    async fn steady<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, Error>
+    /// For the way down, and for a proof: a cluster that cannot be held down in that time comes back.
+    fn limit(&self) -> Limit {
+        Limit::begin(self.options.drain_timeout)
+    }
+
+    /// Does it again while the API server cannot be reached, as long as the Lease is not lost, and within the limit.
+    async fn steady<T, F>(&self, limit: Limit, mut work: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        loop {
-            match work().await {
-                Err(Error::Cluster(error)) if error.is_retryable() => {}
-                done => return done,
+        let mut problem = "there was no answer".to_owned();
+        let again = async {
+            loop {
+                match work().await {
+                    Err(Error::Cluster(error)) if error.is_retryable() => problem = crate::failure::chain(&error),
+                    done => return done,
+                }
+                tokio::select! {
+                    biased;
+                    lost = self.tenure.lost() => return Err(Error::Lost(lost)),
+                    () = tokio::time::sleep(drain::PAUSE) => {}
+                }
             }
-            tokio::select! {
-                biased;
-                lost = self.tenure.lost() => return Err(Error::Lost(lost)),
-                () = tokio::time::sleep(drain::PAUSE) => {}
-            }
+        };
+        tokio::select! {
+            biased;
+            done = again => return done,
+            () = limit.over() => {}
         }
+        Err(Error::Late { after: limit.span(), problem })
     }
 
     /// When the hold is over, for people to read.
@@ -270,12 +298,12 @@ impl Parts {
         Timestamp::now().checked_add(hold).ok()
     }
 
-    async fn look_around(&mut self) -> Result<(), Error> {
+    async fn look_around(&mut self, limit: Limit) -> Result<(), Error> {
         let workloads = Workloads(&self.cluster);
-        let mut left = self.steady(|| async { Ok(workloads.deployments().await?) }).await?;
-        left.extend(self.steady(|| async { Ok(workloads.workers().await?) }).await?);
+        let mut left = self.steady(limit, || async { Ok(workloads.deployments().await?) }).await?;
+        left.extend(self.steady(limit, || async { Ok(workloads.workers().await?) }).await?);
         self.left = left;
-        self.check().await.map_err(Error::Lost)
+        self.check(limit).await
     }
 
     /// Scales a Deployment to 0. The Lease is renewed between reading and scaling: whoever takes it over afterwards
@@ -331,16 +359,13 @@ impl Parts {
         self.monitor.event(Event::Scaled { kind, name, from, to: 0 });
     }
 
-    pub(super) async fn check(&self) -> Result<(), Lost> {
-        self.tenure.demand().await?;
-        self.steady(|| self.see()).await.map_err(|error| match error {
-            Error::Lost(lost) => lost,
-            error => Lost::now(crate::failure::chain(&error)),
-        })
+    async fn check(&self, limit: Limit) -> Result<(), Error> {
+        self.steady(limit, || self.see()).await
     }
 
-    /// Whether everything is as it was left, and nothing runs.
+    /// Whether the Lease is ours, everything is as it was left, and nothing runs.
     async fn see(&self) -> Result<(), Error> {
+        self.tenure.demand().await.map_err(Error::Lost)?;
         let workloads = Workloads(&self.cluster);
         let mut now = workloads.deployments().await?;
         now.extend(workloads.workers().await?);
@@ -396,7 +421,8 @@ impl Parts {
 
     /// Makes a hold of it: one last proof, and the record says so.
     async fn keep(&mut self) -> Result<(), Error> {
-        self.check().await.map_err(Error::Lost)?;
+        let limit = self.limit();
+        self.check(limit).await?;
         drop(self.guardian.take());
         if self.record.kind == super::record::Kind::Run {
             let Some(mut found) = self.records().read().await? else { return Err(Error::RecordChanged) };
@@ -405,7 +431,7 @@ impl Parts {
             }
             found.record.kind = super::record::Kind::Hold;
             let records = self.records();
-            self.record = self.steady(|| records.set_state(&found, State::Suspended)).await?.record;
+            self.record = self.steady(limit, || records.set_state(&found, State::Suspended)).await?.record;
         }
         Ok(())
     }
@@ -451,8 +477,14 @@ fn compare(left: &[Workload], now: &[Workload]) -> Result<(), Lost> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::super::faulty::{self, Answer, Pachyderm, Request};
     use super::*;
+    use crate::failure::{Class, Explain as _};
+    use crate::monitor::Silent;
     use k8s_openapi::api::apps::v1::Deployment;
+    use tokio_util::sync::CancellationToken;
 
     fn workload(uid: &str, replicas: i32, generation: i64) -> Workload {
         let made: Deployment = serde_json::from_value(serde_json::json!({
@@ -475,5 +507,107 @@ mod tests {
         assert_eq!(because(&[workload("b", 0, 3)]), Err("somebody deleted or replaced Deployment pachd".into()));
         let two = [workload("a", 0, 3), workload("b", 0, 1)];
         assert_eq!(because(&two), Err("somebody made Deployment pachd".into()));
+    }
+
+    const SCALE: &str = "/deployments/pachw/scale";
+
+    /// Suspends, or not, a Pachyderm whose server answers some requests otherwise.
+    async fn suspended(
+        pachyderm: &Pachyderm,
+        odd: impl Fn(&Request, u32) -> Option<Answer> + Send + Sync + 'static,
+    ) -> Result<Suspension, Error> {
+        let cluster = pachyderm.server(odd).cluster();
+        super::super::suspend(&cluster, faulty::options(), Arc::new(Silent)).await
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hinders_the_way_down_does_so_no_longer_than_it_may_take() {
+        let cases = [
+            ("PUT", SCALE, 1, Answer::Status(500)),
+            ("PUT", SCALE, 1, Answer::Never),
+            ("PUT", "/deployments/pachd/scale", 1, Answer::Status(429)),
+            ("PUT", "/configmaps/pacharc-suspended", 1, Answer::Cut),
+            // When the pods are gone already.
+            ("GET", "/replicationcontrollers", 5, Answer::Status(503)),
+        ];
+        for (method, end, from, trouble) in cases {
+            let told = format!("{method} {end} {trouble:?}");
+            let pachyderm = Pachyderm::new(&[("pach-enterprise", 1), ("pachd", 2), ("pachw", 1)]);
+            let is_back = Arc::new(AtomicBool::new(false));
+            let back = Arc::clone(&is_back);
+            let odd = move |request: &Request, seen| {
+                if request.is("PATCH", "pachd") && request.body.to_string().contains("pacharc/resuming\":\"") {
+                    back.store(true, Ordering::Relaxed);
+                }
+                let is_hindered = request.is(method, end) && seen >= from && !back.load(Ordering::Relaxed);
+                is_hindered.then(|| trouble.clone())
+            };
+            let error = suspended(&pachyderm, odd).await.map(drop).unwrap_err();
+            assert!(matches!(error, Error::Late { .. }), "{told}: {error}");
+            assert_eq!(error.class(), Class::Other, "{told}");
+            let now = ["pach-enterprise", "pachd", "pachw"].map(|name| pachyderm.replicas(name));
+            assert_eq!(now, [1, 2, 1], "{told}");
+            assert!(is_back.load(Ordering::Relaxed) && !pachyderm.has("/pacharc-suspended"), "{told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proof_that_cannot_be_made_is_given_up() {
+        let pachyderm = Pachyderm::new(&[("pachd", 2)]);
+        let is_down = Arc::new(AtomicBool::new(false));
+        let down = Arc::clone(&is_down);
+        let odd = move |request: &Request, _| {
+            (request.path.ends_with("/pods") && down.load(Ordering::Relaxed)).then_some(Answer::Status(500))
+        };
+        let suspension = suspended(&pachyderm, odd).await.unwrap();
+        is_down.store(true, Ordering::Relaxed);
+        let lost = suspension.check().await.unwrap_err().because;
+        assert!(lost.starts_with("the API server did not do for 2 s what was asked of it: listing pods"), "{lost}");
+        is_down.store(false, Ordering::Relaxed);
+        suspension.resume().await.unwrap();
+        assert_eq!(pachyderm.replicas("pachd"), 2);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_cut_off_on_the_way_back_has_not_cut_it_off() {
+        let pachyderm = Pachyderm::new(&[("pachd", 2), ("pachw", 1)]);
+        let is_returning = CancellationToken::new();
+        let token = is_returning.clone();
+        let odd = move |request: &Request, seen| {
+            if request.is("PUT", SCALE) {
+                return Some(Answer::Status(403));
+            }
+            // The first is that of the way down.
+            let is_fence = request.is("PATCH", "/deployments/pachd") && seen == 2;
+            is_fence.then(|| {
+                token.cancel();
+                Answer::Status(500)
+            })
+        };
+        tokio::select! {
+            done = suspended(&pachyderm, odd) => panic!("it was not cut off: {:?}", done.map(drop)),
+            () = is_returning.cancelled() => {}
+        }
+        assert_eq!(pachyderm.replicas("pachd"), 0);
+        pachyderm.becomes("pachd", 2).await;
+    }
+
+    #[tokio::test]
+    async fn a_hold_that_nobody_was_told_of_is_none() {
+        let pachyderm = Pachyderm::new(&[("pachd", 2), ("pachw", 1)]);
+        let is_held = CancellationToken::new();
+        let token = is_held.clone();
+        let odd = move |request: &Request, seen| {
+            (request.is("DELETE", "/leases/pacharc") && seen == 1).then(|| {
+                token.cancel();
+                Answer::Never
+            })
+        };
+        let suspension = suspended(&pachyderm, odd).await.unwrap();
+        tokio::select! {
+            done = suspension.hold() => panic!("it was not cut off: {done:?}"),
+            () = is_held.cancelled() => {}
+        }
+        pachyderm.becomes("pachd", 2).await;
     }
 }

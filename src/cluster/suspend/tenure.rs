@@ -142,7 +142,7 @@ impl Tenure {
     }
 
     /// Gives the Lease back. Where the server does not take it at once, it is asked some times more; then it lapses.
-    pub(super) async fn release(self) {
+    pub(super) async fn release(&self) {
         self.renewals.abort();
         let mut state = self.shared.state.lock().await;
         let mut left = RELEASES;
