@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::Error;
 use super::fetch::{FetchError, Fetched, Fetcher};
 use crate::bucket::Bucket;
-use crate::database::{self, LiveChunk, Server, still_live};
+use crate::database::{self, LiveChunk, LiveRows, Server};
 use crate::monitor::{Counter, Event, Monitor, Phase};
 
 /// Which objects of a listing are copied.
@@ -119,7 +119,7 @@ impl Delta<'_> {
         monitor: &Arc<dyn Monitor>,
     ) -> Result<Lacking, Error> {
         monitor.phase(Phase::Delta);
-        let session = Arc::new(self.server.connect(self.database).await?);
+        let rows = Arc::new(LiveRows::new(self.server.connect(self.database).await?));
         let vanished = Arc::new(AtomicU64::new(0));
         let mut copied = copied.peekable();
         let mut live_set = std::pin::pin!(live_set);
@@ -132,7 +132,7 @@ impl Delta<'_> {
             if contains(&mut copied, path.as_bytes())? {
                 continue;
             }
-            let (fetcher, session, monitor) = (self.fetcher.clone(), Arc::clone(&session), Arc::clone(monitor));
+            let (fetcher, rows, monitor) = (self.fetcher.clone(), Arc::clone(&rows), Arc::clone(monitor));
             let (vanished, strict, tells_missing) = (Arc::clone(&vanished), self.strict, self.tells_missing);
             let work = async move {
                 match fetcher.fetch(&key, size).await? {
@@ -152,7 +152,7 @@ impl Delta<'_> {
                     }
                     // The object is deleted after its row was condemned, never before (reference: Pachyderm,
                     // `src/internal/storage/chunk/gc.go`). If the row is live still, nobody deleted it rightly.
-                    Fetched::Absent if still_live(&session, &chunk).await? => {
+                    Fetched::Absent if rows.stays(&chunk).await? => {
                         if tells_missing {
                             monitor.event(Event::MissingObject { key: key.clone(), size: Some(size) });
                         }
@@ -169,6 +169,13 @@ impl Delta<'_> {
             tasks.spawn(work).await?;
         }
         tasks.finish().await?;
+        if rows.is_stuck() && self.tells_missing {
+            monitor.warn(
+                "the server is a standby that does not move on: an object that is called missing may have been collected \
+                 rightly, by a transaction of its primary that is not here yet"
+                    .to_owned(),
+            );
+        }
         Ok(Lacking { vanished: vanished.load(Ordering::Relaxed) })
     }
 }

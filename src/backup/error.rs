@@ -90,6 +90,9 @@ pub enum Error {
     /// A restore into the bucket was begun and not finished.
     #[error("{0} is the target of a restore that has not finished")]
     HalfRestored(String),
+    /// A pause, and a server that may not have caught up with it.
+    #[error("{0} is a standby, which may not have replayed yet what was written before a pause")]
+    Standby(String),
     /// The disk cannot hold the estimate.
     #[error("{folder} has {free} bytes free, and the bundle will need about {needed}")]
     NoRoom {
@@ -158,7 +161,7 @@ impl Explain for Error {
             Self::Interrupted(error) => error.class(),
             Self::Attempts { source, .. } => source.class(),
             Self::Nothing | Self::NoOutput => Class::Usage,
-            Self::OtherBucket { .. } | Self::HalfRestored(_) => Class::Refused,
+            Self::OtherBucket { .. } | Self::HalfRestored(_) | Self::Standby(_) => Class::Refused,
             Self::Missing(_) | Self::Rotten(_) => Class::Incomplete,
             Self::NoRoom { .. } | Self::TempDir { .. } | Self::CannotClose(_) | Self::Worker(_) => Class::Other,
         }
@@ -192,6 +195,7 @@ impl Explain for Error {
                 Some("Check --bucket and its prefix, and which database --database names.".into())
             }
             Self::HalfRestored(_) => Some("Finish that restore first: run its command again.".into()),
+            Self::Standby(_) => Some("Name the primary with --postgres, or back up without --quiesce.".into()),
             Self::NoRoom { .. } => Some("Free some space, or write to another disk or to s3:// with --output.".into()),
             Self::TempDir { .. } => Some("Name another folder with --temp-dir.".into()),
             Self::Missing(_) | Self::Rotten(_) => {

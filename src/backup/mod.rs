@@ -65,7 +65,7 @@ pub async fn run(
     source.check_room(&location)?;
     check_temp_dir(options)?;
     let cluster = source.cluster.as_ref().map(|(cluster, _)| cluster);
-    let mut pause = interrupt.guard(Pause::prepare(options, cluster, &monitor)).await?;
+    let mut pause = interrupt.guard(Pause::prepare(options, cluster, source.is_standby(), &monitor)).await?;
     let (writer, output) = Output::create(&place, source.estimate()).await?;
     let mut herald = Herald::new(cluster, &monitor).await;
     herald.tell(Notice::Started, format!("bundle {bundle}, {}", pause.quiesce())).await;

@@ -51,10 +51,12 @@ enum State {
 }
 
 impl Pause {
-    /// Looks whether the cluster can be suspended, before anything else is done. One that is held already is used as it is.
+    /// Looks whether the cluster can be suspended, before anything else is done. One that is held already is used as it is,
+    /// unless it is `behind`: read from a standby, of which nobody knows whether it has caught up with the hold.
     pub(super) async fn prepare(
         options: &Options,
         cluster: Option<&Cluster>,
+        behind: bool,
         monitor: &Arc<dyn Monitor>,
     ) -> Result<Self, Error> {
         let mut pause = Self {
@@ -73,6 +75,11 @@ impl Pause {
             Quiesce::Suspend | Quiesce::Hold => suspend::look(&cluster, &suspending.options, &**monitor).await?,
         };
         if let Some(record) = held {
+            if behind {
+                let owner = &record.owner;
+                pause.watch.warn(format!("the hold of {owner} is not made use of: the server is a standby"));
+                return Ok(pause);
+            }
             pause.adopt(&cluster, &suspending, record).await?;
         }
         Ok(pause)

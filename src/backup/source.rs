@@ -8,7 +8,7 @@ use pacharc_format::manifest::{Count, DatabaseKind, Postgres};
 use pacharc_format::{ChunkKey, Key};
 
 use super::found::InCluster;
-use super::{Error, Options};
+use super::{Error, Options, Quiesce};
 use crate::bucket::{self, Bucket};
 use crate::cluster::discover::Discovery;
 use crate::cluster::permissions::{self, Right};
@@ -92,6 +92,7 @@ impl Source {
             let version = source.postgres().map_or(0, |postgres| postgres.version_num);
             let tools = Tools::find(version, postgres.pg_bin.as_deref()).await?;
             source.server = Some((server, tools));
+            source.check_pause(options)?;
             source.live = source.count_live().await?;
         }
         source.check_bucket().await?;
@@ -154,6 +155,21 @@ impl Source {
     pub fn estimate(&self) -> u64 {
         let objects = if self.bucket.is_some() { self.live.map_or(0, |live| live.bytes) } else { 0 };
         objects + self.dump_bytes() / 8
+    }
+
+    /// Whether the server is a standby: what it shows is of its primary's past.
+    pub(super) fn is_standby(&self) -> bool {
+        self.postgres().is_some_and(|postgres| postgres.standby)
+    }
+
+    /// Refuses a pause that would prove nothing: what was written before it, a standby may not have replayed yet.
+    fn check_pause(&self, options: &Options) -> Result<(), Error> {
+        match self.postgres() {
+            Some(postgres) if postgres.standby && options.quiesce != Quiesce::Online => {
+                Err(Error::Standby(postgres.host.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn count_live(&self) -> Result<Option<Count>, Error> {

@@ -131,8 +131,19 @@ impl Directory {
                 self.invalid(key, "a folder has that name: a directory cannot hold `a` beside `a/b`".to_owned())
             }
             io::ErrorKind::InvalidFilename => self.invalid(key, "a name is too long for this file system".to_owned()),
+            io::ErrorKind::AlreadyExists => Error::Exists { bucket: self.url.to_string(), key: key.clone() },
             _ => failed(&self.url, format!("writing object {key}"), error),
         }
+    }
+
+    async fn write(&self, key: &Key, metadata: &Metadata, body: Bytes, replaces: bool) -> Result<(), Error> {
+        let (this, key, metadata) = (self.clone(), key.clone(), metadata.clone());
+        blocking(move || {
+            let mut writing = this.begin(&key, &metadata, Size::About(0))?;
+            writing.write(&body)?;
+            writing.finish(replaces)
+        })
+        .await
     }
 }
 
@@ -191,13 +202,11 @@ impl Bucket for Directory {
     }
 
     async fn put(&self, key: &Key, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
-        let (this, key, metadata) = (self.clone(), key.clone(), metadata.clone());
-        blocking(move || {
-            let mut writing = this.begin(&key, &metadata, Size::About(0))?;
-            writing.write(&body)?;
-            writing.finish()
-        })
-        .await
+        self.write(key, metadata, body, true).await
+    }
+
+    async fn put_new(&self, key: &Key, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
+        self.write(key, metadata, body, false).await
     }
 
     async fn upload(&self, key: &Key, metadata: &Metadata, size: Size) -> Result<Box<dyn Upload>, Error> {
@@ -282,7 +291,7 @@ impl Writing {
         Ok(())
     }
 
-    fn finish(self) -> Result<(), Error> {
+    fn finish(self, replaces: bool) -> Result<(), Error> {
         let Self { bucket, key, path, attributes, new, size, written } = self;
         if let Size::Exactly(promised) = size
             && promised != written
@@ -291,7 +300,7 @@ impl Writing {
         }
         let beside = beside(&path);
         let name = beside.rsplit(|&b| b == b'/').next().unwrap_or_default();
-        new.commit((name, attributes.as_deref())).map_err(|e| bucket.not_written(&key, e))
+        new.commit((name, attributes.as_deref()), replaces).map_err(|e| bucket.not_written(&key, e))
     }
 }
 
@@ -320,7 +329,12 @@ impl Upload for DirectoryUpload {
 
     async fn finish(mut self: Box<Self>) -> Result<(), Error> {
         let writing = self.take()?;
-        blocking(move || writing.finish()).await
+        blocking(move || writing.finish(true)).await
+    }
+
+    async fn finish_new(mut self: Box<Self>) -> Result<(), Error> {
+        let writing = self.take()?;
+        blocking(move || writing.finish(false)).await
     }
 
     async fn abort(mut self: Box<Self>) -> Result<(), Error> {

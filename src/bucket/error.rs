@@ -36,6 +36,14 @@ pub enum Error {
         /// The object's key.
         key: Key,
     },
+    /// An object lies where a new one was to be written.
+    #[error("there is an object {key} in {bucket} already")]
+    Exists {
+        /// The bucket's URL.
+        bucket: String,
+        /// The object's key.
+        key: Key,
+    },
     /// There is no such bucket.
     #[error("there is no bucket {bucket}")]
     NoBucket {
@@ -225,6 +233,7 @@ impl Explain for Error {
                 Class::Unreachable
             }
             Self::NotFound { .. } | Self::Archived { .. } => Class::Incomplete,
+            Self::Exists { .. } => Class::Refused,
             Self::Changed { .. }
             | Self::Foreign { .. }
             | Self::Attributes { .. }
@@ -251,6 +260,7 @@ impl Explain for Error {
                 "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run where the provider gives a role."
                     .to_owned()
             }
+            Self::Exists { .. } => "Name another key, or move the object away: nothing is overwritten.".to_owned(),
             Self::Archived { .. } => {
                 "Restore the object from its archive class at the provider, then try again.".into()
             }

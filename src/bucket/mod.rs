@@ -106,6 +106,13 @@ pub trait Bucket: Send + Sync {
     /// [`Error::InvalidKey`] if the provider cannot hold such a key; it is never changed to one that fits.
     async fn put(&self, key: &Key, metadata: &Metadata, body: Bytes) -> Result<(), Error>;
 
+    /// The same, but only where nothing lies at `key`: of two that write at once, one is told so. (Some servers can be asked
+    /// only whether something lies there just before.)
+    ///
+    /// # Errors
+    /// [`Error::Exists`], and as [`Bucket::put`].
+    async fn put_new(&self, key: &Key, metadata: &Metadata, body: Bytes) -> Result<(), Error>;
+
     /// Begins an object that is too large to be held in memory.
     ///
     /// # Errors
@@ -143,6 +150,12 @@ pub trait Upload: Send {
     /// # Errors
     /// [`Error::Length`] if a size was promised and not kept; then nothing appears.
     async fn finish(self: Box<Self>) -> Result<(), Error>;
+
+    /// The same, but only where nothing lies at its key, as with [`Bucket::put_new`]; else it is taken back.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], and as [`Upload::finish`].
+    async fn finish_new(self: Box<Self>) -> Result<(), Error>;
 
     /// Gives up, and takes back what the provider holds already.
     ///

@@ -39,6 +39,9 @@ const SLOWEST: u64 = 64 << 10;
 /// How long a bucket is tried that has never answered: its name or endpoint is rather wrong than its server overloaded.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
 
+/// Of `If-None-Match`: nothing may lie there.
+const ANYTHING: &str = "*";
+
 /// An S3 bucket; cheap to clone.
 #[derive(Clone)]
 pub(super) struct S3(Arc<Inner>);
@@ -213,7 +216,46 @@ impl S3 {
         }
     }
 
-    async fn put_once(&self, key: &Key, name: &str, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
+    /// Fails where an object lies at `key`.
+    async fn check_absent(&self, key: &Key) -> Result<(), Error> {
+        match self.head(key).await {
+            Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(Error::Exists { bucket: self.0.url.clone(), key: key.clone() }),
+        }
+    }
+
+    /// Makes an object appear by `make`, which is told whether it may replace another: only at a server that knows no such
+    /// condition.
+    async fn on_condition<F>(&self, make: impl Fn(bool) -> F) -> Result<(), Error>
+    where
+        F: Future<Output = Result<(), Error>>,
+    {
+        match make(false).await {
+            Err(error) if answer::knows_no_condition(&error) => make(true).await,
+            made => made,
+        }
+    }
+
+    /// What lies at `key`, if it has this size and begins with `beginning`.
+    async fn holds(&self, key: &Key, size: u64, beginning: &[u8]) -> Result<Option<Listed>, Error> {
+        let listed = match self.head(key).await {
+            Err(Error::NotFound { .. }) => return Ok(None),
+            listed => listed?,
+        };
+        let is_it = listed.size == size && self.get_range(key, 0, beginning.len()).await? == beginning;
+        Ok(is_it.then_some(listed))
+    }
+
+    /// Writes the object called `name`, once; only where nothing lies there, unless it `replaces`.
+    async fn put_once(
+        &self,
+        key: &Key,
+        name: &str,
+        metadata: &Metadata,
+        body: Bytes,
+        replaces: bool,
+    ) -> Result<(), Error> {
         let patience = self.sending(body.len());
         let put = |digest| {
             let Metadata { content_type, content_encoding, content_disposition, content_language, cache_control, user } =
@@ -222,6 +264,7 @@ impl S3 {
             let request = self.0.client.put_object().bucket(&self.0.bucket).key(name).body(body);
             let request = request
                 .set_content_md5(digest)
+                .set_if_none_match((!replaces).then(|| ANYTHING.to_owned()))
                 .set_content_type(content_type)
                 .set_content_encoding(content_encoding)
                 .set_content_disposition(content_disposition)
@@ -336,7 +379,7 @@ impl Bucket for S3 {
         let name = self.present_name(key)?;
         let head = || {
             let request = self.0.client.head_object().bucket(&self.0.bucket).key(&name).send();
-            self.once(Asked::object("looking at", key), self.patience(), request)
+            self.once(Asked::glance(key), self.patience(), request)
         };
         let output = self.policy().run(head).await?;
         let thawed = output.restore().is_some_and(|restore| restore.contains("ongoing-request=\"false\""));
@@ -353,7 +396,20 @@ impl Bucket for S3 {
     async fn put(&self, key: &Key, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
         let name = self.name(key)?;
         self.check_fidelity(key).await?;
-        self.policy().run(|| self.put_once(key, &name, metadata, body.clone())).await
+        self.policy().run(|| self.put_once(key, &name, metadata, body.clone(), true)).await
+    }
+
+    async fn put_new(&self, key: &Key, metadata: &Metadata, body: Bytes) -> Result<(), Error> {
+        let name = self.name(key)?;
+        self.check_fidelity(key).await?;
+        self.check_absent(key).await?;
+        let (name, body) = (&name, &body);
+        let put = |replaces| self.policy().run(move || self.put_once(key, name, metadata, body.clone(), replaces));
+        match self.on_condition(put).await {
+            // The answer to a first request of ours may have been lost.
+            Err(Error::Exists { .. }) if self.holds(key, body.len() as u64, body).await?.is_some() => Ok(()),
+            put => put,
+        }
     }
 
     async fn upload(&self, key: &Key, metadata: &Metadata, size: Size) -> Result<Box<dyn Upload>, Error> {

@@ -64,7 +64,7 @@ pub struct Output(State);
 enum State {
     Stdout,
     File { temporary: NamedTempFile, path: PathBuf },
-    Object { task: JoinHandle<Result<Box<dyn Upload>, Error>> },
+    Object { task: JoinHandle<Result<Box<dyn Upload>, Error>>, place: String },
 }
 
 /// The half of an output that is written to.
@@ -108,7 +108,10 @@ impl Output {
                 }
                 let upload = bucket.upload(key, &Metadata::default(), Size::About(estimate)).await?;
                 let (near, far) = tokio::io::duplex(UPLOAD_BUFFER);
-                Ok((OutputWriter::Object(near), Self(State::Object { task: tokio::spawn(pump(far, upload)) })))
+                Ok((
+                    OutputWriter::Object(near),
+                    Self(State::Object { task: tokio::spawn(pump(far, upload)), place: place.to_string() }),
+                ))
             }
         }
     }
@@ -139,9 +142,12 @@ impl Output {
                 });
                 done.await.map_err(|e| Error::Write { path: place, source: io::Error::other(e) })?
             }
-            State::Object { task } => {
+            State::Object { task, place } => {
                 let upload = task.await.map_err(|e| Error::Upload(e.to_string()))??;
-                Ok(upload.finish().await?)
+                upload.finish_new().await.map_err(|error| match error {
+                    crate::bucket::Error::Exists { .. } => Error::Exists(place),
+                    error => error.into(),
+                })
             }
         }
     }
@@ -154,7 +160,7 @@ impl Output {
         match self.0 {
             State::Stdout => Ok(()),
             State::File { temporary, path } => temporary.close().map_err(|source| Error::Write { path, source }),
-            State::Object { task } => match task.await {
+            State::Object { task, .. } => match task.await {
                 Ok(Ok(upload)) => Ok(upload.abort().await?),
                 Ok(Err(error)) => Err(error),
                 Err(error) => Err(Error::Upload(error.to_string())),

@@ -15,7 +15,7 @@ use super::child::{Child, Label};
 use super::data::{Data, DataReader, Layout};
 use super::dump::Report;
 use super::pieces::PieceWriter;
-use super::script::{ScriptError, ScriptReader};
+use super::script::{Onlooker, ScriptError, ScriptReader};
 use super::settings::{self, DumpSettings};
 use super::snapshot::{LOCK_SECONDS, Snapshot};
 use super::{Attempt, DumpError, Error, Server, account};
@@ -168,14 +168,22 @@ impl File {
     /// Copies the child's output to `path`; returns what the child warned about.
     async fn copy(mut self, feed: &Feed, path: &str) -> Result<Option<String>, Error> {
         let mut pieces = PieceWriter::file(feed, path);
+        let mut onlooker = Onlooker::default();
         loop {
             let available = self.output.fill_buf().await.map_err(|e| self.child.label.script(e.into()))?;
             if available.is_empty() {
                 break;
             }
+            if let Err(line) = onlooker.see(available) {
+                let Label { program, database, part } = self.child.label.clone();
+                return Err(DumpError::NotUtf8 { database, program, part, line }.into());
+            }
             pieces.write(available).await.map_err(DumpError::from)?;
             let length = available.len();
             self.output.consume(length);
+        }
+        if !onlooker.is_complete() {
+            return Err(self.child.explain(ScriptError::Truncated).await);
         }
         let warning = self.child.finish().await?;
         pieces.finish().await.map_err(DumpError::from)?;

@@ -29,6 +29,16 @@ pub enum DumpError {
         /// The migration's name.
         name: String,
     },
+    /// The schema was upgraded after the backup had said which one it holds.
+    #[error("the schema of database \"{database}\" went from migration {} to {} during the backup", number(*before), number(*now))]
+    Migrated {
+        /// The database.
+        database: String,
+        /// The last migration when the backup began.
+        before: Option<i64>,
+        /// The last one in the snapshot.
+        now: Option<i64>,
+    },
     /// One bucket belongs to one cluster, and so does one bundle.
     #[error("\"{one}\" and \"{other}\" are both main databases of Pachyderm")]
     TwoPachyderms {
@@ -135,6 +145,18 @@ pub enum DumpError {
         /// Its value in the dump.
         after: i64,
     },
+    /// What a restore sends to the server is UTF-8, and this is not: DDL of a database without an encoding.
+    #[error("{program} ({part} of database \"{database}\") wrote what is not UTF-8, in line {line}")]
+    NotUtf8 {
+        /// The database.
+        database: String,
+        /// The program.
+        program: String,
+        /// What it dumps.
+        part: String,
+        /// Where, from 1 on.
+        line: u64,
+    },
     /// A row of `storage.chunk_objects` that cannot be one.
     #[error("a row of storage.chunk_objects of database \"{database}\" cannot be read: {row}")]
     ChunkRow {
@@ -146,6 +168,10 @@ pub enum DumpError {
     /// The bundle is no longer being written: its writer's error says why.
     #[error(transparent)]
     Closed(#[from] Closed),
+}
+
+fn number(migration: Option<i64>) -> String {
+    migration.map_or("none".to_owned(), |id| id.to_string())
 }
 
 fn others(more: usize) -> String {
@@ -169,7 +195,9 @@ impl DumpError {
             Self::Script { source, .. } => matches!(source, ScriptError::Truncated | ScriptError::Read(_)),
             Self::Permission { .. }
             | Self::UnfinishedMigration { .. }
+            | Self::Migrated { .. }
             | Self::TwoPachyderms { .. }
+            | Self::NotUtf8 { .. }
             | Self::Start { .. }
             | Self::ChunkRow { .. }
             | Self::Closed(_) => false,
@@ -181,7 +209,7 @@ impl Explain for DumpError {
     fn class(&self) -> Class {
         match self {
             Self::Permission { .. } => Class::Credentials,
-            Self::UnfinishedMigration { .. } => Class::Refused,
+            Self::UnfinishedMigration { .. } | Self::Migrated { .. } | Self::NotUtf8 { .. } => Class::Refused,
             Self::TwoPachyderms { .. } => Class::Usage,
             Self::HolderLost { .. } | Self::Unlocked { .. } | Self::Start { .. } | Self::Child { .. } => {
                 Class::Unreachable
@@ -201,6 +229,11 @@ impl Explain for DumpError {
             }
             Self::UnfinishedMigration { .. } => {
                 "Let pachd start and finish its migrations, or mend what stopped them, and back up then."
+            }
+            Self::Migrated { .. } => "Back up again when the upgrade is done.",
+            Self::NotUtf8 { .. } => {
+                "Write that function, comment or default anew in UTF-8 or ASCII, or convert the database; a bundle of it as \
+                 it is could not be restored."
             }
             Self::TwoPachyderms { .. } => {
                 "Name with --database the databases of one cluster, and back up the other alone."

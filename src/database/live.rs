@@ -3,6 +3,9 @@
 //! A row of `storage.chunk_objects` is written before its object and flagged `uploaded` after it; on the way out it is
 //! flagged `tombstone` before the object is deleted. So a row that is uploaded and no tombstone has its object.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, TryStreamExt as _, stream};
 use pacharc_format::ChunkKey;
@@ -11,6 +14,11 @@ use tokio_postgres::CopyOutStream;
 use super::dump_error::DumpError;
 use super::snapshot::{Snapshot, failed};
 use super::{DatabaseSurvey, Error, Session};
+
+/// How long a standby is waited for, which replays nothing where its primary writes nothing.
+const LAG: Duration = Duration::from_secs(15);
+/// How often it is asked meanwhile.
+const GLANCE: Duration = Duration::from_millis(250);
 
 /// An object that must exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +41,66 @@ pub(super) async fn live_set(
     let rows = snapshot.session.copy_out(SQL).await.map_err(|e| failed(&survey, e))?;
     let reader = LiveReader { rows: Box::pin(rows), pending: BytesMut::new(), survey };
     Ok(stream::try_unfold(reader, |mut reader| async move { Ok(reader.next().await?.map(|chunk| (chunk, reader))) }))
+}
+
+/// Rows that are looked up outside of any snapshot, since their objects are not there.
+#[derive(Debug)]
+pub struct LiveRows {
+    session: Session,
+    /// Whether replay does not move on: waiting for it is of no use.
+    stuck: AtomicBool,
+}
+
+impl LiveRows {
+    /// Looks them up by `session`.
+    #[must_use]
+    pub fn new(session: Session) -> Self {
+        Self { session, stuck: AtomicBool::new(false) }
+    }
+
+    /// Whether the object's row is live still. An object is deleted after its row was condemned, but a standby may learn of
+    /// that after the bucket: its row is live only if it stays so until replay has come past the moment of the question.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn stays(&self, key: &ChunkKey) -> Result<bool, Error> {
+        let asked = self.now().await?;
+        let begun = Instant::now();
+        loop {
+            // The order counts: what was replayed by the first answer is in the second.
+            let replayed = self.replayed(asked).await?;
+            if !still_live(&self.session, key).await? {
+                return Ok(false);
+            }
+            if replayed || self.is_stuck() {
+                return Ok(true);
+            }
+            if begun.elapsed() > LAG {
+                self.stuck.store(true, Ordering::Relaxed);
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    /// Whether rows are called live of which a standby may have been behind.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
+    /// By the clock of the server, which is nearer to its primary's than ours.
+    async fn now(&self) -> Result<SystemTime, Error> {
+        let row = self.session.query_one("SELECT clock_timestamp()", &[]).await;
+        row.and_then(|row| row.try_get(0)).map_err(Error::query("cannot read the server's clock"))
+    }
+
+    /// Whether all that was committed before `moment` is to be seen; no standby is behind in nothing.
+    async fn replayed(&self, moment: SystemTime) -> Result<bool, Error> {
+        let sql = "SELECT NOT pg_is_in_recovery() OR pg_last_xact_replay_timestamp() > $1";
+        let row = self.session.query_one(sql, &[&moment]).await;
+        let replayed = row.and_then(|row| row.try_get::<_, Option<bool>>(0));
+        Ok(replayed.map_err(Error::query("cannot tell how far the standby has replayed"))?.unwrap_or(false))
+    }
 }
 
 /// Whether the object's row is live now, outside of any snapshot.

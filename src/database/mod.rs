@@ -45,7 +45,7 @@ pub use dump::Progress;
 pub use dump_error::DumpError;
 pub use environment::Environment;
 pub use error::Error;
-pub use live::{LiveChunk, still_live};
+pub use live::{LiveChunk, LiveRows, still_live};
 pub use parameters::{PARAMETERS, Parameter, Support, parameter_table};
 pub use quiet::{ForeignSession, foreign_sessions};
 pub use script::ScriptError;

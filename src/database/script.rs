@@ -20,6 +20,11 @@ const END_OF_ROWS: &[u8] = b"\\.\n";
 /// The same, below a row.
 const END_AFTER_A_ROW: &[u8] = b"\n\\.\n";
 
+/// What pg_dump says last.
+const COMPLETE: &str = "-- PostgreSQL database dump complete";
+/// As many bytes as that and what follows it have at most.
+const TAIL: usize = 256;
+
 /// Why a dump could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ScriptError {
@@ -175,7 +180,53 @@ impl<R: AsyncRead + Unpin> ScriptReader<R> {
         if comment.starts_with("-- Data for Name: ") {
             self.label = Some(comment.to_owned());
         }
-        self.complete |= comment == "-- PostgreSQL database dump complete";
+        self.complete |= comment == COMPLETE;
+    }
+}
+
+/// Looks on while a schema's script goes by: whether it is text, and ends as pg_dump ends.
+#[derive(Debug, Default)]
+pub(super) struct Onlooker {
+    /// The last bytes.
+    tail: Vec<u8>,
+    /// The beginning of a character whose end is still to come.
+    cut: Vec<u8>,
+    lines: u64,
+}
+
+impl Onlooker {
+    /// Sees `text` go by. In error, the line in which something is not UTF-8.
+    pub(super) fn see(&mut self, text: &[u8]) -> Result<(), u64> {
+        self.tail.extend_from_slice(&text[text.len().saturating_sub(TAIL)..]);
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL));
+        let mut rest = text;
+        while !self.cut.is_empty() && !rest.is_empty() {
+            self.cut.push(rest[0]);
+            rest = &rest[1..];
+            match std::str::from_utf8(&self.cut) {
+                Ok(_) => self.cut.clear(),
+                Err(error) if error.error_len().is_some() => return Err(self.lines + 1),
+                Err(_) => {}
+            }
+        }
+        let valid = match std::str::from_utf8(rest) {
+            Ok(_) => rest.len(),
+            Err(error) => error.valid_up_to(),
+        };
+        self.lines += memchr::memchr_iter(b'\n', &rest[..valid]).count() as u64;
+        self.cut.extend_from_slice(&rest[valid..]);
+        // No character has more than four bytes.
+        match std::str::from_utf8(&self.cut) {
+            Err(error) if error.error_len().is_some() => Err(self.lines + 1),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether pg_dump has said that it is done: nothing follows that but the end of its comment and of psql's restriction.
+    pub(super) fn is_complete(&self) -> bool {
+        let mut lines = self.tail.split(|&byte| byte == b'\n').rev();
+        let end = lines.find(|line| !line.is_empty() && *line != b"--" && !line.starts_with(b"\\unrestrict "));
+        end == Some(COMPLETE.as_bytes()) && self.cut.is_empty()
     }
 }
 
@@ -292,6 +343,40 @@ mod tests {
             .await;
             assert!(matches!(outcome, Err(ScriptError::Truncated)), "cut at {cut}: {outcome:?}");
         }
+    }
+
+    #[test]
+    fn a_schema_cut_anywhere_is_noticed() {
+        let text = format!("CREATE TABLE \"é🦀\" ();\n{END}");
+        let complete = text.find("complete\n").unwrap() + "complete".len();
+        for step in 1..40 {
+            for cut in 0..text.len() {
+                let mut onlooker = Onlooker::default();
+                for part in text.as_bytes()[..cut].chunks(step) {
+                    onlooker.see(part).unwrap();
+                }
+                assert!(cut >= complete || !onlooker.is_complete(), "cut at {cut}");
+            }
+            let mut onlooker = Onlooker::default();
+            text.as_bytes().chunks(step).for_each(|part| onlooker.see(part).unwrap());
+            assert!(onlooker.is_complete());
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_found() {
+        for (odd, line) in [(&b"a\n\xff\n"[..], 2), (b"\xc3(", 1), (b"\n\n\xf0\x9f\xa6b", 3), (b"\xc3\xa9\xa9", 1)] {
+            for step in 1..5 {
+                let mut onlooker = Onlooker::default();
+                let found = odd.chunks(step).find_map(|part| onlooker.see(part).err());
+                assert_eq!(found, Some(line), "{odd:?} {step}");
+            }
+        }
+        let mut onlooker = Onlooker::default();
+        onlooker.see(END.as_bytes()).unwrap();
+        assert!(onlooker.is_complete());
+        onlooker.see(b"\xc3").unwrap();
+        assert!(!onlooker.is_complete());
     }
 
     #[tokio::test]

@@ -75,8 +75,9 @@ impl Session {
         let row = self
             .client
             .query_one(
-                "SELECT current_setting('server_version_num')::int4, pg_catalog.pg_is_in_recovery(), \
-                 current_setting('transaction_read_only')::bool",
+                // Where the settings are the database's own, its owner says what stands first in the search path.
+                "SELECT pg_catalog.current_setting('server_version_num')::integer, pg_catalog.pg_is_in_recovery(), \
+                 pg_catalog.current_setting('transaction_read_only')::boolean",
                 &[],
             )
             .await

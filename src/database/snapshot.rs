@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 use tokio_postgres::error::SqlState;
 
-use super::catalog::{self, Sequence, Table};
+use super::catalog::{self, Migrations, Sequence, Table};
 use super::dump_error::DumpError;
 use super::{DatabaseSurvey, Error, Server, Session};
 
@@ -40,7 +40,8 @@ impl Snapshot {
     /// Locks the tables of the database, opens the snapshot, exports it, and makes sure that they belong together.
     ///
     /// # Errors
-    /// [`DumpError::TableChanged`] if the list of tables does not hold still, or any of a connection.
+    /// [`DumpError::TableChanged`] if the list of tables does not hold still, [`DumpError::Migrated`] or
+    /// [`DumpError::UnfinishedMigration`] if the schema is not that of the survey, or any of a connection.
     pub async fn open(server: &Server, survey: &DatabaseSurvey) -> Result<Self, Error> {
         let session = server.connect(&survey.name).await?;
         let mut tries = 0;
@@ -120,6 +121,7 @@ impl Opening {
         let opened = Timestamp::now();
         let row = session.query_one("SELECT pg_export_snapshot()", &[]).await.map_err(failed)?;
         let id = row.try_get(0).map_err(failed)?;
+        same_schema(survey, catalog::migrations(session, survey.kind).await.map_err(failed)?)?;
         let mut tables = catalog::tables(session).await.map_err(failed)?;
         tables.retain(is_read);
         same_tables(survey, &locked, &tables)?;
@@ -138,6 +140,19 @@ impl Opening {
 /// Whether a dump reads the table or its definition. (Of an extension it reads the configuration tables alone.)
 fn is_read(table: &Table) -> bool {
     !table.extension_member || table.extension_filter.is_some()
+}
+
+/// The bundle says already which schema it holds: that of the survey, which an upgrade may have changed meanwhile.
+fn same_schema(survey: &DatabaseSurvey, migrations: Migrations) -> Result<(), Error> {
+    let database = survey.name.clone();
+    if let Some((id, name)) = migrations.unfinished {
+        return Err(DumpError::UnfinishedMigration { database, id, name }.into());
+    }
+    if migrations.last != survey.schema_version {
+        let (before, now) = (survey.schema_version, migrations.last);
+        return Err(DumpError::Migrated { database, before, now }.into());
+    }
+    Ok(())
 }
 
 /// Every table that the snapshot shows must be one that was locked: by oid, since a name may have passed to another.

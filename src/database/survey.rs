@@ -75,7 +75,8 @@ pub async fn inspect_or(
     if names.is_empty() {
         let session = server.connect(pachyderm).await?;
         surveys.push(survey(server, &session, pachyderm).await?);
-        let found = session.query_opt("SELECT FROM pg_database WHERE datname = $1 AND datallowconn", &[&dex]).await;
+        let found =
+            session.query_opt("SELECT FROM pg_catalog.pg_database WHERE datname = $1 AND datallowconn", &[&dex]).await;
         if found.map_err(Error::query("cannot list the databases"))?.is_some() {
             surveys.push(survey(server, &server.connect(dex).await?, dex).await?);
         }
@@ -102,9 +103,14 @@ async fn survey(server: &Server, session: &Session, name: &str) -> Result<Databa
     if let Some((id, migration)) = migrations.unfinished {
         return Err(DumpError::UnfinishedMigration { database: name.to_owned(), id, name: migration }.into());
     }
-    let bytes = session.query_one("SELECT pg_database_size(current_database())", &[]).await.map_err(failed)?;
+    let bytes = session
+        .query_one("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())", &[])
+        .await
+        .map_err(failed)?;
     let mut properties = catalog::properties(session, postgres.version_num).await.map_err(failed)?;
-    let timezone = server.bare().connect(name).await?.query_one("SELECT current_setting('TimeZone')", &[]).await;
+    // This session has the database's own settings, its search path among them.
+    let timezone = "SELECT pg_catalog.current_setting('TimeZone')";
+    let timezone = server.bare().connect(name).await?.query_one(timezone, &[]).await;
     properties.timezone = timezone.and_then(|row| row.try_get(0)).map_err(failed)?;
     Ok(DatabaseSurvey {
         name: name.to_owned(),
@@ -137,12 +143,14 @@ pub(super) async fn check_permissions(session: &Session, database: &str) -> Resu
 async fn describe(server: &Server, session: &Session) -> Result<Postgres, tokio_postgres::Error> {
     let row = session
         .query_one(
-            "SELECT current_setting('server_version'), current_setting('server_version_num')::int8,
-                    pg_is_in_recovery(),
-                    CASE WHEN pg_is_in_recovery()
-                         THEN pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::int8 END,
-                    CASE WHEN has_function_privilege('pg_control_system()', 'EXECUTE')
-                         THEN (SELECT system_identifier::text FROM pg_control_system()) END",
+            "SELECT pg_catalog.current_setting('server_version'),
+                    pg_catalog.current_setting('server_version_num')::bigint,
+                    pg_catalog.pg_is_in_recovery(),
+                    CASE WHEN pg_catalog.pg_is_in_recovery()
+                         THEN pg_catalog.pg_wal_lsn_diff(
+                                  pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn())::bigint END,
+                    CASE WHEN pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
+                         THEN (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) END",
             &[],
         )
         .await?;

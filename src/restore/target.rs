@@ -135,14 +135,12 @@ impl Target {
     pub(super) async fn check_bucket(&mut self, bundle: Uuid) -> Result<(), Error> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
         match read_mark(bucket.as_ref()).await? {
-            Some(found) if found.strip_suffix(PROVED).unwrap_or(&found) == mark_of(bundle) => {
+            Some(found) if found.starts_with(&mark_of(bundle)) => {
                 self.resumed = true;
                 self.was_proved = found.ends_with(PROVED);
                 return Ok(());
             }
-            Some(found) => {
-                return Err(Error::OtherRestore { bucket: bucket.url().to_owned(), mark: found.trim().to_owned() });
-            }
+            Some(found) => return Err(other_restore(bucket.as_ref(), &found)),
             None => {}
         }
         if let Some(found) = bucket.list(b"chunk/").next().await {
@@ -151,28 +149,33 @@ impl Target {
         Ok(())
     }
 
-    /// Marks the bucket, made where it is not there yet: a restore is under way.
+    /// Marks the bucket, made where it is not there yet: a restore is under way. Of two that have found it empty at once, one
+    /// goes on.
     pub(super) async fn mark_bucket(&mut self, bundle: Uuid) -> Result<(), Error> {
         if let Some(url) = self.new_directory.take() {
             let settings = bucket::Options { create: true, ..self.settings.clone() };
             self.bucket = Some(bucket::open(&url, &settings).await?);
         }
-        match self.resumed {
-            true => Ok(()),
-            false => self.put_mark(mark_of(bundle)).await,
+        let (Some(bucket), false) = (&self.bucket, self.resumed) else { return Ok(()) };
+        // The same bundle may be restored twice at once, too.
+        let mark = format!("{}run {}\n", mark_of(bundle), Uuid::new_v4());
+        match bucket.put_new(&Key::from(MARK), &mark_metadata(), Bytes::from(mark.clone())).await {
+            Err(bucket::Error::Exists { .. }) => {}
+            put => put?,
+        }
+        // Servers that know no condition may have let another one put its mark over this one.
+        match read_mark(bucket.as_ref()).await? {
+            Some(found) if found == mark => Ok(()),
+            found => Err(other_restore(bucket.as_ref(), &found.unwrap_or_default())),
         }
     }
 
     /// Marks the bucket: all is proved, and databases lose their marks before it does. A run that comes after that does not
     /// take them for somebody else's.
     pub(super) async fn mark_proved(&self, bundle: Uuid) -> Result<(), Error> {
-        self.put_mark(mark_of(bundle) + PROVED).await
-    }
-
-    async fn put_mark(&self, mark: String) -> Result<(), Error> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
-        let metadata = Metadata { content_type: Some("text/plain".into()), ..Metadata::default() };
-        Ok(bucket.put(&Key::from(MARK), &metadata, Bytes::from(mark)).await?)
+        let mark = mark_of(bundle) + PROVED;
+        Ok(bucket.put(&Key::from(MARK), &mark_metadata(), Bytes::from(mark)).await?)
     }
 
     /// Takes the mark away: all is proved.
@@ -197,6 +200,16 @@ pub(super) fn is_mark(key: &Key) -> bool {
 
 fn mark_of(bundle: Uuid) -> String {
     format!("pacharc restore of bundle {bundle}\n")
+}
+
+fn mark_metadata() -> Metadata {
+    Metadata { content_type: Some("text/plain".into()), ..Metadata::default() }
+}
+
+/// The refusal of a bucket with this mark.
+fn other_restore(bucket: &dyn Bucket, mark: &str) -> Error {
+    let mark = mark.lines().next().unwrap_or_default().to_owned();
+    Error::OtherRestore { bucket: bucket.url().to_owned(), mark }
 }
 
 async fn read_mark(bucket: &dyn Bucket) -> Result<Option<String>, Error> {

@@ -74,6 +74,7 @@ async fn suite(bucket: Arc<dyn Bucket>, lacks: Lacks) {
     bytes_and_sizes_come_back(&*bucket).await;
     metadata_come_back(&*bucket).await;
     what_is_written_twice_counts_once(&*bucket).await;
+    what_is_new_goes_over_nothing(&*bucket).await;
     what_is_absent_is_named(&*bucket).await;
     ranges_are_exact(&*bucket).await;
     deleting_is_idempotent(&*bucket).await;
@@ -144,6 +145,26 @@ async fn metadata_come_back(bucket: &dyn Bucket) {
     let left = bucket.get(&key).await.unwrap().metadata;
     assert_eq!(left, Metadata { content_type: left.content_type.clone(), ..Metadata::default() });
     assert_ne!(left.content_type.as_deref(), Some("text/plain; charset=utf-8"));
+}
+
+async fn what_is_new_goes_over_nothing(bucket: &dyn Bucket) {
+    let (key, metadata) = (Key::from("new"), Metadata::default());
+    bucket.put_new(&key, &metadata, Bytes::from_static(b"first")).await.unwrap();
+    let again = bucket.put_new(&key, &metadata, Bytes::from_static(b"second")).await.unwrap_err();
+    assert!(matches!(again, Error::Exists { .. }), "{again:?}");
+    for length in [5, 9 << 20] {
+        let mut upload = bucket.upload(&key, &metadata, Size::About(0)).await.unwrap();
+        upload.write(vec![7; length].into()).await.unwrap();
+        let refused = upload.finish_new().await.unwrap_err();
+        assert!(matches!(refused, Error::Exists { .. }), "{refused:?}");
+    }
+    assert_eq!(content(bucket.get(&key).await.unwrap()).await, "first");
+    bucket.delete(&key).await.unwrap();
+    let mut upload = bucket.upload(&key, &metadata, Size::About(0)).await.unwrap();
+    upload.write(vec![7; 9 << 20].into()).await.unwrap();
+    upload.finish_new().await.unwrap();
+    assert_eq!(bucket.head(&key).await.unwrap().size, 9 << 20);
+    bucket.delete(&key).await.unwrap();
 }
 
 async fn what_is_written_twice_counts_once(bucket: &dyn Bucket) {

@@ -9,7 +9,8 @@ use pacharc::bucket::{self, Bucket, Error, Policy, Size};
 use pacharc::failure::{Class, Explain as _};
 use pacharc_format::{Key, Metadata};
 
-use crate::support::fault_server::{Fault, FaultServer, Listing};
+use crate::support::fault_server::{Condition, Fault, FaultServer, Listing};
+use crate::support::program::wait_until;
 use crate::support::s3_server;
 
 const SLOW_DOWN: Fault = Fault::Refuse(503, "SlowDown");
@@ -175,6 +176,117 @@ async fn listings_that_never_end_are_found_out() {
         let error = bucket.list(b"").try_collect::<Vec<_>>().await.unwrap_err();
         assert!(matches!(error, Error::Listing { .. }), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn a_page_that_comes_twice_is_read_once() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    for key in ["a", "b", "c", "d", "e"] {
+        server.hold(key, "");
+    }
+    server.listing(Listing::Twice);
+    let all: Vec<_> = bucket.list(b"").map_ok(|listed| listed.key).try_collect().await.unwrap();
+    assert_eq!(all, ["a", "b", "c", "d", "e"].map(Key::from));
+    assert_eq!(server.seen().len(), 6, "three pages, twice");
+}
+
+#[tokio::test]
+async fn only_s3_itself_says_that_an_object_is_not_there() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    let key = Key::from("k");
+    server.hold("k", "some bytes");
+    for elsewhere in [Fault::Page(404), Fault::Refuse(404, "")] {
+        server.plan("GET", [elsewhere; 3]);
+        assert_eq!(read(&*bucket, &key).await.unwrap(), b"some bytes", "{elsewhere:?}");
+        server.plan("GET", [elsewhere; 3]);
+        assert_eq!(bucket.get_range(&key, 5, 5).await.unwrap(), "bytes", "{elsewhere:?}");
+        server.plan("GET", std::iter::repeat_n(elsewhere, 10_000));
+        let error = read(&*bucket, &key).await.unwrap_err();
+        assert_eq!(error.class(), Class::Unreachable, "{error:?}");
+        server.calm();
+        // Its answer has no body.
+        server.plan("HEAD", [elsewhere]);
+        assert!(bucket.head(&key).await.unwrap_err().is_not_found(), "{elsewhere:?}");
+    }
+    server.plan("GET", [Fault::Refuse(404, "NoSuchKey")]);
+    assert!(read(&*bucket, &key).await.unwrap_err().is_not_found());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_new_goes_over_nothing() {
+    let key = Key::from("k");
+    for condition in [Condition::Known, Condition::Refused, Condition::Ignored] {
+        let server = FaultServer::start().await;
+        server.condition(condition);
+        let bucket = server.open().await;
+        let metadata = Metadata::default();
+        let put_new = |body: &'static str| bucket.put_new(&key, &metadata, Bytes::from(body));
+        put_new("first").await.unwrap();
+        assert!(matches!(put_new("second").await, Err(Error::Exists { .. })));
+        assert_eq!(server.object("k").unwrap(), b"first");
+
+        let mut upload = bucket.upload(&key, &Metadata::default(), Size::About(0)).await.unwrap();
+        upload.write(vec![7; 20 << 20].into()).await.unwrap();
+        let error = upload.finish_new().await.unwrap_err();
+        assert!(matches!(error, Error::Exists { .. }) && error.class() == Class::Refused, "{error:?}");
+        assert_eq!(server.object("k").unwrap(), b"first");
+        wait_until("it is taken back", || !server.uploading());
+        bucket.delete(&key).await.unwrap();
+
+        let mut upload = bucket.upload(&key, &Metadata::default(), Size::About(0)).await.unwrap();
+        upload.write(vec![7; 20 << 20].into()).await.unwrap();
+        upload.finish_new().await.unwrap();
+        assert!(server.object("k").unwrap() == vec![7; 20 << 20]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_write_at_once_one_is_told() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    let key = Key::from("k");
+    for is_large in [false, true] {
+        let length = if is_large { 20 << 20 } else { 1000 };
+        let mut upload = bucket.upload(&key, &Metadata::default(), Size::About(0)).await.unwrap();
+        upload.write(vec![7; length].into()).await.unwrap();
+        // Whoever looks first sees nothing there.
+        let mut gate = server.gate(if is_large { "POST" } else { "PUT" }, "k");
+        let finishing = tokio::spawn(upload.finish_new());
+        gate.reached().await;
+        server.hold("k", "another's");
+        gate.open();
+        let error = finishing.await.unwrap().unwrap_err();
+        assert!(matches!(error, Error::Exists { .. }), "{error:?}");
+        assert_eq!(server.object("k").unwrap(), b"another's");
+        wait_until("it is taken back", || !server.uploading());
+        server.remove("k");
+    }
+}
+
+#[tokio::test]
+async fn our_own_object_is_not_taken_for_anothers() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    let key = Key::from("k");
+    server.plan("PUT", [Fault::Lost]);
+    bucket.put_new(&key, &Metadata::default(), Bytes::from_static(b"ours")).await.unwrap();
+    assert_eq!(server.object("k").unwrap(), b"ours");
+    bucket.delete(&key).await.unwrap();
+
+    server.plan("POST", [Fault::Pass, Fault::Lost]);
+    let mut upload = bucket.upload(&key, &Metadata::default(), Size::About(0)).await.unwrap();
+    upload.write(vec![7; 20 << 20].into()).await.unwrap();
+    upload.finish_new().await.unwrap();
+    assert!(server.object("k").unwrap() == vec![7; 20 << 20]);
+
+    // Another one's of the same size, made of as many parts.
+    bucket.delete(&key).await.unwrap();
+    let mut upload = bucket.upload(&key, &Metadata::default(), Size::About(0)).await.unwrap();
+    upload.write(vec![7; 9 << 20].into()).await.unwrap();
+    server.hold("k", vec![8; 9 << 20]);
+    assert!(matches!(upload.finish_new().await, Err(Error::Exists { .. })));
 }
 
 #[tokio::test]

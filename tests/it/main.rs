@@ -50,6 +50,7 @@ mod support;
 mod suspend;
 mod suspend_killed;
 mod suspension;
+mod taken;
 mod tampered;
 mod trial;
 mod ways;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -108,13 +108,16 @@ pub(super) struct NewFile {
 }
 
 impl NewFile {
-    /// Makes the content durable, writes or removes the file beside it, and moves it to its final name.
-    pub(super) fn commit(mut self, beside: (&[u8], Option<&[u8]>)) -> io::Result<()> {
+    /// Makes the content durable, writes or removes the file beside it, and moves it to its final name; over what lies there
+    /// only if it `replaces`.
+    pub(super) fn commit(mut self, beside: (&[u8], Option<&[u8]>), replaces: bool) -> io::Result<()> {
         let Some(temporary) = self.temporary.as_deref() else { return Ok(()) };
         self.file.sync_all()?;
         // A folder at the final name must be found out before the file beside it is touched.
-        if rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| is_folder(&stat)) {
-            return Err(io::ErrorKind::IsADirectory.into());
+        match rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if is_folder(&stat) => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(_) if !replaces => return Err(io::ErrorKind::AlreadyExists.into()),
+            _ => {}
         }
         let (beside, content) = beside;
         if let Some(content) = content {
@@ -133,7 +136,22 @@ impl NewFile {
                 Err(error) => return Err(error.into()),
             }
         }
-        rustix::fs::renameat(&self.folder, temporary, &self.folder, &self.name)?;
+        let flags = if replaces { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        match rustix::fs::renameat_with(&self.folder, temporary, &self.folder, &self.name, flags) {
+            // Not every file system can spare what exists: there an empty file holds the name until it is replaced.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                if !replaces {
+                    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    rustix::fs::openat(&self.folder, &self.name, flags, FILE_MODE)?;
+                }
+                let renamed = rustix::fs::renameat(&self.folder, temporary, &self.folder, &self.name);
+                if renamed.is_err() && !replaces {
+                    rustix::fs::unlinkat(&self.folder, &self.name, AtFlags::empty()).ok();
+                }
+                renamed?;
+            }
+            renamed => renamed?,
+        }
         self.temporary = None;
         Ok(rustix::fs::fsync(&self.folder)?)
     }

@@ -62,22 +62,29 @@ pub(super) struct Asked<'a> {
     key: Option<&'a Key>,
     /// Whether the object should be there: only then does `404` say that it is not.
     expected: bool,
+    /// Whether an error comes without a body, and so without a code that a proxy would not have.
+    bodiless: bool,
 }
 
 impl<'a> Asked<'a> {
     /// Something about the bucket as a whole.
     pub(super) fn bucket(doing: &'static str) -> Self {
-        Self { doing, key: None, expected: false }
+        Self { doing, key: None, expected: false, bodiless: false }
     }
 
     /// Something about the object at `key`; `doing` is `reading` or the like.
     pub(super) fn object(doing: &'static str, key: &'a Key) -> Self {
-        Self { doing, key: Some(key), expected: true }
+        Self { doing, key: Some(key), expected: true, bodiless: false }
+    }
+
+    /// Whether there is an object at `key`, and of what size: a HEAD.
+    pub(super) fn glance(key: &'a Key) -> Self {
+        Self { doing: "looking at", key: Some(key), expected: true, bodiless: true }
     }
 
     /// A step of writing the object at `key`.
     pub(super) fn writing(doing: &'static str, key: &'a Key) -> Self {
-        Self { doing, key: Some(key), expected: false }
+        Self { doing, key: Some(key), expected: false, bodiless: false }
     }
 }
 
@@ -167,6 +174,14 @@ pub(super) fn demands_digest(error: &Error) -> bool {
     })
 }
 
+/// Whether the server does not know `If-None-Match` where something is written.
+pub(super) fn knows_no_condition(error: &Error) -> bool {
+    let Error::Failed { source, .. } = error else { return false };
+    source.downcast_ref::<Refusal>().is_some_and(|refusal| {
+        refusal.status == 501 || refusal.code.as_ref().is_some_and(|code| code == "NotImplemented")
+    })
+}
+
 /// Nothing came for too long.
 pub(super) fn silence(bucket: &str, asked: Asked<'_>, patience: Duration) -> Error {
     let source = format!("nothing came for {} seconds", patience.as_secs()).into();
@@ -191,12 +206,21 @@ fn refused(bucket: String, asked: Asked<'_>, refusal: Refusal, region: Option<St
         _ if code == "NoSuchBucket" => Error::NoBucket { bucket },
         (301 | 307 | 308, _) => Error::Region { bucket, region },
         (401 | 403, _) => Error::Denied { bucket, doing, source: refusal.into() },
-        (404, Some(key)) if asked.expected && matches!(code, "NoSuchKey" | "NotFound" | "") => {
+        (404, Some(key))
+            if asked.expected && (matches!(code, "NoSuchKey" | "NotFound") || asked.bodiless && code.is_empty()) =>
+        {
             Error::NotFound { bucket, key }
+        }
+        // No word of S3: somebody stands in between who does not know the way for the moment.
+        (404, Some(_)) if asked.expected && code.is_empty() => {
+            Error::Unreachable { bucket, doing, source: refusal.into() }
         }
         (404, None) if code.is_empty() => Error::NoBucket { bucket },
         (408 | 429 | 500 | 502..=504 | 509 | 529, _) => Error::Unreachable { bucket, doing, source: refusal.into() },
-        (412, Some(key)) => Error::Changed { bucket, key },
+        (412, Some(key)) if asked.expected => Error::Changed { bucket, key },
+        // Somebody else was faster, or is at it.
+        (412, Some(key)) => Error::Exists { bucket, key },
+        (409, Some(key)) if code == "ConditionalRequestConflict" => Error::Exists { bucket, key },
         // Whoever asked for the range puts it in.
         (416, Some(key)) => Error::Range { bucket, key, offset: 0, length: 0, size: "fewer".to_owned() },
         _ => Error::Failed { bucket, doing, source: refusal.into() },

@@ -65,7 +65,7 @@ impl S3 {
         let key = kind.example();
         let name = self.name(&key)?;
         let none = Metadata::default();
-        let put = || self.put_once(&key, &name, &none, Bytes::new());
+        let put = || self.put_once(&key, &name, &none, Bytes::new(), true);
         match self.policy().run(put).await {
             Ok(()) => {}
             Err(Error::Failed { .. } | Error::InvalidKey { .. }) => return Ok(true),

@@ -1,7 +1,7 @@
 //! Listings, page by page. Each page is repeated on its own; a server that hands out the same page again and again is found
 //! out instead of being listened to for ever.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{EncodingType, Object, ObjectStorageClass};
@@ -20,7 +20,15 @@ pub(super) fn list(s3: S3, prefix: &[u8]) -> BoxStream<'static, Result<Listed, E
     // Keys of S3 are UTF-8: nothing begins with what is not.
     let Ok(prefix) = std::str::from_utf8(prefix) else { return futures::stream::empty().boxed() };
     let prefix = format!("{}{prefix}", s3.0.prefix);
-    let pages = Pages { s3, prefix, token: None, done: false, loops: LoopDetector::default(), ready: VecDeque::new() };
+    let pages = Pages {
+        s3,
+        prefix,
+        token: None,
+        done: false,
+        loops: LoopDetector::default(),
+        ready: VecDeque::new(),
+        page: HashSet::new(),
+    };
     futures::stream::try_unfold(pages, |mut pages| async move { Ok(pages.next().await?.map(|listed| (listed, pages))) })
         .boxed()
 }
@@ -32,6 +40,8 @@ struct Pages {
     done: bool,
     loops: LoopDetector,
     ready: VecDeque<Listed>,
+    /// The keys of the page before: some servers begin the next one with a few of them, or send it twice.
+    page: HashSet<Key>,
 }
 
 impl Pages {
@@ -46,12 +56,18 @@ impl Pages {
     async fn turn(&mut self) -> Result<(), Error> {
         let page = self.s3.policy().run(|| self.page()).await?;
         let encoded = page.encoding_type() == Some(&EncodingType::Url);
+        let mut keys = HashSet::new();
         for object in page.contents() {
-            self.ready.extend(self.listed(object, encoded)?);
+            let Some(listed) = self.listed(object, encoded)? else { continue };
+            if keys.insert(listed.key.clone()) && !self.page.contains(&listed.key) {
+                self.ready.push_back(listed);
+            }
         }
+        self.page = keys;
         self.done = !page.is_truncated().unwrap_or(false);
         self.token = page.next_continuation_token;
         if !self.done {
+            // A page of the one before alone counts as empty.
             let first = self.ready.front().map(|listed| listed.key.clone());
             let Some(token) = &self.token else {
                 return Err(self.contradiction("it goes on, but does not say where"));

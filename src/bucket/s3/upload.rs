@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 use super::answer::Asked;
-use super::{Bucket as _, Error, S3, Size, Upload};
+use super::{ANYTHING, Bucket as _, Error, S3, Size, Upload};
 
 const MIB: u64 = 1 << 20;
 /// The smallest part of ours; S3 demands 5 MiB of all but the last.
@@ -23,6 +23,8 @@ const FEW_PARTS: u64 = 1000;
 const LARGE_PART: u64 = 64 * MIB;
 /// How long parts that are on their way may take to arrive when an upload is taken back.
 const LATE_PARTS: Duration = Duration::from_secs(5);
+/// How many bytes of an object are kept, to know it by: a bundle's first bytes are those of no other.
+const BEGINNING: usize = 16 << 10;
 /// The most parts that S3 allows ("Amazon S3 multipart upload limits").
 const PARTS: u64 = 10_000;
 
@@ -78,6 +80,7 @@ pub(super) struct S3Upload {
     metadata: Metadata,
     size: Size,
     written: u64,
+    beginning: Vec<u8>,
     buffer: BytesMut,
     session: Option<Session>,
 }
@@ -97,7 +100,17 @@ struct Session {
 
 impl S3Upload {
     pub(super) fn new(s3: S3, key: Key, name: String, metadata: Metadata, size: Size) -> Self {
-        Self { s3, key, name, metadata, size, written: 0, buffer: BytesMut::new(), session: None }
+        Self {
+            s3,
+            key,
+            name,
+            metadata,
+            size,
+            written: 0,
+            beginning: Vec::new(),
+            buffer: BytesMut::new(),
+            session: None,
+        }
     }
 
     /// Makes sure that what was promised `keeps` to what was written.
@@ -131,6 +144,25 @@ impl S3Upload {
         })?
     }
 
+    /// Makes the object appear, over another one only if it `replaces`.
+    async fn end(mut self, replaces: bool) -> Result<(), Error> {
+        self.check_size(|promised| self.written == promised)?;
+        let rest = std::mem::take(&mut self.buffer).freeze();
+        if self.session.is_none() {
+            return match replaces {
+                true => self.s3.put(&self.key, &self.metadata, rest).await,
+                false => self.s3.put_new(&self.key, &self.metadata, rest).await,
+            };
+        }
+        if !rest.is_empty() {
+            self.send(rest).await?;
+        }
+        match self.session.take() {
+            Some(session) => session.complete(self.written, &self.beginning, replaces).await,
+            None => Ok(()),
+        }
+    }
+
     async fn send(&mut self, part: Bytes) -> Result<(), Error> {
         let session = match self.session.take() {
             Some(session) => session,
@@ -145,6 +177,8 @@ impl Upload for S3Upload {
     async fn write(&mut self, mut bytes: Bytes) -> Result<(), Error> {
         self.written += bytes.len() as u64;
         self.check_size(|promised| self.written <= promised)?;
+        let room = BEGINNING.saturating_sub(self.beginning.len());
+        self.beginning.extend_from_slice(bytes.get(..room).unwrap_or(&bytes));
         while !bytes.is_empty() {
             let size = self.part_size();
             if self.buffer.is_empty() && self.session.is_some() {
@@ -161,19 +195,12 @@ impl Upload for S3Upload {
         Ok(())
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<(), Error> {
-        self.check_size(|promised| self.written == promised)?;
-        let rest = std::mem::take(&mut self.buffer).freeze();
-        if self.session.is_none() {
-            return self.s3.put(&self.key, &self.metadata, rest).await;
-        }
-        if !rest.is_empty() {
-            self.send(rest).await?;
-        }
-        match self.session.take() {
-            Some(session) => session.complete(self.written).await,
-            None => Ok(()),
-        }
+    async fn finish(self: Box<Self>) -> Result<(), Error> {
+        self.end(true).await
+    }
+
+    async fn finish_new(self: Box<Self>) -> Result<(), Error> {
+        self.end(false).await
     }
 
     async fn abort(mut self: Box<Self>) -> Result<(), Error> {
@@ -240,33 +267,46 @@ impl Session {
         Ok(())
     }
 
-    async fn complete(mut self, size: u64) -> Result<(), Error> {
+    /// Puts the parts together. What then has this size and `beginning` is what was sent.
+    async fn complete(mut self, size: u64, beginning: &[u8], replaces: bool) -> Result<(), Error> {
         while let Some(sent) = self.sending.join_next().await {
             self.take(sent)?;
         }
         self.sent.sort_by_key(|part| part.part_number);
         let parts = CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.sent))).build();
-        let complete = || {
-            let s3 = &self.s3;
-            let request = s3.0.client.complete_multipart_upload().bucket(&s3.0.bucket).key(&self.name);
-            let request = request.upload_id(&self.id).multipart_upload(parts.clone()).send();
+        let (s3, this, parts) = (&self.s3, &self, &parts);
+        let once = |replaces: bool| async move {
+            let request = s3.0.client.complete_multipart_upload().bucket(&s3.0.bucket).key(&this.name);
+            let request = request.set_if_none_match((!replaces).then(|| ANYTHING.to_owned()));
+            let request = request.upload_id(&this.id).multipart_upload(parts.clone()).send();
             // Large objects are put together while the client waits.
-            s3.once(Asked::writing("completing", &self.key), s3.patience() * 10, request)
+            s3.once(Asked::writing("completing", &this.key), s3.patience() * 10, request).await.map(drop)
         };
-        if let Err(error) = self.s3.policy().run(complete).await
-            && !self.is_there(size).await
-        {
-            return Err(error);
+        let complete = |replaces| s3.policy().run(move || once(replaces));
+        let completed = match replaces {
+            true => complete(true).await,
+            false => match s3.check_absent(&self.key).await {
+                Ok(()) => s3.on_condition(complete).await,
+                taken => taken,
+            },
+        };
+        if let Err(error) = completed {
+            match self.is_there(size, beginning).await {
+                Ok(true) => {}
+                // Whose it is, is not known.
+                Err(unknown) if matches!(error, Error::Exists { .. }) => return Err(unknown),
+                _ => return Err(error),
+            }
         }
         self.open = false;
         Ok(())
     }
 
     /// Whether the object is there although the server's last answer says no: its first answer was lost.
-    async fn is_there(&self, size: u64) -> bool {
+    async fn is_there(&self, size: u64, beginning: &[u8]) -> Result<bool, Error> {
         let made_of = format!("-{}", self.started);
-        let listed = self.s3.head(&self.key).await;
-        listed.is_ok_and(|l| l.size == size && l.etag.is_some_and(|etag| etag.trim_matches('"').ends_with(&made_of)))
+        let listed = self.s3.holds(&self.key, size, beginning).await?;
+        Ok(listed.and_then(|l| l.etag).is_some_and(|etag| etag.trim_matches('"').ends_with(&made_of)))
     }
 
     async fn abort(mut self) -> Result<(), Error> {

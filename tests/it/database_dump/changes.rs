@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use pacharc::database::{DumpError, Error};
+use pacharc::failure::{Class, Explain as _};
 use pacharc_format::Entry;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::support::program::wait_until;
+use crate::support::program::{Desk, wait_until};
 
 fn with_table(postgres: &TempServer) {
     postgres.sql("postgres", "CREATE DATABASE d");
@@ -126,4 +127,47 @@ async fn a_child_that_dies_is_named() {
     assert!(matches!(died, Error::Dump(DumpError::Child { .. })), "{died}");
     assert!(died.is_retryable() && died.to_string().contains("terminat"), "{died}");
     no_sessions_are_left(&postgres);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_after_the_survey_ends_the_attempt() {
+    let Some(postgres) = postgres::start() else { return };
+    postgres.sql("postgres", "CREATE DATABASE pachyderm");
+    postgres.sql(
+        "pachyderm",
+        "CREATE SCHEMA storage; CREATE TABLE storage.chunk_objects ();
+         CREATE TABLE migrations (id bigint, name varchar(250), start_time timestamp, end_time timestamp);
+         INSERT INTO migrations VALUES (0, 'init', now(), now());",
+    );
+    let server = server(&postgres);
+    let surveys = inspect(&server, &[]).await.unwrap();
+    let tools = Tools::find(surveys[0].server.version_num, Some(postgres.bin_dir())).await.unwrap();
+    Attempt::open(&server, &tools, &surveys, 1).await.unwrap();
+    postgres.sql("pachyderm", "INSERT INTO migrations VALUES (1, 'new', now(), NULL)");
+    let half = Attempt::open(&server, &tools, &surveys, 2).await.unwrap_err();
+    assert!(matches!(&half, Error::Dump(DumpError::UnfinishedMigration { id: 1, .. })), "{half}");
+    postgres.sql("pachyderm", "UPDATE migrations SET end_time = now()");
+    let done = Attempt::open(&server, &tools, &surveys, 3).await.unwrap_err();
+    assert!(matches!(&done, Error::Dump(DumpError::Migrated { before: Some(0), now: Some(1), .. })), "{done}");
+    assert!(done.class() == Class::Refused && !done.is_retryable() && done.advice().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_without_its_end_is_no_dump() {
+    let Some(postgres) = postgres::start() else { return };
+    with_table(&postgres);
+    let desk = Desk::new();
+    for (number, part) in ["--section=pre-data", "--section=post-data", "--schema-only"].into_iter().enumerate() {
+        // It ends with success, and without what follows the last statement.
+        let cut = format!(
+            "case \"$*\" in *{part}*) \"$real\" \"$@\" | sed '/database dump complete/,$d';; *) exec \"$real\" \"$@\";; esac"
+        );
+        let folder = crate::wrong_inputs::tools(&desk, &format!("cut {number}"), &cut);
+        let server = server(&postgres);
+        let surveys = inspect(&server, &["d".to_owned()]).await.unwrap();
+        let tools = Tools::find(surveys[0].server.version_num, Some(&folder)).await.unwrap();
+        let attempt = Attempt::open(&server, &tools, &surveys, 1).await.unwrap();
+        let error = collect(attempt, 1).await.unwrap_err();
+        assert!(matches!(&error, Error::Dump(DumpError::Script { .. })) && error.is_retryable(), "{part}: {error}");
+    }
 }

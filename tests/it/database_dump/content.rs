@@ -1,7 +1,13 @@
 //! What is in a dump.
 
-use pacharc::database::{DumpError, Error, inspect, still_live};
+use std::time::Duration;
+
+use pacharc::backup;
+use pacharc::database::{DumpError, Error, LiveRows, inspect, still_live};
 use pacharc::failure::{Class, Explain as _};
+use pacharc::monitor::Silent;
+use pacharc::options::{Limits, Postgres};
+use pacharc_format::ChunkKey;
 use pacharc_format::manifest::DatabaseKind;
 
 use super::*;
@@ -182,6 +188,99 @@ async fn a_standby_is_dumped_as_it_is() {
     let settings: serde_json::Value = serde_json::from_slice(&dumped.files["settings.json"]).unwrap();
     assert_eq!(settings["server"]["standby"], true);
     load(&primary, &dumped, "back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ddl_that_no_restore_could_send_is_refused() {
+    let Some(postgres) = postgres::start() else { return };
+    postgres.sql("postgres", "CREATE DATABASE d TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'");
+    postgres.sql("d", "CREATE TABLE t (a text); COMMENT ON TABLE t IS 'Ö is text'");
+    dump(&postgres, "d").await.unwrap();
+    postgres.sql("d", "DO $$ BEGIN EXECUTE 'COMMENT ON TABLE t IS ''' || chr(233) || ''''; END $$");
+    let refused = dump(&postgres, "d").await.unwrap_err();
+    assert!(matches!(&refused, Error::Dump(DumpError::NotUtf8 { line: 10.., .. })), "{refused}");
+    assert_eq!(refused.class(), Class::Refused);
+    assert!(!refused.is_retryable() && refused.advice().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_path_of_the_database_leads_nobody_astray() {
+    let Some(postgres) = postgres::start() else { return };
+    postgres.sql("postgres", "CREATE DATABASE d");
+    postgres.sql(
+        "d",
+        "CREATE SCHEMA evil;
+         CREATE FUNCTION evil.current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT '7' $$;
+         CREATE DOMAIN evil.int4 AS text; CREATE DOMAIN evil.bool AS text;
+         ALTER DATABASE d SET search_path = evil, pg_catalog; ALTER DATABASE d SET TimeZone = 'Europe/Rome';",
+    );
+    let surveys = inspect(&server(&postgres), &["d".to_owned()]).await.unwrap();
+    assert_eq!(surveys[0].properties.timezone, "Europe/Rome");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_proves_no_pause_and_is_waited_for() {
+    let Some(primary) = postgres::start_with("local replication all trust", &[], Vec::new()) else { return };
+    primary.sql("postgres", "CREATE DATABASE d");
+    primary.sql(
+        "d",
+        "CREATE SCHEMA storage; CREATE TABLE noise (a int);
+         CREATE TABLE storage.chunk_objects (chunk_id bytea, gen bigint, size int, uploaded bool, tombstone bool);
+         INSERT INTO storage.chunk_objects SELECT decode(repeat('00', 32), 'hex'), g, 1, true, false
+         FROM generate_series(1, 2) g;",
+    );
+    let folder = tempfile::Builder::new().prefix("pacharc-standby").tempdir_in("/tmp").unwrap();
+    let standby = postgres::start_standby(&primary, folder.path());
+
+    let mut options = backup::Options {
+        cluster: None,
+        postgres: Some(Postgres {
+            url: standby.socket().into(),
+            from_command_line: false,
+            pg_bin: Some(standby.bin_dir().to_owned()),
+        }),
+        databases: vec!["d".to_owned()],
+        bucket: None,
+        ca_file: None,
+        output: None,
+        quiesce: backup::Quiesce::Online,
+        suspension: None,
+        live_only: false,
+        exclude: Vec::new(),
+        strict: false,
+        compression_level: 3,
+        limits: Limits { max_memory: 64 << 20, temp_dir: folder.path().to_owned(), jobs: 1 },
+    };
+    backup::Source::open(&options, &Silent).await.unwrap();
+    for pause in [backup::Quiesce::Suspend, backup::Quiesce::Hold] {
+        options.quiesce = pause;
+        let Err(refused) = backup::Source::open(&options, &Silent).await else { panic!("{pause} is taken") };
+        assert!(refused.class() == Class::Refused && refused.advice().unwrap().contains("primary"), "{refused}");
+    }
+
+    // A row that is condemned already, which the standby does not know yet.
+    let rows = LiveRows::new(server(&standby).connect("d").await.unwrap());
+    let key = |generation| ChunkKey { id: [0; 32], generation };
+    standby.sql("d", "SELECT pg_wal_replay_pause()");
+    primary.sql("d", "UPDATE storage.chunk_objects SET tombstone = true WHERE gen = 1");
+    let gone = key(1);
+    let (stays, ()) = tokio::join!(rows.stays(&gone), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        standby.sql("d", "SELECT pg_wal_replay_resume()");
+    });
+    assert!(!stays.unwrap());
+    // One that is live.
+    let kept = key(2);
+    let noise = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            primary.sql("d", "INSERT INTO noise VALUES (1)");
+        }
+    };
+    let stays = tokio::select! { stays = rows.stays(&kept) => stays, () = noise => unreachable!() };
+    assert!(stays.unwrap() && !rows.is_stuck());
+    let rows = LiveRows::new(server(&primary).connect("d").await.unwrap());
+    assert!(rows.stays(&kept).await.unwrap() && !rows.is_stuck());
 }
 
 #[tokio::test(flavor = "multi_thread")]

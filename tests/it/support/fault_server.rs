@@ -44,6 +44,8 @@ pub enum Fault {
     Forget,
     /// The object is said to be written, and is kept without its last byte.
     Clip,
+    /// A page of a proxy with this status instead of an answer.
+    Page(u16),
     /// Nothing goes wrong.
     Pass,
 }
@@ -59,6 +61,20 @@ pub enum Listing {
     SameKeys,
     /// Truncated, without a token.
     NoToken,
+    /// Each page twice.
+    Twice,
+}
+
+/// What the server makes of `If-None-Match` where something is written.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// As S3: what lies there stays.
+    #[default]
+    Known,
+    /// It says that it cannot.
+    Refused,
+    /// It overwrites without a word.
+    Ignored,
 }
 
 #[derive(Default)]
@@ -73,6 +89,7 @@ struct State {
     faults_of_keys: HashMap<(&'static str, String), VecDeque<Fault>>,
     gates: HashMap<(&'static str, String), Waiting>,
     listing: Listing,
+    condition: Condition,
     /// No body without the right `Content-MD5`, as with Object Lock and a default retention.
     locked: bool,
     seen: Vec<Request>,
@@ -178,6 +195,10 @@ impl FaultServer {
 
     pub fn listing(&self, listing: Listing) {
         self.state.lock().unwrap().listing = listing;
+    }
+
+    pub fn condition(&self, condition: Condition) {
+        self.state.lock().unwrap().condition = condition;
     }
 
     pub fn hold(&self, key: &str, body: impl Into<Vec<u8>>) {
@@ -307,6 +328,7 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
             let fault = fault.unwrap_or(Fault::Pass);
             let answer = match fault {
                 Fault::Refuse(status, code) => Answer::error(status, code),
+                Fault::Page(status) => Answer::new(status, "<html><body><p>no such page<br></body></html>"),
                 Fault::IgnoreRange => {
                     let headers = request.headers.iter().filter(|(name, _)| *name != "range");
                     let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -433,22 +455,24 @@ impl State {
                     self.parts.insert(number.parse().unwrap(), request.body.clone());
                     Answer::new(200, "").with("etag", etag(&request.body))
                 }
-                None => {
+                None => self.unless_taken(&key, request).unwrap_or_else(|| {
                     self.objects.insert(key, request.body.clone());
                     Answer::new(200, "").with("etag", etag(&request.body))
-                }
+                }),
             },
             "POST" if request.query.starts_with("uploads") => {
                 self.uploading = true;
                 let xml = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>";
                 Answer::new(200, xml)
             }
-            "POST" if !self.uploading => Answer::error(404, "NoSuchUpload"),
-            "POST" => {
+            "POST" => self.unless_taken(&key, request).unwrap_or_else(|| {
+                if !self.uploading {
+                    return Answer::error(404, "NoSuchUpload");
+                }
                 self.uploading = false;
                 self.objects.insert(key, std::mem::take(&mut self.parts).into_values().flatten().collect());
                 Answer::new(200, "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
-            }
+            }),
             "DELETE" if request.query.contains("uploadId") => {
                 self.uploading = false;
                 self.parts.clear();
@@ -458,6 +482,16 @@ impl State {
                 self.objects.remove(&key);
                 Answer::new(204, "")
             }
+        }
+    }
+
+    /// Why a condition of a request that writes `key` does not hold.
+    fn unless_taken(&self, key: &str, request: &Request) -> Option<Answer> {
+        request.headers.get("if-none-match").filter(|wanted| *wanted == "*")?;
+        match self.condition {
+            Condition::Known => self.objects.contains_key(key).then(|| Answer::error(412, "PreconditionFailed")),
+            Condition::Refused => Some(Answer::error(501, "NotImplemented")),
+            Condition::Ignored => None,
         }
     }
 
@@ -487,12 +521,15 @@ impl State {
         let all: Vec<&String> = self.objects.keys().collect();
         let all: Vec<&String> =
             all.into_iter().filter(|key| key.starts_with(&prefix) && !self.unlisted.contains(*key)).collect();
-        let honest = self.listing == Listing::Honest;
-        let from = token.as_deref().filter(|_| honest).unwrap_or_default();
+        let honest = matches!(self.listing, Listing::Honest | Listing::Twice);
+        let again = token.as_deref().and_then(|token| token.strip_prefix("again "));
+        let from = again.or(token.as_deref()).filter(|_| honest).unwrap_or_default();
         let page: Vec<&&String> = all.iter().filter(|key| key.as_str() > from).take(2).collect();
-        let truncated = !honest || page.last().is_some_and(|last| Some(**last) != all.last().copied());
+        let twice = self.listing == Listing::Twice && again.is_none();
+        let truncated = !honest || twice || page.last().is_some_and(|last| Some(**last) != all.last().copied());
         let next = match self.listing {
-            Listing::Honest => page.last().map(|key| key.to_string()).filter(|_| truncated),
+            Listing::Twice if twice => Some(format!("again {from}")),
+            Listing::Honest | Listing::Twice => page.last().map(|key| key.to_string()).filter(|_| truncated),
             Listing::SameToken => Some("again".to_owned()),
             Listing::SameKeys => Some(format!("{}x", token.unwrap_or_default())),
             Listing::NoToken => None,
