@@ -145,9 +145,10 @@ impl DatabaseRestore {
     pub async fn finish(mut self, manifest: &manifest::Database) -> Result<Vec<String>, Error> {
         self.end_pre_data()?;
         self.end_data().await?;
-        if let Some(post_data) = self.post_data.take() {
-            post_data.finish(&mut self.sessions).await?;
-        }
+        let event_triggers = match self.post_data.take() {
+            Some(post_data) => post_data.finish(&mut self.sessions).await?,
+            None => Vec::new(),
+        };
         for table in &manifest.tables {
             let found = self.loader.rows(table.number);
             if found != Some(table.rows) {
@@ -165,6 +166,7 @@ impl DatabaseRestore {
             .await
             .map_err(Error::query(format!("cannot analyze database \"{}\"", self.target.database)))?;
         create::check_owner(&self.target).await?;
+        self.sessions.run_statements(event_triggers).await?;
         create::mark_loaded(self.sessions.witness().await?, &self.target).await?;
         Ok(warnings)
     }
