@@ -328,7 +328,7 @@ impl Server {
             } else if password.is_none() && source.code() == Some(&SqlState::INVALID_PASSWORD) {
                 Error::PasswordMissing { address, user: self.inner.user.clone() }
             } else {
-                Error::Connect { address, database, source }
+                Error::Connect { address, database, source: source.into() }
             }
         })?;
         let session = session.prepare(&endpoint.to_string()).await?;

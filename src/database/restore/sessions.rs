@@ -195,12 +195,42 @@ pub(super) fn failed(statement: &str) -> impl FnOnce(tokio_postgres::Error) -> E
     }
 }
 
-/// A statement's beginning, in one line.
+/// A statement's beginning, in one line: up to its first literal or list of options, which may be a password.
 fn shown(statement: &str) -> String {
     const LIMIT: usize = 160;
     let text = statement.split_whitespace().collect::<Vec<_>>().join(" ");
-    match text.char_indices().nth(LIMIT) {
-        Some((end, _)) => format!("{}…", &text[..end]),
+    let mut quoted = false;
+    let value = text.char_indices().find(|&(at, character)| {
+        quoted ^= character == '"';
+        !quoted && (matches!(character, '\'' | '$') || text.get(at..).is_some_and(|rest| rest.starts_with("OPTIONS (")))
+    });
+    let limit = text.char_indices().nth(LIMIT);
+    match [value, limit].into_iter().flatten().map(|(at, _)| at).min() {
+        Some(end) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_a_statement_holds_no_values() {
+        for (statement, text) in [
+            ("CREATE TABLE \"a'$b\"\n (\"OPTIONS (\" int);", "CREATE TABLE \"a'$b\" (\"OPTIONS (\" int);"),
+            (
+                "CREATE USER MAPPING FOR \"u\" SERVER \"s\" OPTIONS (\n    \"password\" 'x'\n);",
+                "CREATE USER MAPPING FOR \"u\" SERVER \"s\" …",
+            ),
+            ("ALTER TABLE t ALTER c SET DEFAULT 'x'::text;", "ALTER TABLE t ALTER c SET DEFAULT …"),
+            (
+                "CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $_$ x $_$;",
+                "CREATE FUNCTION f() RETURNS text LANGUAGE sql AS …",
+            ),
+        ] {
+            assert_eq!(shown(statement), text);
+        }
+        assert_eq!(shown(&"é".repeat(200)), format!("{}…", "é".repeat(160)));
     }
 }
