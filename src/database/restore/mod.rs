@@ -4,6 +4,7 @@
 //! COPY of its own, tables that mingle in the bundle are loaded at the same time. A comment on the database marks it
 //! until the whole restore is done, so that an interrupted one is told from a database that somebody uses.
 
+mod claim;
 mod create;
 mod error;
 mod load;
@@ -16,7 +17,8 @@ mod statements;
 use bytes::Bytes;
 use pacharc_format::manifest::{self, DatabaseProperties};
 
-pub use create::{Proved, create_script, drop_database, release, system_identifier};
+pub use claim::claim;
+pub use create::{Proved, check, create_script, drop_database, release, system_identifier, unload};
 pub use error::RestoreError;
 pub use prove::{Difference, Proof, prove};
 
