@@ -231,7 +231,7 @@ impl Job<'_> {
             return Ok(());
         };
         let tell = || self.monitor.warn(format!("{} does not answer: waiting for it", server.address()));
-        server.await_session(&first.name, AWAY, tell).await.map_err(|error| give_up(attempt, error))
+        server.await_session(&first.name, AWAY, tell).await.map(drop).map_err(|error| give_up(attempt, error))
     }
 }
 

@@ -177,16 +177,21 @@ impl Server {
         Err(failure.unwrap_or_else(|| self.inner.settings.error("host", "no host is named")))
     }
 
-    /// Waits until the server takes sessions on `database` again, for `patience` at most; `tell` is told, once, if it does
+    /// Opens a session on `database` as soon as the server takes one again, for `patience` at most; `tell` is told, once, if it does
     /// not do so at once.
     ///
     /// # Errors
     /// As [`Self::connect`].
-    pub async fn await_session(&self, database: &str, patience: Duration, tell: impl FnOnce()) -> Result<(), Error> {
+    pub async fn await_session(
+        &self,
+        database: &str,
+        patience: Duration,
+        tell: impl FnOnce(),
+    ) -> Result<Session, Error> {
         let (begun, mut pause, mut tell) = (Instant::now(), FIRST_PAUSE, Some(tell));
         loop {
             match self.connect(database).await {
-                Ok(_) => return Ok(()),
+                Ok(session) => return Ok(session),
                 Err(error) if error.is_transient() && begun.elapsed() + pause < patience => {
                     if let Some(tell) = tell.take() {
                         tell();
@@ -328,7 +333,7 @@ impl Server {
             } else if password.is_none() && source.code() == Some(&SqlState::INVALID_PASSWORD) {
                 Error::PasswordMissing { address, user: self.inner.user.clone() }
             } else {
-                Error::Connect { address, database, source }
+                Error::Connect { address, database, source: source.into() }
             }
         })?;
         let session = session.prepare(&endpoint.to_string()).await?;

@@ -97,14 +97,14 @@ pub enum Error {
         database: String,
     },
     /// No session could be opened.
-    #[error("cannot connect to database \"{database}\" on {address}: {}", reason(source))]
+    #[error("cannot connect to database \"{database}\" on {address}: {source}")]
     Connect {
         /// The server.
         address: String,
         /// The database.
         database: String,
         /// Why.
-        source: tokio_postgres::Error,
+        source: Said,
     },
     /// No session could be opened in time.
     #[error("{address} did not answer within {seconds} seconds")]
@@ -123,12 +123,12 @@ pub enum Error {
         wanted: String,
     },
     /// A statement failed.
-    #[error("{what}: {}", reason(source))]
+    #[error("{what}: {source}")]
     Query {
         /// What was being done, e.g. `cannot read the tables of database "x"`.
         what: String,
         /// Why.
-        source: tokio_postgres::Error,
+        source: Said,
     },
     /// A snapshot or a dump failed.
     #[error(transparent)]
@@ -171,12 +171,40 @@ pub enum Error {
     },
 }
 
+/// What a server or a connection said. It tells its reason and has no source: what lies below repeats it, rows included.
+#[derive(Debug)]
+pub struct Said(tokio_postgres::Error);
+
+impl From<tokio_postgres::Error> for Said {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl std::ops::Deref for Said {
+    type Target = tokio_postgres::Error;
+
+    fn deref(&self) -> &tokio_postgres::Error {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&reason(&self.0))
+    }
+}
+
+impl std::error::Error for Said {}
+
 /// What the server said, or what happened to the connection, in one line.
 ///
 /// [`tokio_postgres::Error`]'s own text is `db error` or `error connecting to server`; what matters lies below it.
 pub(super) fn reason(error: &tokio_postgres::Error) -> String {
     if let Some(said) = error.as_db_error() {
-        return match said.detail() {
+        // 22 and 23: of what a row holds, and of keys that contradict each other. Their details are the row, or the key.
+        let is_of_rows = ["22", "23"].iter().any(|class| said.code().code().starts_with(class));
+        return match said.detail().filter(|_| !is_of_rows) {
             Some(detail) => format!("{} ({detail})", said.message()),
             None => said.message().to_owned(),
         };
@@ -203,7 +231,7 @@ pub(super) fn class(error: &tokio_postgres::Error) -> Class {
 impl Error {
     /// For `map_err`: a failed statement, and what it was for.
     pub(crate) fn query(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> Self {
-        move |source| Self::Query { what: what.into(), source }
+        move |source| Self::Query { what: what.into(), source: source.into() }
     }
 
     /// Whether the same step may well succeed when it is done again on a new connection: it was lost, the server was

@@ -13,6 +13,8 @@ use super::Error;
 /// What every session and every child sets, at backup, restore and proof alike, so that the same value always gives
 /// the same text, and nothing that is set on a role or a database comes in between.
 pub const SESSION_SETTINGS: &[(&str, &str)] = &[
+    // pg_dump writes literals as this says, and the server so gives the text of indexes, policies and views.
+    ("standard_conforming_strings", "on"),
     ("TimeZone", "UTC"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),

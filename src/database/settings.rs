@@ -31,8 +31,7 @@ pub struct DumpSettings {
 pub(super) fn session(encoding: &str) -> Vec<(String, String)> {
     let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
     let client_encoding = ("client_encoding".to_owned(), client_encoding(encoding).to_owned());
-    let strings = ("standard_conforming_strings".to_owned(), "on".to_owned());
-    [client_encoding, strings].into_iter().chain(SESSION_SETTINGS.iter().map(own)).collect()
+    std::iter::once(client_encoding).chain(SESSION_SETTINGS.iter().map(own)).collect()
 }
 
 /// The encoding of the dump of a database of this encoding.

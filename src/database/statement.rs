@@ -68,8 +68,8 @@ pub enum Step {
 }
 
 /// Whether a text that is read line by line stands within quotes. Inside of `"…"` and `'…'` the other quote means
-/// nothing, and a doubled quote closes and opens again. (pg_dump switches standard_conforming_strings on, so that a
-/// backslash has no meaning within `'…'`.)
+/// nothing, and a doubled quote closes and opens again. (Every session of ours has standard_conforming_strings on, that of
+/// pg_dump too, so that a backslash has no meaning within `'…'`.)
 #[derive(Debug, Default)]
 pub struct Quotes(Option<u8>);
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Error, Rename};
 use crate::database::restore::{self, DatabaseRestore, Proof, Proved, RestoreError, Start, Target};
-use crate::database::{self, Server, Tool};
+use crate::database::{self, Server, Session, Tool};
 use crate::monitor::{Counter, Monitor, Phase};
 
 /// Loads the databases of one bundle.
@@ -16,6 +16,8 @@ pub(crate) struct DatabaseWriter<'a> {
     psql: Tool,
     /// By folder of the database in the bundle.
     databases: HashMap<String, Restoring>,
+    /// Keeps other runs away.
+    claim: Option<Session>,
     monitor: &'a dyn Monitor,
 }
 
@@ -78,20 +80,34 @@ impl<'a> DatabaseWriter<'a> {
             };
             Some((database.folder.clone(), restoring))
         });
-        Self { psql: psql.clone(), databases: databases.collect(), monitor }
+        Self { psql: psql.clone(), databases: databases.collect(), claim: None, monitor }
     }
 
     /// Creates the databases, or finds them loaded: all of them, before the first byte. Where an earlier run `was_proved`,
     /// those without a mark are taken to be its own: nothing is written into them, and they are proved again.
     pub(crate) async fn create(&mut self, was_proved: bool) -> Result<(), Error> {
+        if let Some(Restoring { target, .. }) = self.databases.values().next() {
+            let server = target.server.clone();
+            let mut names: Vec<_> =
+                self.databases.values().map(|restoring| restoring.target.database.as_str()).collect();
+            // Two runs at once do not wait for each other.
+            names.sort_unstable();
+            self.claim = Some(restore::claim(&server, &names).await?);
+        }
+        // Nothing is made as long as one of them may be refused.
         for restoring in self.databases.values_mut() {
-            match restoring.start().await {
-                Err(Error::Database(database::Error::Restore(RestoreError::NotEmpty { .. })))
+            match restore::check(&restoring.target, &restoring.head.properties).await {
+                Err(database::Error::Restore(RestoreError::NotEmpty { .. }))
                     if was_proved && restoring.rename_to.is_none() =>
                 {
                     restoring.state = State::Loaded;
                 }
-                started => started?,
+                checked => checked?,
+            }
+        }
+        for restoring in self.databases.values_mut() {
+            if matches!(restoring.state, State::Waiting) {
+                restoring.start().await?;
             }
         }
         Ok(())
@@ -141,6 +157,10 @@ impl<'a> DatabaseWriter<'a> {
             self.monitor.phase(Phase::Prove);
             let proof = restore::prove(&restoring.target, &self.psql, database).await?;
             restoring.proved = true;
+            // What is kept of it must not be taken for whole by the next run; under a temporary name it is dropped.
+            if !proof.holds() && restoring.rename_to.is_none() {
+                restore::unload(&restoring.target).await?;
+            }
             proofs.push((restoring.name().to_owned(), proof));
         }
         // Head and manifest are told apart from each other: what the manifest does not know was compared with nothing.

@@ -62,6 +62,9 @@ pub enum Error {
     /// The bundle has no objects.
     #[error("the bundle holds no bucket")]
     NoObjects,
+    /// The bundle has no databases.
+    #[error("the bundle holds no databases")]
+    NoDatabases,
     /// A bucket URL with a prefix.
     #[error("Pachyderm ignores the prefix in {0}: it would look for its objects elsewhere")]
     Prefix(String),
@@ -119,7 +122,7 @@ impl Explain for Error {
             Self::Signature(error) => error.class(),
             Self::Release(error) => error.class(),
             Self::Interrupted(error) => error.class(),
-            Self::Nothing | Self::NoSuchDatabase(_) | Self::NoObjects => Class::Usage,
+            Self::Nothing | Self::NoSuchDatabase(_) | Self::NoObjects | Self::NoDatabases => Class::Usage,
             Self::Damaged(_) | Self::Replaced { .. } | Self::NotEqual { .. } => Class::Damaged,
             Self::NotClosed { .. }
             | Self::Prefix(_)
@@ -151,13 +154,19 @@ impl Explain for Error {
             }
             Self::NoSuchDatabase(_) => "`pacharc inspect` with the key tells which databases it has.",
             Self::NoObjects => "Leave --bucket out, or use the bundle that was made with one.",
+            Self::NoDatabases => {
+                "Leave --postgres out (PACHARC_POSTGRES, too), or use a bundle that was made with databases."
+            }
             Self::Prefix(_) => "Use a bucket of its own, or --allow-prefix if no pachd will use this one.",
             Self::IsSource(_) => {
                 "Name a new database server, other database names (--database NAME=NEW) or a new bucket."
             }
             Self::NotEmpty { .. } => "Use an empty bucket: nothing is overwritten.",
             Self::OtherRestore { .. } => "Finish that restore, or use another bucket.",
-            Self::DatabaseExists(_) => "Drop the empty database, or restore from a file instead of a pipe.",
+            Self::DatabaseExists(_) => {
+                "Look into it before you drop it: where an earlier run was stopped at its very end, it is whole and proved. \
+                 From a file instead of a pipe, that run is ended, and an empty database is taken."
+            }
             Self::NotEqual { .. } => "Do not use the target. If nobody wrote into it, please report this.",
             Self::Worker(_) => return None,
         };

@@ -249,6 +249,9 @@ pub(super) fn selection(options: &Options, head: &Head) -> Result<Vec<Rename>, E
         return Ok(Vec::new());
     }
     let bundled: Vec<&str> = head.databases.iter().map(|database| database.name.as_str()).collect();
+    if bundled.is_empty() {
+        return Err(Error::NoDatabases);
+    }
     if options.databases.is_empty() {
         let same = |name: &&str| Rename { bundled: (*name).to_owned(), target: (*name).to_owned() };
         return Ok(bundled.iter().map(same).collect());

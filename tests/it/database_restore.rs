@@ -15,20 +15,20 @@ use pacharc_sample::postgres::{StopMode, TempServer};
 
 use crate::support::postgres::{self, Use as _, run};
 
-type Entries = Vec<(String, Bytes)>;
+pub type Entries = Vec<(String, Bytes)>;
 
 /// A dump: its entries in the bundle's order, by their paths in the attempt's folder.
-struct Dumped {
-    manifest: Database,
-    entries: Entries,
+pub struct Dumped {
+    pub manifest: Database,
+    pub entries: Entries,
 }
 
-fn server(postgres: &TempServer, user: &str) -> Server {
+pub fn server(postgres: &TempServer, user: &str) -> Server {
     let url = postgres.socket().replace("postgres@", &format!("{user}@"));
     Server::new(Some(&url), true, &Environment::of_process(), None).unwrap()
 }
 
-async fn dump(postgres: &TempServer, name: &str) -> Dumped {
+pub async fn dump(postgres: &TempServer, name: &str) -> Dumped {
     dump_with(postgres, name, None).await
 }
 
@@ -52,7 +52,7 @@ async fn dump_with(postgres: &TempServer, name: &str, pg_bin: Option<&Path>) -> 
     Dumped { manifest: databases.remove(0), entries: collecting.await.unwrap() }
 }
 
-fn target(server: &Server, database: &str, owner: Option<&str>) -> Target {
+pub fn target(server: &Server, database: &str, owner: Option<&str>) -> Target {
     let owner = owner.map(str::to_owned);
     Target { server: server.clone(), database: database.to_owned(), owner, jobs: 3, mark: "bundle-1".to_owned() }
 }
@@ -65,7 +65,7 @@ async fn create(target: &Target, properties: &DatabaseProperties) -> Result<Box<
 }
 
 /// Restores and proves; what could not be done.
-async fn restore(target: &Target, dumped: &Dumped) -> Result<Vec<String>, Error> {
+pub async fn restore(target: &Target, dumped: &Dumped) -> Result<Vec<String>, Error> {
     // As a reader of a pipe does: what it knows comes from the first entry.
     let (first, settings) = &dumped.entries[0];
     assert_eq!(first, "settings.json");
@@ -77,12 +77,12 @@ async fn restore(target: &Target, dumped: &Dumped) -> Result<Vec<String>, Error>
     restore.finish(&dumped.manifest).await
 }
 
-async fn proof(target: &Target, dumped: &Dumped) -> Proof {
+pub async fn proof(target: &Target, dumped: &Dumped) -> Proof {
     let psql = Tools::find_psql(150_000, None).await.unwrap();
     prove(target, &psql, &dumped.manifest).await.unwrap()
 }
 
-fn comment(postgres: &TempServer, database: &str) -> String {
+pub fn comment(postgres: &TempServer, database: &str) -> String {
     let sql = format!("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{database}'");
     postgres.sql("postgres", &sql).trim().to_owned()
 }
@@ -111,7 +111,7 @@ fn proved<'a>(database: &'a str, rename_to: Option<&'a str>, dumped: &'a Dumped)
 }
 
 /// What pg_dump says of a database's schema, without what differs each time.
-fn schema(postgres: &TempServer, database: &str) -> String {
+pub fn schema(postgres: &TempServer, database: &str) -> String {
     let mut command = postgres.command("pg_dump");
     command.args(["--schema-only", "--no-owner", "--no-privileges", "--no-publications", "--restrict-key=x", database]);
     command.env("PGOPTIONS", "-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0");

@@ -39,6 +39,7 @@ mod quiesce_killed;
 mod quiet;
 mod random_faults;
 mod restore_again;
+mod restore_exactly;
 mod restore_namespace;
 mod rights;
 mod round_trip;

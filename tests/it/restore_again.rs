@@ -1,8 +1,11 @@
 //! A restore that is run again: what it finds is its own, or it is not touched.
 
+use pacharc::database::restore::claim;
+use pacharc::database::{Environment, Server};
 use pacharc_sample::postgres::{self, TempServer};
 
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, target, target_server};
+use crate::support::fault_server::{Fault, FaultServer};
 use crate::support::program::{Desk, Running, wait_until, words};
 
 /// A bundle of one chunk, some foreign objects and one that is larger than a piece; without databases.
@@ -72,4 +75,60 @@ async fn a_database_that_is_still_being_made_for_a_killed_run_is_taken() {
     holder.batch_execute("COMMIT").await.unwrap();
     let second = tokio::task::spawn_blocking(move || second.finish()).await.unwrap().code(0);
     assert!(second.stderr.contains("counts and fingerprints as in the bundle"), "{}", second.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_proved_wrong_is_loaded_anew() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "proved_wrong").await else { return };
+    let to = target_server().unwrap();
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+    let bucket = FaultServer::start().await;
+    bucket.plan_for("PUT", &cluster.live().await[0], [Fault::Forget]);
+    let args = target(&bucket.url());
+    // The databases are proved, and kept for the next run.
+    desk.restore("c.pacharc", &args, &[]).code(3).says("is not in the bucket");
+    to.psql(&cluster.database, "SELECT lo_create(0)").unwrap();
+    desk.restore("c.pacharc", &args, &[]).code(3).says("large objects");
+    desk.restore("c.pacharc", &args, &[]).code(0);
+    cluster.assert_databases_restored();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_has_touched_no_database() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "untouched").await else { return };
+    let to = TempServer::start(&postgres::Options::default()).unwrap();
+    desk.backup(&cluster.databases(), "c.pacharc", &[]).code(0);
+    let (free, taken) = (format!("{}=free", cluster.database), format!("{}=taken", cluster.dex));
+    let args = words(&["--postgres", &to.url("postgres"), "--database", &free, "--database", &taken]);
+    to.psql("postgres", "CREATE DATABASE taken").unwrap();
+    to.psql("taken", "CREATE TABLE theirs ()").unwrap();
+    let databases = || to.psql("postgres", "SELECT datname FROM pg_database WHERE datname = 'free'").unwrap();
+    // Whichever of the two comes first.
+    for _ in 0..6 {
+        desk.restore("c.pacharc", &args, &[]).code(5).says("taken").says("is not empty");
+        assert_eq!(databases(), "");
+    }
+    to.psql("taken", "DROP TABLE theirs").unwrap();
+    // Another run is at work on one of them.
+    let server = Server::new(Some(&to.url("postgres")), true, &Environment::of_process(), None).unwrap();
+    let other = claim(&server, &["taken"]).await.unwrap();
+    desk.restore("c.pacharc", &args, &[]).code(5).advises().says("into database \"taken\" is under way");
+    assert_eq!(databases(), "");
+    drop(other);
+    desk.restore("c.pacharc", &args, &[]).code(0);
+}
+
+#[test]
+fn a_server_is_not_named_for_a_bundle_without_databases() {
+    let desk = Desk::new();
+    bundle(&desk);
+    let Some(to) = target_server() else { return };
+    for args in [words(&["--postgres", &to.url("postgres")]), target(&desk.bucket("target"))] {
+        desk.restore("c.pacharc", &args, &[]).code(2).advises().says("the bundle holds no databases");
+        let plan = [words(&["plan"]), Desk::restore_args("c.pacharc", &args, &[])].concat();
+        desk.run(plan).code(2).advises().says("the bundle holds no databases");
+    }
+    assert!(!desk.path("target").exists());
 }

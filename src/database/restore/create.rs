@@ -32,7 +32,9 @@ struct Mark<'a> {
 
 const UNDER_WAY_CREATED: &str = "under way, in a database made for it";
 const UNDER_WAY_FOUND: &str = "under way, in a database that was there";
-const LOADED: &str = "loaded, to be proved";
+const LOADED_CREATED: &str = "loaded, to be proved, in a database made for it";
+/// Former versions call every loaded one so: it may have been there.
+const LOADED_FOUND: &str = "loaded, to be proved";
 
 impl<'a> Mark<'a> {
     fn parse(comment: &'a str) -> Option<Self> {
@@ -47,52 +49,88 @@ impl std::fmt::Display for Mark<'_> {
     }
 }
 
+/// What stands where a database is to be restored.
+enum Place {
+    /// Nothing.
+    Free,
+    /// What an interrupted restore of the same bundle had made: it is dropped first.
+    Left,
+    /// An empty database.
+    Empty,
+    /// One that an earlier run has loaded.
+    Loaded,
+}
+
+/// Checks everything that can be checked, and changes nothing.
+///
+/// # Errors
+/// Those of [`super::DatabaseRestore::create`] that come before anything is changed.
+pub async fn check(target: &Target, properties: &DatabaseProperties) -> Result<(), Error> {
+    let session = maintenance(&target.server, &[&target.database]).await?;
+    look(&session, target, properties).await.map(drop)
+}
+
 /// Checks everything that can be checked, then creates the database or takes the empty one.
 pub(super) async fn create(target: &Target, properties: &DatabaseProperties) -> Result<State, Error> {
-    let Target { server, database, .. } = target;
-    let session = maintenance(server, &[database]).await?;
-    let mut exists = false;
-    if let Some(found) = find(&session, database).await? {
-        exists = true;
-        let mark = found.comment.as_deref().and_then(Mark::parse);
-        match mark {
-            Some(mark) if mark.bundle != target.mark => {
-                let bundle = mark.bundle.to_owned();
-                return Err(RestoreError::OtherBundle { database: database.clone(), bundle }.into());
+    let session = maintenance(&target.server, &[&target.database]).await?;
+    let place = look(&session, target, properties).await?;
+    let stage = match place {
+        Place::Loaded => return Ok(State::Loaded),
+        Place::Empty => UNDER_WAY_FOUND,
+        Place::Free | Place::Left => {
+            if matches!(place, Place::Left) {
+                drop_in(&session, &target.database).await?;
             }
-            Some(Mark { stage: LOADED, .. }) => return Ok(State::Loaded),
-            Some(Mark { stage: UNDER_WAY_CREATED, .. }) => {
-                drop_in(&session, database).await?;
-                exists = false;
+            if !make(&session, target, properties).await? {
+                // It has come since it was looked for.
+                return Box::pin(create(target, properties)).await;
             }
-            _ => {
-                if let Some(object) = first_object(&server.connect(database).await?).await? {
-                    let database = database.clone();
-                    return Err(match mark {
-                        Some(_) => RestoreError::Unfinished { database },
-                        None => RestoreError::NotEmpty { database, found: object },
-                    }
-                    .into());
-                }
-                if found.encoding != properties.encoding {
-                    let (found, wanted) = (found.encoding, properties.encoding.clone());
-                    return Err(RestoreError::Encoding { database: database.clone(), found, wanted }.into());
-                }
-            }
+            UNDER_WAY_CREATED
         }
-    }
-    check_roles(&session, target, properties).await?;
-    check_extensions(&session, properties).await?;
-    let stage = if exists {
-        UNDER_WAY_FOUND
-    } else if make(&session, target, properties).await? {
-        UNDER_WAY_CREATED
-    } else {
-        // It has come since it was looked for.
-        return Box::pin(create(target, properties)).await;
     };
     set_mark(&session, target, stage).await?;
     Ok(State::Empty)
+}
+
+/// Looks for whatever stands in the way.
+async fn look(session: &Session, target: &Target, properties: &DatabaseProperties) -> Result<Place, Error> {
+    let place = place(session, target, properties).await?;
+    if !matches!(place, Place::Loaded) {
+        check_roles(session, target, properties).await?;
+        check_extensions(session, properties).await?;
+    }
+    if matches!(place, Place::Free | Place::Left) {
+        check_making(session, target, properties).await?;
+    }
+    Ok(place)
+}
+
+async fn place(session: &Session, target: &Target, properties: &DatabaseProperties) -> Result<Place, Error> {
+    let Target { server, database, .. } = target;
+    let Some(found) = find(session, database).await? else { return Ok(Place::Free) };
+    let mark = found.comment.as_deref().and_then(Mark::parse);
+    match mark {
+        Some(mark) if mark.bundle != target.mark => {
+            let bundle = mark.bundle.to_owned();
+            return Err(RestoreError::OtherBundle { database: database.clone(), bundle }.into());
+        }
+        Some(Mark { stage: LOADED_CREATED | LOADED_FOUND, .. }) => return Ok(Place::Loaded),
+        Some(Mark { stage: UNDER_WAY_CREATED, .. }) => return Ok(Place::Left),
+        _ => {}
+    }
+    if let Some(object) = first_object(&server.connect(database).await?).await? {
+        let database = database.clone();
+        return Err(match mark {
+            Some(_) => RestoreError::Unfinished { database },
+            None => RestoreError::NotEmpty { database, found: object },
+        }
+        .into());
+    }
+    if found.encoding != properties.encoding {
+        let (found, wanted) = (found.encoding, properties.encoding.clone());
+        return Err(RestoreError::Encoding { database: database.clone(), found, wanted }.into());
+    }
+    Ok(Place::Empty)
 }
 
 struct Found {
@@ -190,21 +228,40 @@ async fn check_extensions(session: &Session, properties: &DatabaseProperties) ->
     if extensions.is_empty() { Ok(()) } else { Err(RestoreError::ExtensionsMissing { extensions }.into()) }
 }
 
+/// Whether the server has what the database needs, and the role may make it.
+async fn check_making(session: &Session, target: &Target, properties: &DatabaseProperties) -> Result<(), Error> {
+    making(session, target, properties)?;
+    let sql = "SELECT rolsuper OR rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user";
+    let row = session.query_one(sql, &[]).await;
+    match row.and_then(|row| row.try_get(0)).map_err(Error::query("cannot read the server's roles"))? {
+        true => Ok(()),
+        false => Err(may_not_create(target)),
+    }
+}
+
+fn may_not_create(target: &Target) -> Error {
+    let role = target.server.user().to_owned();
+    RestoreError::MayNotCreate { role, database: target.database.clone() }.into()
+}
+
+/// The statement that makes the database.
+fn making(session: &Session, target: &Target, properties: &DatabaseProperties) -> Result<String, RestoreError> {
+    create_statement(&target.database, Some(target.owner()), properties, session.version_num()).ok_or_else(|| {
+        RestoreError::LocaleProvider {
+            version: session.version().to_owned(),
+            provider: properties.locale_provider.clone(),
+        }
+    })
+}
+
 /// Makes the database; `false` where another one has made it at the same moment. A server carries out the statement of a run
 /// that was ended meanwhile, so that may have been ours.
 async fn make(session: &Session, target: &Target, properties: &DatabaseProperties) -> Result<bool, Error> {
-    let statement = create_statement(&target.database, Some(target.owner()), properties, session.version_num())
-        .ok_or_else(|| RestoreError::LocaleProvider {
-            version: session.version().to_owned(),
-            provider: properties.locale_provider.clone(),
-        })?;
+    let statement = making(session, target, properties)?;
     if let Err(error) = session.batch_execute(&statement).await {
         return match error.code() {
             Some(&(SqlState::DUPLICATE_DATABASE | SqlState::UNIQUE_VIOLATION)) => Ok(false),
-            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-                let role = target.server.user().to_owned();
-                Err(RestoreError::MayNotCreate { role, database: target.database.clone() }.into())
-            }
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Err(may_not_create(target)),
             _ => Err(Error::query(format!("cannot create database \"{}\"", target.database))(error)),
         };
     }
@@ -321,7 +378,33 @@ pub(super) async fn check_owner(target: &Target) -> Result<(), Error> {
 
 /// Marks the database as loaded to its end.
 pub(super) async fn mark_loaded(session: &Session, target: &Target) -> Result<(), Error> {
-    set_mark(session, target, LOADED).await
+    let loaded = match stage(session, target).await?.as_deref() {
+        Some(UNDER_WAY_CREATED) => LOADED_CREATED,
+        _ => LOADED_FOUND,
+    };
+    set_mark(session, target, loaded).await
+}
+
+/// Takes back that the database is loaded: it proved wrong, and the next run loads it anew, or says that it must be dropped.
+///
+/// # Errors
+/// What the server says.
+pub async fn unload(target: &Target) -> Result<(), Error> {
+    let session = maintenance(&target.server, &[&target.database]).await?;
+    let under_way = match stage(&session, target).await?.as_deref() {
+        Some(LOADED_CREATED) => UNDER_WAY_CREATED,
+        Some(LOADED_FOUND) => UNDER_WAY_FOUND,
+        // Released by a run before this one.
+        _ => return Ok(()),
+    };
+    set_mark(&session, target, under_way).await
+}
+
+/// The stage that the mark of this restore names.
+async fn stage(session: &Session, target: &Target) -> Result<Option<String>, Error> {
+    let comment = find(session, &target.database).await?.and_then(|found| found.comment);
+    let mark = comment.as_deref().and_then(Mark::parse).filter(|mark| mark.bundle == target.mark);
+    Ok(mark.map(|mark| mark.stage.to_owned()))
 }
 
 async fn set_mark(session: &Session, target: &Target, stage: &str) -> Result<(), Error> {
@@ -407,7 +490,7 @@ pub async fn system_identifier(session: &Session) -> Result<Option<String>, Erro
 }
 
 /// A session on any database but these, which may be dropped or renamed from there.
-async fn maintenance(server: &Server, others: &[&str]) -> Result<Session, Error> {
+pub(super) async fn maintenance(server: &Server, others: &[&str]) -> Result<Session, Error> {
     let mut failure = None;
     for name in
         ["postgres", "template1"].into_iter().chain(server.default_database()).filter(|name| !others.contains(name))
@@ -429,7 +512,7 @@ mod tests {
 
     #[test]
     fn marks() {
-        let mark = Mark { bundle: "x-1", stage: LOADED };
+        let mark = Mark { bundle: "x-1", stage: LOADED_FOUND };
         assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
         assert_eq!(Mark::parse("default administrative connection database"), None);
     }

@@ -21,6 +21,14 @@ pub enum RestoreError {
         /// The other bundle.
         bundle: String,
     },
+    /// Another run is at work on it.
+    #[error("another restore into database \"{database}\" is under way")]
+    UnderWay {
+        /// The database.
+        database: String,
+        /// The process of the server that says so.
+        session: i32,
+    },
     /// It cannot be begun anew, since the database would have to be dropped, and pacharc did not make it.
     #[error("an earlier restore into database \"{database}\", which was there before it, has not ended")]
     Unfinished {
@@ -122,6 +130,7 @@ impl Explain for RestoreError {
         match self {
             Self::NotEmpty { .. }
             | Self::OtherBundle { .. }
+            | Self::UnderWay { .. }
             | Self::Unfinished { .. }
             | Self::Encoding { .. }
             | Self::LocaleProvider { .. }
@@ -140,6 +149,9 @@ impl Explain for RestoreError {
                 "Restore under another name with --database BUNDLED=TARGET, or drop the database if nothing in it is \
                  needed."
                     .to_owned()
+            }
+            Self::UnderWay { session, .. } => {
+                format!("Let it end. If it does not run any more: SELECT pg_terminate_backend({session}).")
             }
             Self::Unfinished { database } => {
                 format!("Drop the database \"{database}\", then run the restore again: it is created anew.")

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::sessions::{Sessions, failed};
 use super::statements::Script;
 use super::{RestoreError, unexpected};
-use crate::database::{Error, Session};
+use crate::database::{Error, Session, copy_statement};
 
 /// More tables than this do not mingle in any bundle: a backup has as many children that read data.
 const MOST_AT_ONCE: usize = 256;
@@ -260,11 +260,12 @@ impl Kind {
         let failed = || Error::query("cannot find out whose table it is");
         let sql = "SELECT relkind = 'r', EXISTS (SELECT FROM pg_catalog.pg_depend
                    WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid AND deptype = 'e')
-                   FROM pg_catalog.pg_class c WHERE oid = to_regclass($1)";
-        let Some(row) = session.query_opt(sql, &[&table(copy)]).await.map_err(failed())? else {
-            // The COPY will say so.
-            return Ok(Self::Other);
-        };
+                   FROM pg_catalog.pg_class c WHERE relname = $2
+                   AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1)";
+        // Where there is no such table, or its name is none, the COPY will say so.
+        let Some((schema, name, _)) = copy_statement(copy) else { return Ok(Self::Other) };
+        let row = session.query_opt(sql, &[&schema, &name]).await.map_err(failed())?;
+        let Some(row) = row else { return Ok(Self::Other) };
         let (is_plain, is_extension) = (row.try_get(0).map_err(failed())?, row.try_get(1).map_err(failed())?);
         Ok(match (is_extension, is_plain) {
             (true, _) => Self::Extension,

@@ -4,6 +4,7 @@
 //! COPY of its own, tables that mingle in the bundle are loaded at the same time. A comment on the database marks it
 //! until the whole restore is done, so that an interrupted one is told from a database that somebody uses.
 
+mod claim;
 mod create;
 mod error;
 mod load;
@@ -16,7 +17,8 @@ mod statements;
 use bytes::Bytes;
 use pacharc_format::manifest::{self, DatabaseProperties};
 
-pub use create::{Proved, create_script, drop_database, release, system_identifier};
+pub use claim::claim;
+pub use create::{Proved, check, create_script, drop_database, release, system_identifier, unload};
 pub use error::RestoreError;
 pub use prove::{Difference, Proof, prove};
 
@@ -145,9 +147,10 @@ impl DatabaseRestore {
     pub async fn finish(mut self, manifest: &manifest::Database) -> Result<Vec<String>, Error> {
         self.end_pre_data()?;
         self.end_data().await?;
-        if let Some(post_data) = self.post_data.take() {
-            post_data.finish(&mut self.sessions).await?;
-        }
+        let event_triggers = match self.post_data.take() {
+            Some(post_data) => post_data.finish(&mut self.sessions).await?,
+            None => Vec::new(),
+        };
         for table in &manifest.tables {
             let found = self.loader.rows(table.number);
             if found != Some(table.rows) {
@@ -165,6 +168,7 @@ impl DatabaseRestore {
             .await
             .map_err(Error::query(format!("cannot analyze database \"{}\"", self.target.database)))?;
         create::check_owner(&self.target).await?;
+        self.sessions.run_statements(event_triggers).await?;
         create::mark_loaded(self.sessions.witness().await?, &self.target).await?;
         Ok(warnings)
     }

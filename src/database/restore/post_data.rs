@@ -15,6 +15,9 @@ const MOST_KEPT: usize = 10_000;
 /// How often a statement is tried that falls victim to a deadlock with another one.
 const TRIES: usize = 10;
 
+/// Statements on event triggers.
+const EVENT_TRIGGERS: &[&str] = &["CREATE EVENT TRIGGER ", "ALTER EVENT TRIGGER ", "COMMENT ON EVENT TRIGGER "];
+
 /// Which statements may run beside each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -54,11 +57,21 @@ pub(super) struct PostData {
     /// Statements of the same kind that follow each other.
     kept: VecDeque<String>,
     kind: Kind,
+    /// What says how its literals are to be read.
+    strings: String,
+    /// Event triggers: what they log or forbid is no part of what a restore does.
+    event_triggers: Vec<String>,
 }
 
 impl Default for PostData {
     fn default() -> Self {
-        Self { script: Script::new("post-data.sql"), kept: VecDeque::new(), kind: Kind::Other }
+        Self {
+            script: Script::new("post-data.sql"),
+            kept: VecDeque::new(),
+            kind: Kind::Other,
+            strings: String::new(),
+            event_triggers: Vec::new(),
+        }
     }
 }
 
@@ -67,6 +80,17 @@ impl PostData {
     pub(super) async fn take(&mut self, sessions: &mut Sessions, part: &[u8]) -> Result<(), Error> {
         self.script.push(part)?;
         while let Some(statement) = self.script.next()? {
+            // Bundles of before have it as the source had it, and literals in the server's texts that go by it.
+            if statement.starts_with("SET standard_conforming_strings ") {
+                self.run_kept(sessions).await?;
+                self.strings.clone_from(&statement);
+                sessions.run_statements([statement]).await?;
+                continue;
+            }
+            if EVENT_TRIGGERS.iter().any(|beginning| statement.starts_with(beginning)) {
+                self.event_triggers.push(statement);
+                continue;
+            }
             // Settings are those of our sessions already; nothing made here depends on default_tablespace and the like.
             if statement.starts_with("SET ") || statement.starts_with("SELECT pg_catalog.set_config('search_path'") {
                 continue;
@@ -81,10 +105,11 @@ impl PostData {
         Ok(())
     }
 
-    /// Runs what is left.
-    pub(super) async fn finish(mut self, sessions: &mut Sessions) -> Result<(), Error> {
+    /// Runs what is left but the statements on event triggers, and gives those.
+    pub(super) async fn finish(mut self, sessions: &mut Sessions) -> Result<Vec<String>, Error> {
         self.run_kept(sessions).await?;
-        Ok(self.script.finish()?)
+        self.script.finish()?;
+        Ok(self.event_triggers)
     }
 
     async fn run_kept(&mut self, sessions: &mut Sessions) -> Result<(), Error> {
@@ -100,6 +125,9 @@ impl PostData {
                 Err(error) if error.is_full() => break,
                 Err(error) => return Err(error),
             }
+        }
+        for worker in &workers {
+            worker.batch_execute(&self.strings).await.map_err(failed(&self.strings))?;
         }
         let queue = Mutex::new(statements);
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();

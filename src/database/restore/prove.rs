@@ -4,22 +4,24 @@
 //! client must hold as a whole, while psql's output can be read in parts. A child and a connection for each of the many small
 //! tables would cost more than their rows do: one session reads them all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{TryStreamExt as _, future};
 use pacharc_format::manifest::{self, LargeObjects, Table};
 use pacharc_format::{Fingerprint, LineReader};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio_postgres::error::SqlState;
 
 use super::Target;
-use super::sessions::failed;
+use super::sessions::{ROOM, failed};
 use crate::database::catalog::{quote_identifier, quote_qualified};
 use crate::database::child::{Child, Label};
-use crate::database::{Error, Session, Tool};
+use crate::database::{DumpError, Error, Session, Tool};
 
 /// Bytes that are read of a large object at once.
 const LARGE_OBJECT_PART: i32 = 1 << 20;
@@ -28,6 +30,9 @@ const INPUT_BUFFER: usize = 256 << 10;
 
 /// Bytes of rows below which a table is small.
 const SMALL: u64 = 1 << 20;
+
+/// How long a reader pauses that got no connection, and is the last one.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What the server says of a name that it does not know.
 const ABSENT: [SqlState; 3] = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME, SqlState::UNDEFINED_COLUMN];
@@ -69,18 +74,20 @@ impl std::fmt::Display for Difference {
 }
 
 /// Reads the target database and compares it with `manifest`: rows and fingerprint of each table, sequences, large
-/// objects. It reads as the owner, in `jobs` children at a time and a session.
+/// objects. It reads in a session and `jobs` children at a time, or as many as the server has connections for: as the
+/// connecting role where that sees all that the owner owns, else as the owner.
 ///
 /// # Errors
 /// What the server or psql says. That something differs is no error, but in the [`Proof`].
 pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) -> Result<Proof, Error> {
-    let session = target.server.connect(&target.database).await?;
-    if let Some(owner) = target.acting_for() {
-        let sql = format!("SET ROLE {}", quote_identifier(owner));
-        session.batch_execute(&sql).await.map_err(failed(&sql))?;
-    }
+    // The sessions of the load may just be ending.
+    let session = target.server.await_session(&target.database, ROOM, || {}).await?;
+    let owner = match target.acting_for() {
+        Some(owner) if !sees_all(&session, owner).await? => Some(owner),
+        _ => None,
+    };
     let mut proof = Proof::default();
-    let reader = Reader { target, psql, manifest };
+    let reader = Reader { target, psql, manifest, owner };
     let mut present = Vec::new();
     for check in checks(&manifest.tables) {
         match lacking(&session, &check).await? {
@@ -92,17 +99,14 @@ pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) 
         }
     }
     let (small, large): (Vec<_>, Vec<_>) = present.into_iter().partition(|check| check.bytes <= SMALL);
-    let large = stream::iter(large.into_iter().map(|check| async {
-        let fingerprint = reader.fingerprint(&check).await?;
-        Ok::<_, Error>((check, fingerprint))
-    }));
-    let large = large.buffer_unordered(target.jobs.max(1)).try_collect::<Vec<_>>();
-    let (small, large) = tokio::try_join!(reader.small(small), large)?;
+    let (small, large) = tokio::try_join!(reader.small(&session, small), reader.large(large))?;
     for (check, fingerprint) in small.into_iter().chain(large) {
         proof.tables += check.tables;
         proof.rows += fingerprint.count();
         proof.compare(format!("table {}", check.name), check.expected, fingerprint);
     }
+    let role = reader.role(false);
+    session.batch_execute(&role).await.map_err(failed(&role))?;
     proof.sequences(&session, manifest).await?;
     let objects = large_objects(&session).await?;
     let describe = |l: &LargeObjects| format!("{} of {} bytes, {}", l.count, l.bytes, l.fingerprint);
@@ -117,13 +121,24 @@ pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) 
     Ok(proof)
 }
 
+/// Whether the connecting role may read all that `owner` owns, rows that a policy hides from the owner itself included.
+async fn sees_all(session: &Session, owner: &str) -> Result<bool, Error> {
+    let sql = "SELECT rolsuper OR rolbypassrls AND pg_catalog.pg_has_role($1::text::name, 'USAGE')
+               FROM pg_catalog.pg_roles WHERE rolname = session_user";
+    let row = session.query_one(sql, &[&owner]).await;
+    row.and_then(|row| row.try_get(0)).map_err(Error::query("cannot read the server's roles"))
+}
+
 /// What is found instead of a table with these columns.
 async fn lacking(session: &Session, check: &Check) -> Result<Option<&'static str>, Error> {
+    // to_regclass would fail in a schema that the role may not use.
     let sql = "SELECT r.oid IS NOT NULL, (SELECT count(*) FROM pg_catalog.pg_attribute
-               WHERE attrelid = r.oid AND attname::text = ANY ($2) AND attnum > 0 AND NOT attisdropped)
-               FROM (SELECT pg_catalog.to_regclass($1)) r (oid)";
+               WHERE attrelid = r.oid AND attname::text = ANY ($3) AND attnum > 0 AND NOT attisdropped)
+               FROM (SELECT (SELECT oid FROM pg_catalog.pg_class WHERE relname = $2 AND relnamespace =
+                   (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1))) r (oid)";
     let failed = || Error::query(format!("cannot look for table {}", check.name));
-    let row = session.query_one(sql, &[&check.name, &check.columns]).await.map_err(failed())?;
+    let (schema, name) = &check.place;
+    let row = session.query_one(sql, &[schema, name, &check.columns]).await.map_err(failed())?;
     let (exists, columns): (bool, i64) = (row.try_get(0).map_err(failed())?, row.try_get(1).map_err(failed())?);
     Ok(match (exists, usize::try_from(columns) == Ok(check.columns.len())) {
         (true, true) => None,
@@ -159,6 +174,9 @@ impl Proof {
 
 /// One reading: a table, or all partitions of one where rows may have moved from one to another.
 struct Check {
+    /// Schema and name.
+    place: (String, String),
+    /// The same, quoted.
     name: String,
     columns: Vec<String>,
     /// What is read: a table, or a query in parentheses.
@@ -189,6 +207,7 @@ fn checks(tables: &[Table]) -> Vec<Check> {
             roots
                 .entry(root)
                 .or_insert_with(|| Check {
+                    place: root.clone(),
                     columns: table.columns.clone(),
                     source: format!("(SELECT {columns} FROM {name})"),
                     name,
@@ -207,8 +226,9 @@ fn checks(tables: &[Table]) -> Vec<Check> {
             _ => format!("{name} ({columns})"),
         };
         let extension = table.extension_filter.is_some();
+        let place = (table.schema.clone(), table.name.clone());
         let named = table.columns.clone();
-        checks.push(Check { name, columns: named, source, expected, bytes: table.bytes, tables: 1, extension });
+        checks.push(Check { place, name, columns: named, source, expected, bytes: table.bytes, tables: 1, extension });
     }
     checks.extend(roots.into_values());
     checks
@@ -230,6 +250,14 @@ struct Reader<'a> {
     target: &'a Target,
     psql: &'a Tool,
     manifest: &'a manifest::Database,
+    /// Whom it acts for, where the connecting role may not see everything itself.
+    owner: Option<&'a str>,
+}
+
+/// Tables that wait to be read, and how many readers are left.
+struct Queue {
+    checks: VecDeque<Check>,
+    readers: usize,
 }
 
 impl Reader<'_> {
@@ -242,8 +270,8 @@ impl Reader<'_> {
     }
 
     /// An extension's tables belong to whoever created it.
-    fn role(&self, check: &Check) -> String {
-        let owner = self.target.acting_for().filter(|_| !check.extension);
+    fn role(&self, is_extension: bool) -> String {
+        let owner = self.owner.filter(|_| !is_extension);
         format!("SET ROLE {}", owner.map_or("NONE".to_owned(), quote_identifier))
     }
 
@@ -252,14 +280,13 @@ impl Reader<'_> {
     }
 
     /// Reads the rows of small tables, one after the other, in a session.
-    async fn small(&self, checks: Vec<Check>) -> Result<Vec<(Check, Fingerprint)>, Error> {
-        let session = self.target.server.connect(&self.target.database).await?;
+    async fn small(&self, session: &Session, checks: Vec<Check>) -> Result<Vec<(Check, Fingerprint)>, Error> {
         for sql in self.settings() {
             session.batch_execute(&sql).await.map_err(failed(&sql))?;
         }
         let mut found = Vec::with_capacity(checks.len());
         for check in checks {
-            let (role, copy) = (self.role(&check), check.copy());
+            let (role, copy) = (self.role(check.extension), check.copy());
             session.batch_execute(&role).await.map_err(failed(&role))?;
             let mut rows = pin!(session.copy_out(&copy).await.map_err(failed(&copy))?);
             let mut lines = LineReader::default();
@@ -273,10 +300,56 @@ impl Reader<'_> {
         Ok(found)
     }
 
+    /// Reads the rows of large tables, several at a time.
+    async fn large(&self, checks: Vec<Check>) -> Result<Vec<(Check, Fingerprint)>, Error> {
+        let readers = self.target.jobs.clamp(1, checks.len().max(1));
+        let queue = Mutex::new(Queue { checks: checks.into(), readers });
+        let queue = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = async || {
+            let mut found = Vec::new();
+            let mut refused = None;
+            loop {
+                let next = {
+                    let mut queue = queue();
+                    let next = queue.checks.pop_front();
+                    queue.readers -= usize::from(next.is_none());
+                    next
+                };
+                let Some(check) = next else { return Ok(found) };
+                match self.fingerprint(&check).await {
+                    Ok(fingerprint) => {
+                        found.push((check, fingerprint));
+                        refused = None;
+                    }
+                    // The server has no more connections for us: fewer do it, too. Those of readers that have ended may still
+                    // be ending.
+                    Err(error) if has_no_session(&error) => {
+                        let began = *refused.get_or_insert_with(Instant::now);
+                        {
+                            let mut queue = queue();
+                            queue.checks.push_front(check);
+                            if queue.readers > 1 {
+                                queue.readers -= 1;
+                                return Ok(found);
+                            }
+                        }
+                        if began.elapsed() > ROOM {
+                            return Err(error);
+                        }
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let found = future::try_join_all((0..readers).map(|_| read())).await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
     /// Reads the rows through a psql.
     async fn fingerprint(&self, check: &Check) -> Result<Fingerprint, Error> {
         let mut arguments: Vec<OsString> = ["-X", "-q", "-v", "ON_ERROR_STOP=1"].iter().map(Into::into).collect();
-        for sql in self.settings().chain([self.role(check), check.copy()]) {
+        for sql in self.settings().chain([self.role(check.extension), check.copy()]) {
             arguments.extend(["-c".into(), sql.into()]);
         }
         let label = self.label("psql", check);
@@ -288,6 +361,13 @@ impl Reader<'_> {
         child.finish().await?;
         Ok(fingerprint)
     }
+}
+
+/// Whether a psql got no connection, or lost it.
+fn has_no_session(error: &Error) -> bool {
+    /// psql's `EXIT_BADCONN`.
+    const NO_SESSION: i32 = 2;
+    matches!(error, Error::Dump(DumpError::Child { status, .. }) if status.code() == Some(NO_SESSION))
 }
 
 /// The fingerprint of lines, of which none need fit into memory.

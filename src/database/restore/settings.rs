@@ -1,6 +1,7 @@
 //! What the source had set on its database, and for roles in it: `ALTER DATABASE … SET`, which no dump of sections holds.
 
 use pacharc_format::manifest::DatabaseProperties;
+use tokio_postgres::error::SqlState;
 
 use super::Target;
 use super::sessions::failed;
@@ -12,13 +13,15 @@ use crate::database::error::reason;
 pub(super) async fn apply(target: &Target, properties: &DatabaseProperties) -> Result<Vec<String>, Error> {
     let session = target.server.bare().connect(&target.database).await?;
     let database = quote_identifier(&target.database);
+    // Each with what is told where it fails: a value may be a secret.
     let mut statements = Vec::new();
     let has_zone = |role: Option<&String>, name: &str| role.is_none() && name.eq_ignore_ascii_case("TimeZone");
     if !properties.timezone.is_empty() && !properties.settings.iter().any(|s| has_zone(s.role.as_ref(), &s.name)) {
         let row = session.query_one("SELECT current_setting('TimeZone')", &[]).await;
         let own: String = row.and_then(|row| row.try_get(0)).map_err(Error::query("cannot read the time zone"))?;
         if own != properties.timezone {
-            statements.push(format!("ALTER DATABASE {database} SET \"TimeZone\" = {}", literal(&properties.timezone)));
+            let what = format!("ALTER DATABASE {database} SET \"TimeZone\"");
+            statements.push((format!("{what} = {}", literal(&properties.timezone)), what));
         }
     }
     for setting in &properties.settings {
@@ -27,17 +30,21 @@ pub(super) async fn apply(target: &Target, properties: &DatabaseProperties) -> R
             Some(role) => format!("ROLE {} IN DATABASE {database}", quote_identifier(role)),
         };
         let name = setting.name.split('.').map(quote_identifier).collect::<Vec<_>>().join(".");
-        statements.push(format!("ALTER {whom} SET {name} = {}", setting_value(&setting.name, &setting.value)));
+        let what = format!("ALTER {whom} SET {name}");
+        statements.push((format!("{what} = {}", setting_value(&setting.name, &setting.value)), what));
     }
     let mut warnings = Vec::new();
-    for statement in statements {
+    for (statement, what) in statements {
         match session.batch_execute(&statement).await {
             Ok(()) => {}
             // Another version's setting, a role that is not here, a setting for superusers: named, and left out.
             Err(error) if error.as_db_error().is_some() => {
-                warnings.push(format!("left out: {statement}: {}", reason(&error)));
+                // The server's own words would repeat it.
+                let is_value = error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE);
+                let why = if is_value { "the server does not take its value".to_owned() } else { reason(&error) };
+                warnings.push(format!("left out: {what}: {why}"));
             }
-            Err(error) => return Err(failed(&statement)(error)),
+            Err(error) => return Err(failed(&what)(error)),
         }
     }
     Ok(warnings)
