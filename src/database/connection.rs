@@ -24,6 +24,9 @@ const CONNECT_TIMEOUT: u64 = 30;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// The first `server_version_num` that has the setting `event_triggers`.
+const EVENT_TRIGGERS_SINCE: u32 = 170_000;
+
 /// Seconds of silence after which keepalives begin, where `keepalives_idle` is not set: less than the idle limits of
 /// the usual balancers and NATs, which a session that only holds a snapshot would run into.
 const KEEPALIVES_IDLE: u64 = 60;
@@ -34,6 +37,8 @@ pub struct Server {
     inner: Arc<Inner>,
     /// Whether sessions leave all settings but timeouts as the server has them.
     bare: bool,
+    /// Whether event triggers fire for sessions.
+    event_triggers: bool,
 }
 
 struct Inner {
@@ -132,12 +137,19 @@ impl Server {
                 version: OnceLock::new(),
             }),
             bare: false,
+            event_triggers: true,
         })
     }
 
     /// The same server, whose sessions have the settings that role and database give them: to ask what those are.
     pub(super) fn bare(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), bare: true }
+        Self { bare: true, ..self.clone() }
+    }
+
+    /// The same server, for whose sessions no event triggers fire: those on login would for each. A superuser may do without
+    /// them, from version 17 on.
+    pub(super) fn without_event_triggers(&self) -> Self {
+        Self { event_triggers: false, ..self.clone() }
     }
 
     /// Opens a session on `database`, with [`SESSION_SETTINGS`] in force.
@@ -357,7 +369,8 @@ impl Server {
     fn options(&self, version: u32) -> String {
         let newer =
             NEWER_SETTINGS.iter().filter(|(since, ..)| version >= *since).map(|(_, name, value)| (*name, *value));
-        let own = SESSION_SETTINGS.iter().copied().chain(newer);
+        let triggers = (!self.event_triggers && version >= EVENT_TRIGGERS_SINCE).then_some(("event_triggers", "off"));
+        let own = SESSION_SETTINGS.iter().copied().chain(newer).chain(triggers);
         // A bare session has nothing but time to say what the server's own settings are.
         let own = own.filter(|(name, _)| !self.bare || name.ends_with("_timeout"));
         let users = self.inner.settings.text("options").filter(|_| !self.bare);

@@ -32,7 +32,7 @@ pub async fn dump(postgres: &TempServer, name: &str) -> Dumped {
     dump_with(postgres, name, None).await
 }
 
-async fn dump_with(postgres: &TempServer, name: &str, pg_bin: Option<&Path>) -> Dumped {
+pub async fn dump_with(postgres: &TempServer, name: &str, pg_bin: Option<&Path>) -> Dumped {
     let server = server(postgres, "postgres");
     let surveys = inspect(&server, &[name.to_owned()]).await.unwrap();
     let tools = Tools::find(surveys[0].server.version_num, pg_bin).await.unwrap();

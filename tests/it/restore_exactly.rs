@@ -6,7 +6,7 @@ use pacharc::database::restore::{DatabaseRestore, RestoreError, Start, Target, c
 use pacharc::failure::{Class, Explain as _, chain};
 use pacharc_sample::postgres::TempServer;
 
-use crate::database_restore::{Dumped, comment, dump, proof, restore, schema, server, target};
+use crate::database_restore::{Dumped, comment, dump, dump_with, proof, restore, schema, server, target};
 use crate::support::postgres::{self, Use as _, run};
 
 const SECRET: &str = "hush-7c1f";
@@ -151,6 +151,28 @@ async fn event_triggers_see_nothing_of_a_restore() {
     let proof = proof(&back, &dumped).await;
     assert!(proof.holds(), "{:?}", proof.differences);
     assert_eq!(schema(&postgres, "back"), schema(&postgres, "logged"));
+}
+
+/// From 17 on, a trigger may fire for every session.
+#[tokio::test(flavor = "multi_thread")]
+async fn triggers_on_login_see_nothing_of_the_proof() {
+    let Some(postgres) = postgres::start_version(18) else { return };
+    postgres.sql("postgres", "CREATE DATABASE counted");
+    postgres.sql(
+        "counted",
+        "CREATE TABLE logins (who text); CREATE TABLE large AS SELECT n, repeat('x', 300) FROM generate_series(1, 5000) n;
+         CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS
+             'BEGIN INSERT INTO public.logins VALUES (session_user); END';
+         CREATE EVENT TRIGGER logs ON login EXECUTE FUNCTION f()",
+    );
+    let dumped = dump_with(&postgres, "counted", Some(postgres.bin_dir())).await;
+    let back = target(&server(&postgres, "postgres"), "back", None);
+    restore(&back, &dumped).await.unwrap();
+    for _ in 0..2 {
+        let proof = proof(&back, &dumped).await;
+        assert!(proof.holds(), "{:?}", proof.differences);
+    }
+    assert_eq!(postgres.sql("back", "SELECT evtenabled FROM pg_event_trigger").trim(), "O");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,10 +18,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio_postgres::error::SqlState;
 
 use super::Target;
+use super::create::maintenance;
 use super::sessions::{ROOM, failed};
 use crate::database::catalog::{quote_identifier, quote_qualified};
 use crate::database::child::{Child, Label};
-use crate::database::{DumpError, Error, Session, Tool};
+use crate::database::{DumpError, Error, Server, Session, Tool};
 
 /// Bytes that are read of a large object at once.
 const LARGE_OBJECT_PART: i32 = 1 << 20;
@@ -81,13 +82,14 @@ impl std::fmt::Display for Difference {
 /// What the server or psql says. That something differs is no error, but in the [`Proof`].
 pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) -> Result<Proof, Error> {
     // The sessions of the load may just be ending.
-    let session = target.server.await_session(&target.database, ROOM, || {}).await?;
+    let server = undisturbed(target).await?;
+    let session = server.await_session(&target.database, ROOM, || {}).await?;
     let owner = match target.acting_for() {
         Some(owner) if !sees_all(&session, owner).await? => Some(owner),
         _ => None,
     };
     let mut proof = Proof::default();
-    let reader = Reader { target, psql, manifest, owner };
+    let reader = Reader { target, server, psql, manifest, owner };
     let mut present = Vec::new();
     for check in checks(&manifest.tables) {
         match lacking(&session, &check).await? {
@@ -119,6 +121,18 @@ pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) 
     proof.compare("large objects".to_owned(), expected, describe(&objects));
     proof.differences.sort_by(|a, b| a.object.cmp(&b.object));
     Ok(proof)
+}
+
+/// The server, without event triggers where the role may do without them: one on login may write into what is read here.
+async fn undisturbed(target: &Target) -> Result<Server, Error> {
+    // Who has no other database to ask in has to do with them.
+    let Ok(session) = maintenance(&target.server, &[&target.database]).await else { return Ok(target.server.clone()) };
+    let sql = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = session_user";
+    let is_superuser = session.query_one(sql, &[]).await.and_then(|row| row.try_get(0));
+    Ok(match is_superuser.map_err(Error::query("cannot read the server's roles"))? {
+        true => target.server.without_event_triggers(),
+        false => target.server.clone(),
+    })
 }
 
 /// Whether the connecting role may read all that `owner` owns, rows that a policy hides from the owner itself included.
@@ -248,6 +262,7 @@ impl Check {
 
 struct Reader<'a> {
     target: &'a Target,
+    server: Server,
     psql: &'a Tool,
     manifest: &'a manifest::Database,
     /// Whom it acts for, where the connecting role may not see everything itself.
@@ -353,7 +368,7 @@ impl Reader<'_> {
             arguments.extend(["-c".into(), sql.into()]);
         }
         let label = self.label("psql", check);
-        let environment = self.target.server.child_environment(&self.target.database);
+        let environment = self.server.child_environment(&self.target.database);
         let (mut child, output) = Child::start(label.clone(), &self.psql.path, &arguments, &environment)?;
         // A task of its own: several tables are hashed at a time. It ends with the child.
         let reading = tokio::spawn(fingerprint(output)).await.map_err(io::Error::other).flatten();
