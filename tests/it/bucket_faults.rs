@@ -277,9 +277,9 @@ async fn our_own_object_is_not_taken_for_anothers() {
 
     server.plan("POST", [Fault::Pass, Fault::Lost]);
     let mut upload = bucket.upload(&key, &Metadata::default(), Size::About(0)).await.unwrap();
-    upload.write(vec![7; 20 << 20].into()).await.unwrap();
+    upload.write(vec![7; 15 << 20].into()).await.unwrap();
     upload.finish_new().await.unwrap();
-    assert!(server.object("k").unwrap() == vec![7; 20 << 20]);
+    assert!(server.object("k").unwrap() == vec![7; 15 << 20]);
 
     // Another one's of the same size, made of as many parts.
     bucket.delete(&key).await.unwrap();

@@ -10,7 +10,7 @@ const MARK: &str = "pacharc.restoring";
 async fn source() -> FaultServer {
     let source = FaultServer::start().await;
     for number in 0..5 {
-        source.hold(&format!("object {number}"), vec![7; 1000]);
+        source.hold(&format!("object-{number}"), vec![7; 1000]);
     }
     source
 }
@@ -80,7 +80,7 @@ async fn of_two_restores_that_start_at_once_one_goes_on() {
     let mut gate = target.gate("PUT", MARK);
     let slow = Running::start(&mut desk.command(Desk::restore_args("c.pacharc", &to, MEMORY)));
     gate.reached().await;
-    let mut objects = target.gate("PUT", "object 0");
+    let mut objects = target.gate("PUT", "object-0");
     let fast = Running::start(&mut desk.command(Desk::restore_args("c.pacharc", &to, MEMORY)));
     objects.reached().await;
     gate.open();

@@ -225,6 +225,7 @@ async fn a_standby_proves_no_pause_and_is_waited_for() {
     primary.sql(
         "d",
         "CREATE SCHEMA storage; CREATE TABLE noise (a int);
+         CREATE TABLE migrations (id bigint, name varchar(250), start_time timestamp, end_time timestamp);
          CREATE TABLE storage.chunk_objects (chunk_id bytea, gen bigint, size int, uploaded bool, tombstone bool);
          INSERT INTO storage.chunk_objects SELECT decode(repeat('00', 32), 'hex'), g, 1, true, false
          FROM generate_series(1, 2) g;",
