@@ -2,7 +2,7 @@
 //! back) is started here, and waited for before the process ends: else an interrupted run would leave it undone.
 
 use std::future::Future;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -24,7 +24,20 @@ pub(crate) async fn finish(patience: Duration) -> bool {
 }
 
 /// The commands that do what is owed, oldest first.
-static DEBTS: Mutex<Vec<(u64, String)>> = Mutex::new(Vec::new());
+type Debts = Vec<(u64, String)>;
+
+#[cfg(not(test))]
+fn debts<T>(look: impl FnOnce(&mut Debts) -> T) -> T {
+    static DEBTS: std::sync::Mutex<Debts> = std::sync::Mutex::new(Vec::new());
+    look(&mut DEBTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+/// Tests are many in one process, each of them on a thread of its own.
+#[cfg(test)]
+fn debts<T>(look: impl FnOnce(&mut Debts) -> T) -> T {
+    thread_local!(static DEBTS: std::cell::RefCell<Debts> = const { std::cell::RefCell::new(Vec::new()) });
+    DEBTS.with_borrow_mut(look)
+}
 
 /// Something that must not be left undone: a cluster that must run again. A process that ends with a debt says so.
 #[must_use]
@@ -33,22 +46,23 @@ pub(crate) struct Debt(u64);
 
 /// Owes what `command` would do.
 pub(crate) fn owe(command: String) -> Debt {
-    let mut debts = DEBTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let number = debts.last().map_or(0, |(last, _)| last + 1);
-    debts.push((number, command));
-    Debt(number)
+    debts(|debts| {
+        let number = debts.last().map_or(0, |(last, _)| last + 1);
+        debts.push((number, command));
+        Debt(number)
+    })
 }
 
 impl Debt {
     /// It is done.
     pub(crate) fn settle(self) {
-        DEBTS.lock().unwrap_or_else(PoisonError::into_inner).retain(|(number, _)| *number != self.0);
+        debts(|debts| debts.retain(|(number, _)| *number != self.0));
     }
 }
 
 /// The command that does what is still owed.
 pub(crate) fn owed() -> Option<String> {
-    DEBTS.lock().unwrap_or_else(PoisonError::into_inner).first().map(|(_, command)| command.clone())
+    debts(|debts| debts.first().map(|(_, command)| command.clone()))
 }
 
 #[cfg(test)]

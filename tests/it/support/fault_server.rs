@@ -82,8 +82,8 @@ struct State {
     objects: BTreeMap<String, Vec<u8>>,
     /// Keys that listings do not show.
     unlisted: BTreeSet<String>,
-    parts: BTreeMap<u32, Vec<u8>>,
-    uploading: bool,
+    /// Uploads in parts that were begun, by key.
+    uploads: BTreeMap<String, BTreeMap<u32, Vec<u8>>>,
     faults: HashMap<&'static str, VecDeque<Fault>>,
     /// By method and key; they come before the others.
     faults_of_keys: HashMap<(&'static str, String), VecDeque<Fault>>,
@@ -224,7 +224,7 @@ impl FaultServer {
 
     /// Whether an upload in parts has begun and neither ended nor been taken back.
     pub fn uploading(&self) -> bool {
-        self.state.lock().unwrap().uploading
+        !self.state.lock().unwrap().uploads.is_empty()
     }
 
     /// The requests since the last call.
@@ -451,31 +451,30 @@ impl State {
                  Object requests with Object Lock parameters</Message></Error>",
             ),
             "PUT" => match parameter("partNumber") {
-                Some(number) => {
-                    self.parts.insert(number.parse().unwrap(), request.body.clone());
-                    Answer::new(200, "").with("etag", etag(&request.body))
-                }
+                Some(number) => match self.uploads.get_mut(&key) {
+                    Some(parts) => {
+                        parts.insert(number.parse().unwrap(), request.body.clone());
+                        Answer::new(200, "").with("etag", etag(&request.body))
+                    }
+                    None => Answer::error(404, "NoSuchUpload"),
+                },
                 None => self.unless_taken(&key, request).unwrap_or_else(|| {
                     self.objects.insert(key, request.body.clone());
                     Answer::new(200, "").with("etag", etag(&request.body))
                 }),
             },
             "POST" if request.query.starts_with("uploads") => {
-                self.uploading = true;
+                self.uploads.insert(key, BTreeMap::new());
                 let xml = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>";
                 Answer::new(200, xml)
             }
             "POST" => self.unless_taken(&key, request).unwrap_or_else(|| {
-                if !self.uploading {
-                    return Answer::error(404, "NoSuchUpload");
-                }
-                self.uploading = false;
-                self.objects.insert(key, std::mem::take(&mut self.parts).into_values().flatten().collect());
+                let Some(parts) = self.uploads.remove(&key) else { return Answer::error(404, "NoSuchUpload") };
+                self.objects.insert(key, parts.into_values().flatten().collect());
                 Answer::new(200, "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
             }),
             "DELETE" if request.query.contains("uploadId") => {
-                self.uploading = false;
-                self.parts.clear();
+                self.uploads.remove(&key);
                 Answer::new(204, "")
             }
             _ => {
