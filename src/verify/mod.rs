@@ -15,7 +15,7 @@ mod trial;
 
 use std::sync::Arc;
 
-use pacharc_format::manifest::{DatabaseKind, Manifest};
+use pacharc_format::manifest::Manifest;
 use pacharc_format::{
     self as format, BundleReader, BundleStream, Entry, Found, Head, IndexLine, ReadOptions, Source, Unlock,
 };
@@ -191,6 +191,7 @@ impl Verification<'_> {
                 Err(_) => {}
             }
         }
+        let is_joined = check.is_some();
         if let (Some(check), Some(dump), Some(manifest)) = (check, tables.dump, &manifest)
             && self.findings.count == 0
         {
@@ -221,6 +222,10 @@ impl Verification<'_> {
             }
         }
         let mut closed = manifest.as_ref().and_then(|manifest| closed(manifest));
+        if level >= Level::Closed && !is_joined {
+            // There was no dump to prove it by.
+            closed = closed.filter(|closed| !closed);
+        }
         if let Some(unlock) = unlock.filter(|_| level == Level::Sums && self.input.is_seekable())
             && self.findings.count == 0
         {
@@ -349,12 +354,8 @@ fn closed(manifest: &Manifest) -> Option<bool> {
 /// What the head promised, and by which what came behind it was checked, must be what the manifest tells of.
 fn contradiction(head: &Head, manifest: &Manifest) -> Option<&'static str> {
     let promised = head.databases.iter().map(|database| (&database.name, &database.folder, database.kind));
-    if promised.ne(manifest.databases.iter().map(|database| (&database.name, &database.folder, database.kind))) {
-        return Some("it names other databases than the head");
-    }
-    let has_live_set = head.bucket.is_some() && head.databases.iter().any(|d| d.kind == DatabaseKind::Pachyderm);
-    (closed(manifest).is_some() != has_live_set)
-        .then_some("it tells otherwise than the head whether there is a live set")
+    let told = manifest.databases.iter().map(|database| (&database.name, &database.folder, database.kind));
+    promised.ne(told).then_some("it names other databases than the head")
 }
 
 /// Refuses a bundle that is not the expected one; signatures are apart.

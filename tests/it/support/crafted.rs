@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use age::x25519;
 use pacharc_format::manifest::{Count, Database, Manifest, Objects, Table};
 use pacharc_format::{
-    BundleWriter, ChunkKey, Entry, Fingerprint, Hash, Head, IndexLine, Key, Lock, Metadata, Packing, PieceWriter,
-    State, WriterOptions,
+    BundleWriter, ChunkKey, Entry, Fingerprint, Hash, Head, HeadDatabase, IndexLine, Key, Lock, Metadata, Packing,
+    PieceWriter, State, WriterOptions,
 };
 use uuid::Uuid;
 
@@ -73,7 +73,16 @@ pub async fn craft_with(recipient: &str, seed: u8, lie: impl FnOnce(&mut Manifes
         .chain([pieces.finish(Hash::blake3(&whole), false)]);
     files.insert(large, whole);
 
-    let head = Head { bundle: options.bundle, bucket: Some("s3://source".into()), ..Head::default() };
+    let head = Head {
+        bundle: options.bundle,
+        bucket: Some("s3://source".into()),
+        databases: vec![HeadDatabase {
+            name: "pachyderm".into(),
+            folder: "pachyderm".into(),
+            ..HeadDatabase::default()
+        }],
+        ..Head::default()
+    };
     let mut writer = BundleWriter::create(Vec::new(), options, head).await.unwrap();
     for entry in all {
         writer.add(entry).await.unwrap();
