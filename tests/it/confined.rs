@@ -24,7 +24,8 @@ fn a_confined_process_that_takes_more_is_killed() {
     let mut hungry = Command::new("sh");
     hungry.args(["-c", "head -c 268435456 /dev/zero | tail -n 1 > /dev/null"]);
     assert!(!group.confine(&hungry).status().unwrap().success());
-    assert_eq!(group.killed(), 1);
+    // The kernel may take the shell, too.
+    assert!(group.killed() > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
