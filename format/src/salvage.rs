@@ -301,7 +301,9 @@ impl<S: RangeReader> SalvageReader<S> {
         let mut damage = None;
         for &Candidate { packing, extent } in candidates {
             let name = segment::name(number, packing);
-            let Some(left) = self.left.checked_sub(extent.length) else {
+            // What does not lie in the file is not read.
+            let is_read = extent.offset.checked_add(extent.length).is_some_and(|end| end <= self.source.length());
+            let Some(left) = self.left.checked_sub(if is_read { extent.length } else { 0 }) else {
                 let what = "the index tells of more segments than the file can hold";
                 damage.get_or_insert(Error::damaged(name, extent.offset, what));
                 continue;
