@@ -147,7 +147,8 @@ impl Explain for Error {
             Self::Nothing => "Name a server with --postgres, a bucket with --bucket, or both.",
             Self::Damaged(_) => "`pacharc verify` names the damage; copy the file again, or use another bundle.",
             Self::Replaced { .. } => {
-                "Nothing of the target is used yet, and its databases are dropped. Find out who writes there, and begin anew with an empty bucket."
+                "Do not use the target: what was loaded is not what was checked. Find out who writes to the bundle, then begin \
+                 anew with an empty bucket and without these databases."
             }
             Self::NotClosed { .. } => {
                 "With --allow-incomplete it is restored all the same, and each such object is named."

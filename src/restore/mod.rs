@@ -162,8 +162,9 @@ impl<'a> Job<'a> {
                     self.unpack(&mut stream, objects, databases.as_mut(), release.as_mut(), &is_loading).await?
                 }
             };
-            let read = known.as_ref().map(|known| hex::encode(known.reader.trailer().id));
-            if let Some(checked) = read.filter(|checked| *checked != unpacked.id) {
+            // Whoever has the bundle's key could have put another one in its place since.
+            let checked = known.as_ref().map(|known| hex::encode(known.reader.trailer().id));
+            if let Some(checked) = checked.filter(|checked| *checked != unpacked.id) {
                 return Err(Error::Replaced { checked, came: unpacked.id });
             }
             let source = unpacked.manifest.source.clone();

@@ -1,10 +1,11 @@
-//! The database itself: whether it may be restored into, its making, its mark, and its owner.
+//! The database itself: whether it may be restored into, its making, and its owner.
 
 use std::time::{Duration, Instant};
 
 use pacharc_format::manifest::DatabaseProperties;
 use tokio_postgres::error::SqlState;
 
+use super::mark::{LOADED_CREATED, LOADED_FOUND, Mark, UNDER_WAY_CREATED, UNDER_WAY_FOUND, comment_sql, set_mark};
 use super::settings::literal;
 use super::settings::setting_value;
 use super::{RestoreError, Target};
@@ -21,32 +22,6 @@ pub(super) enum State {
     Empty,
     /// An earlier run with the same bundle has come to its end.
     Loaded,
-}
-
-/// What a database's comment says while a restore is not done.
-#[derive(Debug, PartialEq, Eq)]
-struct Mark<'a> {
-    bundle: &'a str,
-    stage: &'a str,
-}
-
-const UNDER_WAY_CREATED: &str = "under way, in a database made for it";
-const UNDER_WAY_FOUND: &str = "under way, in a database that was there";
-const LOADED_CREATED: &str = "loaded, to be proved, in a database made for it";
-/// Former versions call every loaded one so: it may have been there.
-const LOADED_FOUND: &str = "loaded, to be proved";
-
-impl<'a> Mark<'a> {
-    fn parse(comment: &'a str) -> Option<Self> {
-        let (bundle, stage) = comment.strip_prefix("pacharc restore of ")?.split_once(": ")?;
-        Some(Self { bundle, stage })
-    }
-}
-
-impl std::fmt::Display for Mark<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "pacharc restore of {}: {}", self.bundle, self.stage)
-    }
 }
 
 /// What stands where a database is to be restored.
@@ -133,12 +108,12 @@ async fn place(session: &Session, target: &Target, properties: &DatabaseProperti
     Ok(Place::Empty)
 }
 
-struct Found {
+pub(super) struct Found {
     encoding: String,
-    comment: Option<String>,
+    pub(super) comment: Option<String>,
 }
 
-async fn find(session: &Session, database: &str) -> Result<Option<Found>, Error> {
+pub(super) async fn find(session: &Session, database: &str) -> Result<Option<Found>, Error> {
     let failed = || Error::query("cannot read the list of databases");
     let row = session
         .query_opt(
@@ -376,52 +351,6 @@ pub(super) async fn check_owner(target: &Target) -> Result<(), Error> {
     }
 }
 
-/// Marks the database as loaded to its end.
-pub(super) async fn mark_loaded(session: &Session, target: &Target) -> Result<(), Error> {
-    let loaded = match stage(session, target).await?.as_deref() {
-        Some(UNDER_WAY_CREATED) => LOADED_CREATED,
-        _ => LOADED_FOUND,
-    };
-    set_mark(session, target, loaded).await
-}
-
-/// Takes back that the database is loaded: it proved wrong, and the next run loads it anew, or says that it must be dropped.
-///
-/// # Errors
-/// What the server says.
-pub async fn unload(target: &Target) -> Result<(), Error> {
-    let session = maintenance(&target.server, &[&target.database]).await?;
-    let under_way = match stage(&session, target).await?.as_deref() {
-        Some(LOADED_CREATED) => UNDER_WAY_CREATED,
-        Some(LOADED_FOUND) => UNDER_WAY_FOUND,
-        // Released by a run before this one.
-        _ => return Ok(()),
-    };
-    set_mark(&session, target, under_way).await
-}
-
-/// The stage that the mark of this restore names.
-async fn stage(session: &Session, target: &Target) -> Result<Option<String>, Error> {
-    let comment = find(session, &target.database).await?.and_then(|found| found.comment);
-    let mark = comment.as_deref().and_then(Mark::parse).filter(|mark| mark.bundle == target.mark);
-    Ok(mark.map(|mark| mark.stage.to_owned()))
-}
-
-async fn set_mark(session: &Session, target: &Target, stage: &str) -> Result<(), Error> {
-    let mark = Mark { bundle: &target.mark, stage }.to_string();
-    comment(session, &target.database, Some(&mark)).await
-}
-
-async fn comment(session: &Session, database: &str, comment: Option<&str>) -> Result<(), Error> {
-    let sql = comment_sql(database, comment);
-    session.batch_execute(&sql).await.map_err(Error::query(format!("cannot mark database \"{database}\"")))
-}
-
-fn comment_sql(database: &str, comment: Option<&str>) -> String {
-    let comment = comment.map_or("NULL".to_owned(), literal);
-    format!("COMMENT ON DATABASE {} IS {comment};", quote_identifier(database))
-}
-
 /// A database that is loaded and proved.
 #[derive(Clone, Copy, Debug)]
 pub struct Proved<'a> {
@@ -504,16 +433,4 @@ pub(super) async fn maintenance(server: &Server, others: &[&str]) -> Result<Sess
     }
     Err(failure
         .unwrap_or_else(|| Error::DatabaseMissing { address: server.address(), database: "postgres".to_owned() }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks() {
-        let mark = Mark { bundle: "x-1", stage: LOADED_FOUND };
-        assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
-        assert_eq!(Mark::parse("default administrative connection database"), None);
-    }
 }

@@ -8,6 +8,7 @@ mod claim;
 mod create;
 mod error;
 mod load;
+mod mark;
 mod post_data;
 mod prove;
 mod sessions;
@@ -18,8 +19,9 @@ use bytes::Bytes;
 use pacharc_format::manifest::{self, DatabaseProperties};
 
 pub use claim::claim;
-pub use create::{Proved, check, create_script, drop_database, release, system_identifier, unload};
+pub use create::{Proved, check, create_script, drop_database, release, system_identifier};
 pub use error::RestoreError;
+pub use mark::unload;
 pub use prove::{Difference, Proof, prove};
 
 use super::catalog::quote_qualified;
@@ -169,7 +171,7 @@ impl DatabaseRestore {
             .map_err(Error::query(format!("cannot analyze database \"{}\"", self.target.database)))?;
         create::check_owner(&self.target).await?;
         self.sessions.run_statements(event_triggers).await?;
-        create::mark_loaded(self.sessions.witness().await?, &self.target).await?;
+        mark::mark_loaded(self.sessions.witness().await?, &self.target).await?;
         Ok(warnings)
     }
 

@@ -154,7 +154,7 @@ impl Sessions {
                 Err(error)
                     if !set_role.is_empty()
                         && error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
-                        && statement.starts_with("SELECT pg_catalog.setval(") => {}
+                        && is_setval(statement) => {}
                 outcome => return Ok(outcome),
             }
         }
@@ -172,6 +172,16 @@ impl Sessions {
             !name.contains('.') && !self.known.contains(&name)
         })
     }
+}
+
+/// Whether it sets a sequence and does no more: `SELECT pg_catalog.setval('…', 1, true);`. It may be run with more rights than
+/// the rest of a dump.
+fn is_setval(statement: &str) -> bool {
+    let parts = statement.trim().strip_prefix("SELECT pg_catalog.setval('").and_then(|rest| rest.rsplit_once("', "));
+    let Some((name, (value, is_called))) = parts.and_then(|(name, rest)| Some((name, rest.split_once(", ")?))) else {
+        return false;
+    };
+    !name.replace("''", "").contains('\'') && value.parse::<i64>().is_ok() && matches!(is_called, "true);" | "false);")
 }
 
 fn set_role(owner: Option<&str>) -> String {
@@ -221,6 +231,22 @@ fn shown(statement: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sequence_is_set_and_nothing_else_is_run() {
+        assert!(is_setval("SELECT pg_catalog.setval('\"public\".\"it''s\"', -7, true);"));
+        assert!(is_setval("SELECT pg_catalog.setval('s', 1, false);\n"));
+        for other in [
+            "SELECT pg_catalog.setval(evil(), 1, true);",
+            "SELECT pg_catalog.setval('s', evil(), true);",
+            "SELECT pg_catalog.setval('s', 1, evil('x', 1, true);",
+            "SELECT pg_catalog.setval('s'||evil()||'t', 1, true);",
+            "SELECT pg_catalog.setval('s', 1, true); SELECT evil();",
+            "SELECT pg_catalog.setval('s', 1, true), evil('t', 1, true);",
+        ] {
+            assert!(!is_setval(other), "{other}");
+        }
+    }
 
     #[test]
     fn what_is_shown_of_a_statement_holds_no_values() {

@@ -132,13 +132,7 @@ async fn a_child_that_dies_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_after_the_survey_ends_the_attempt() {
     let Some(postgres) = postgres::start() else { return };
-    postgres.sql("postgres", "CREATE DATABASE pachyderm");
-    postgres.sql(
-        "pachyderm",
-        "CREATE SCHEMA storage; CREATE TABLE storage.chunk_objects ();
-         CREATE TABLE migrations (id bigint, name varchar(250), start_time timestamp, end_time timestamp);
-         INSERT INTO migrations VALUES (0, 'init', now(), now());",
-    );
+    with_migrations(&postgres, "(0, 'init', now(), now())");
     let server = server(&postgres);
     let surveys = inspect(&server, &[]).await.unwrap();
     let tools = Tools::find(surveys[0].server.version_num, Some(postgres.bin_dir())).await.unwrap();

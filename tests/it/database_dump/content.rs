@@ -352,13 +352,7 @@ async fn what_cannot_be_read_is_named_before_the_first_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_migration_is_refused() {
     let Some(postgres) = postgres::start() else { return };
-    postgres.sql("postgres", "CREATE DATABASE pachyderm");
-    postgres.sql(
-        "pachyderm",
-        "CREATE SCHEMA storage; CREATE TABLE storage.chunk_objects ();
-         CREATE TABLE migrations (id bigint, name varchar(250), start_time timestamp, end_time timestamp);
-         INSERT INTO migrations VALUES (0, 'init', now(), now()), (1, 'half', now(), NULL);",
-    );
+    with_migrations(&postgres, "(0, 'init', now(), now()), (1, 'half', now(), NULL)");
     let refused = inspect(&server(&postgres), &[]).await.unwrap_err();
     assert!(matches!(&refused, Error::Dump(DumpError::UnfinishedMigration { id: 1, .. })), "{refused}");
     assert_eq!(refused.class(), Class::Refused);

@@ -131,6 +131,14 @@ async fn live(attempt: &Attempt) -> Vec<LiveChunk> {
 }
 
 /// The recorded state of a real cluster; `None`, having said so, where it is absent.
+/// A database that is Pachyderm's by what it has, and its table of migrations with these rows.
+fn with_migrations(postgres: &TempServer, rows: &str) {
+    postgres.sql("postgres", "CREATE DATABASE pachyderm");
+    let tables = "CREATE SCHEMA storage; CREATE TABLE storage.chunk_objects ();
+         CREATE TABLE migrations (id bigint, name varchar(250), start_time timestamp, end_time timestamp);";
+    postgres.sql("pachyderm", &format!("{tables} INSERT INTO migrations VALUES {rows}"));
+}
+
 fn fixture(postgres: &TempServer, file: &str, database: &str) -> Option<()> {
     let folder = std::env::var("PACHARC_FIXTURES")
         .unwrap_or_else(|_| format!("{}/../shared/fixtures", env!("CARGO_MANIFEST_DIR")));

@@ -1,0 +1,133 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::faulty::{self, Answer, Pachyderm, Request};
+use super::*;
+use crate::failure::{Class, Explain as _};
+use crate::monitor::Silent;
+use k8s_openapi::api::apps::v1::Deployment;
+use tokio_util::sync::CancellationToken;
+
+fn workload(uid: &str, replicas: i32, generation: i64) -> Workload {
+    let made: Deployment = serde_json::from_value(serde_json::json!({
+        "metadata": { "name": "pachd", "uid": uid, "generation": generation },
+        "spec": { "replicas": replicas, "selector": {}, "template": {} },
+    }))
+    .unwrap();
+    Workload::from(made)
+}
+
+#[test]
+fn any_change_is_a_loss() {
+    let left = [workload("a", 0, 3)];
+    let because = |now: &[Workload]| compare(&left, now).map_err(|lost| lost.because);
+    assert_eq!(because(&left), Ok(()));
+    assert_eq!(because(&[workload("a", 1, 3)]), Err("somebody scaled Deployment pachd to 1".into()));
+    // Scaled up and down again in between.
+    assert_eq!(because(&[workload("a", 0, 5)]), Err("somebody changed Deployment pachd".into()));
+    assert_eq!(because(&[]), Err("somebody deleted or replaced Deployment pachd".into()));
+    assert_eq!(because(&[workload("b", 0, 3)]), Err("somebody deleted or replaced Deployment pachd".into()));
+    let two = [workload("a", 0, 3), workload("b", 0, 1)];
+    assert_eq!(because(&two), Err("somebody made Deployment pachd".into()));
+}
+
+const SCALE: &str = "/deployments/pachw/scale";
+
+/// Suspends, or not, a Pachyderm whose server answers some requests otherwise.
+async fn suspended(
+    pachyderm: &Pachyderm,
+    odd: impl Fn(&Request, u32) -> Option<Answer> + Send + Sync + 'static,
+) -> Result<Suspension, Error> {
+    let cluster = pachyderm.server(odd).cluster();
+    super::super::suspend(&cluster, faulty::options(), Arc::new(Silent)).await
+}
+
+#[tokio::test]
+async fn a_server_that_hinders_the_way_down_does_so_no_longer_than_it_may_take() {
+    let cases = [
+        ("PUT", SCALE, 1, Answer::Status(500)),
+        ("PUT", SCALE, 1, Answer::Never),
+        ("PUT", "/deployments/pachd/scale", 1, Answer::Status(429)),
+        ("PUT", "/configmaps/pacharc-suspended", 1, Answer::Cut),
+        // When the pods are gone already.
+        ("GET", "/replicationcontrollers", 5, Answer::Status(503)),
+    ];
+    for (method, end, from, trouble) in cases {
+        let told = format!("{method} {end} {trouble:?}");
+        let pachyderm = Pachyderm::new(&[("pach-enterprise", 1), ("pachd", 2), ("pachw", 1)]);
+        let is_back = Arc::new(AtomicBool::new(false));
+        let back = Arc::clone(&is_back);
+        let odd = move |request: &Request, seen| {
+            if request.is("PATCH", "pachd") && request.body.to_string().contains("pacharc/resuming\":\"") {
+                back.store(true, Ordering::Relaxed);
+            }
+            let is_hindered = request.is(method, end) && seen >= from && !back.load(Ordering::Relaxed);
+            is_hindered.then(|| trouble.clone())
+        };
+        let error = suspended(&pachyderm, odd).await.map(drop).unwrap_err();
+        assert!(matches!(error, Error::Late { .. }), "{told}: {error}");
+        assert_eq!(error.class(), Class::Other, "{told}");
+        let now = ["pach-enterprise", "pachd", "pachw"].map(|name| pachyderm.replicas(name));
+        assert_eq!(now, [1, 2, 1], "{told}");
+        assert!(is_back.load(Ordering::Relaxed) && !pachyderm.has("/pacharc-suspended"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_proof_that_cannot_be_made_is_given_up() {
+    let pachyderm = Pachyderm::new(&[("pachd", 2)]);
+    let is_down = Arc::new(AtomicBool::new(false));
+    let down = Arc::clone(&is_down);
+    let odd = move |request: &Request, _| {
+        (request.path.ends_with("/pods") && down.load(Ordering::Relaxed)).then_some(Answer::Status(500))
+    };
+    let suspension = suspended(&pachyderm, odd).await.unwrap();
+    is_down.store(true, Ordering::Relaxed);
+    let lost = suspension.check().await.unwrap_err().because;
+    assert!(lost.starts_with("the API server did not do for 2 s what was asked of it: listing pods"), "{lost}");
+    is_down.store(false, Ordering::Relaxed);
+    suspension.resume().await.unwrap();
+    assert_eq!(pachyderm.replicas("pachd"), 2);
+}
+
+#[tokio::test]
+async fn whoever_is_cut_off_on_the_way_back_has_not_cut_it_off() {
+    let pachyderm = Pachyderm::new(&[("pachd", 2), ("pachw", 1)]);
+    let is_returning = CancellationToken::new();
+    let token = is_returning.clone();
+    let odd = move |request: &Request, seen| {
+        if request.is("PUT", SCALE) {
+            return Some(Answer::Status(403));
+        }
+        // The first is that of the way down.
+        let is_fence = request.is("PATCH", "/deployments/pachd") && seen == 2;
+        is_fence.then(|| {
+            token.cancel();
+            Answer::Status(500)
+        })
+    };
+    tokio::select! {
+        done = suspended(&pachyderm, odd) => panic!("it was not cut off: {:?}", done.map(drop)),
+        () = is_returning.cancelled() => {}
+    }
+    assert_eq!(pachyderm.replicas("pachd"), 0);
+    pachyderm.becomes("pachd", 2).await;
+}
+
+#[tokio::test]
+async fn a_hold_that_nobody_was_told_of_is_none() {
+    let pachyderm = Pachyderm::new(&[("pachd", 2), ("pachw", 1)]);
+    let is_held = CancellationToken::new();
+    let token = is_held.clone();
+    let odd = move |request: &Request, seen| {
+        (request.is("DELETE", "/leases/pacharc") && seen == 1).then(|| {
+            token.cancel();
+            Answer::Never
+        })
+    };
+    let suspension = suspended(&pachyderm, odd).await.unwrap();
+    tokio::select! {
+        done = suspension.hold() => panic!("it was not cut off: {done:?}"),
+        () = is_held.cancelled() => {}
+    }
+    pachyderm.becomes("pachd", 2).await;
+}
