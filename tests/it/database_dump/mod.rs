@@ -130,7 +130,6 @@ async fn live(attempt: &Attempt) -> Vec<LiveChunk> {
     attempt.live_set().await.unwrap().try_collect().await.unwrap()
 }
 
-/// The recorded state of a real cluster; `None`, having said so, where it is absent.
 /// A database that is Pachyderm's by what it has, and its table of migrations with these rows.
 fn with_migrations(postgres: &TempServer, rows: &str) {
     postgres.sql("postgres", "CREATE DATABASE pachyderm");
@@ -139,6 +138,7 @@ fn with_migrations(postgres: &TempServer, rows: &str) {
     postgres.sql("pachyderm", &format!("{tables} INSERT INTO migrations VALUES {rows}"));
 }
 
+/// The recorded state of a real cluster; `None`, having said so, where it is absent.
 fn fixture(postgres: &TempServer, file: &str, database: &str) -> Option<()> {
     let folder = std::env::var("PACHARC_FIXTURES")
         .unwrap_or_else(|_| format!("{}/../shared/fixtures", env!("CARGO_MANIFEST_DIR")));
