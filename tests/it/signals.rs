@@ -209,7 +209,7 @@ async fn a_restore_into_s3_that_is_killed_goes_on() {
 
 /// A killed backup leaves at most what is hidden, and never under the final name.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_backup_has_no_name() {
+async fn a_killed_backup_has_no_name_or_is_whole() {
     let desk = Desk::new();
     let Some(cluster) = Cluster::small(&desk, "killed_backup").await else { return };
     for phase in ["copy", "dump", "finish"] {
@@ -224,9 +224,12 @@ async fn a_killed_backup_has_no_name() {
             continue;
         }
         running.signal("KILL");
-        let was_killed = running.finish().status.code().is_none();
-        assert!(!was_killed || !desk.path("c.pacharc").exists());
-        std::fs::remove_file(desk.path("c.pacharc")).ok();
+        running.finish();
+        // On a busy machine it may have come to its end meanwhile: what has a name is whole, and nothing else has one.
+        if desk.path("c.pacharc").exists() {
+            desk.run(["verify", "c.pacharc", "--identity", "key.txt", "--level", "closed"]).code(0);
+            std::fs::remove_file(desk.path("c.pacharc")).unwrap();
+        }
     }
     assert_no_sessions(&cluster);
     desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
