@@ -246,6 +246,11 @@ fn tried(page: &mut Page, trial: &Value) {
     page.raw("</table>\n");
 }
 
+/// How many of them, in words.
+fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+}
+
 /// What the bundle holds.
 fn held(page: &mut Page, contents: &Contents, is_damaged: bool) {
     page.element("h2", "What the bundle holds");
@@ -269,7 +274,7 @@ fn held(page: &mut Page, contents: &Contents, is_damaged: bool) {
         let met = kinds.into_iter().filter(|(_, count)| count.count > 0);
         let bars: Vec<_> = met
             .map(|(kind, count)| {
-                let said = format!("{} in {} objects", HumanBytes(count.bytes), HumanCount(count.count));
+                let said = format!("{} in {}", HumanBytes(count.bytes), counted(count.count, "object"));
                 (kind.to_owned(), count.bytes, said)
             })
             .collect();
@@ -278,13 +283,17 @@ fn held(page: &mut Page, contents: &Contents, is_damaged: bool) {
     }
     for database in &contents.databases {
         let bar = |name: String, bytes: u64, rows: u64| {
-            (name, bytes, format!("{} in {} rows", HumanBytes(bytes), HumanCount(rows)))
+            (name, bytes, format!("{} in {}", HumanBytes(bytes), counted(rows, "row")))
         };
         let (drawn, rest) = database.tables.split_at(database.tables.len().min(BARS));
         let mut bars: Vec<_> = drawn.iter().map(|table| bar(table.name.clone(), table.bytes, table.rows)).collect();
         if !rest.is_empty() {
             let sum = |of: fn(&super::ContentsTable) -> u64| rest.iter().map(of).sum();
-            bars.push(bar(format!("{} other tables", rest.len()), sum(|table| table.bytes), sum(|table| table.rows)));
+            bars.push(bar(
+                counted(rest.len() as u64, "other table"),
+                sum(|table| table.bytes),
+                sum(|table| table.rows),
+            ));
         }
         if database.large_objects > 0 {
             let said = format!("{} in {}", HumanBytes(database.large_object_bytes), HumanCount(database.large_objects));
@@ -299,6 +308,11 @@ fn held(page: &mut Page, contents: &Contents, is_damaged: bool) {
 mod tests {
     use super::*;
     use crate::evidence::{ContentsDatabase, ContentsTable};
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(["0 rows", "1 row", "1,000 rows"], [0, 1, 1000].map(|count| counted(count, "row")));
+    }
 
     #[test]
     fn names_from_outside_are_text_and_nothing_else() {

@@ -7,7 +7,7 @@ use pacharc_format::{Entry, Head, HeadDatabase};
 use uuid::Uuid;
 
 use super::{Error, Rename};
-use crate::database::restore::{self, DatabaseRestore, Proof, Proved, RestoreError, Start, Target};
+use crate::database::restore::{self, DatabaseRestore, Place, Proof, Proved, RestoreError, Start, Target};
 use crate::database::{self, Server, Session, Tool};
 use crate::monitor::{Counter, Monitor, Phase};
 
@@ -96,13 +96,8 @@ impl<'a> DatabaseWriter<'a> {
         }
         // Nothing is made as long as one of them may be refused.
         for restoring in self.databases.values_mut() {
-            match restore::check(&restoring.target, &restoring.head.properties).await {
-                Err(database::Error::Restore(RestoreError::NotEmpty { .. }))
-                    if was_proved && restoring.rename_to.is_none() =>
-                {
-                    restoring.state = State::Loaded;
-                }
-                checked => checked?,
+            if restoring.place(was_proved).await? == Place::Loaded && !restoring.may_change {
+                restoring.state = State::Loaded;
             }
         }
         for restoring in self.databases.values_mut() {
@@ -111,6 +106,15 @@ impl<'a> DatabaseWriter<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What stands where the database of this name in the bundle goes; `None` where it goes nowhere. Nothing is written, and
+    /// whatever [`DatabaseWriter::create`] would refuse for that is the error.
+    pub(crate) async fn place(&self, bundled: &str, was_proved: bool) -> Result<Option<Place>, Error> {
+        match self.databases.values().find(|restoring| restoring.head.name == bundled) {
+            Some(restoring) => Ok(Some(restoring.place(was_proved).await?)),
+            None => Ok(None),
+        }
     }
 
     /// What the database of this name in the bundle is called now.
@@ -201,6 +205,16 @@ fn temporary_name(bundle: Uuid, target: &str) -> String {
 }
 
 impl Restoring {
+    /// What stands where it goes. What an earlier run that `was_proved` has released is taken for loaded.
+    async fn place(&self, was_proved: bool) -> Result<Place, Error> {
+        match restore::check(&self.target, &self.head.properties).await {
+            Err(database::Error::Restore(RestoreError::NotEmpty { .. })) if was_proved && self.rename_to.is_none() => {
+                Ok(Place::Loaded)
+            }
+            checked => Ok(checked?),
+        }
+    }
+
     async fn start(&mut self) -> Result<(), Error> {
         let mut start = DatabaseRestore::create(self.target.clone(), &self.head.properties).await?;
         if self.may_change && matches!(start, Start::Loaded) {

@@ -7,10 +7,12 @@ use pacharc_format::manifest::{Count, Database, Manifest};
 use pacharc_format::{BundleReader, BundleStream, Unlock};
 use serde::Serialize;
 
+use super::databases::DatabaseWriter;
 use super::release::Release;
 use super::target::{self, Target};
 use super::{Error, Job, Options, Rename};
 use crate::bundle::Input;
+use crate::database::restore::Place;
 use crate::failure::Class;
 use crate::interrupt::Interrupt;
 use crate::monitor::Monitor;
@@ -52,8 +54,8 @@ pub struct PlannedDatabase {
     pub rows: u64,
     /// Bytes of COPY text.
     pub bytes: u64,
-    /// Whether the target has a database of that name already: it must be empty.
-    pub exists: bool,
+    /// What the target has of that name already.
+    pub place: Place,
 }
 
 /// Looks at bundle and target as a restore would.
@@ -97,8 +99,13 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input, monitor: &Arc<d
     target.check_source(&head, &selection, monitor.as_ref()).await?;
     target.check_bucket(head.bundle).await?;
     let mut databases = Vec::new();
-    for rename in selection {
-        databases.push(database(&target, &manifest, rename).await?);
+    if let Some(server) = &target.server {
+        let owner = (options.owner.as_deref(), options.limits.jobs);
+        let writer = DatabaseWriter::new(server, owner, &head, &selection, Some(manifest.attempt), monitor.as_ref());
+        for rename in selection {
+            let place = writer.place(&rename.bundled, target.was_proved).await?;
+            databases.extend(place.map(|place| database(&manifest, rename, place)));
+        }
     }
     let objects = manifest.objects.clone().filter(|_| options.bucket.is_some()).unwrap_or_default();
     let mut written = Count::default();
@@ -117,24 +124,16 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input, monitor: &Arc<d
     })
 }
 
-async fn database(target: &Target, manifest: &Manifest, rename: Rename) -> Result<PlannedDatabase, Error> {
+fn database(manifest: &Manifest, rename: Rename, place: Place) -> PlannedDatabase {
     let tables = |database: &&Database| database.name == rename.bundled;
     let tables = manifest.databases.iter().find(tables).map(|database| database.tables.as_slice()).unwrap_or_default();
-    let exists = match &target.server {
-        None => false,
-        Some((server, _)) => match server.connect(&rename.target).await {
-            Ok(_) => true,
-            Err(crate::database::Error::DatabaseMissing { .. }) => false,
-            Err(error) => return Err(error.into()),
-        },
-    };
-    Ok(PlannedDatabase {
+    PlannedDatabase {
         rows: tables.iter().map(|table| table.rows).sum(),
         bytes: tables.iter().map(|table| table.bytes).sum(),
         bundled: rename.bundled,
         target: rename.target,
-        exists,
-    })
+        place,
+    }
 }
 
 impl crate::outcome::Outcome for Plan {
@@ -157,8 +156,13 @@ impl crate::outcome::Outcome for Plan {
         if let Some(server) = &self.server {
             facts.add("server", server);
         }
-        for PlannedDatabase { bundled, target, rows, bytes, exists } in &self.databases {
-            let state = if *exists { "exists, must be empty" } else { "will be created" };
+        for PlannedDatabase { bundled, target, rows, bytes, place } in &self.databases {
+            let state = match place {
+                Place::Free => "will be created",
+                Place::Left => "left of an interrupted restore, will be made anew",
+                Place::Empty => "exists, and is empty",
+                Place::Loaded => "loaded by an earlier run, will be proved",
+            };
             facts.add("database", format!("{bundled} -> {target}: {rows} rows, {} ({state})", HumanBytes(*bytes)));
         }
         if let Some(bucket) = &self.bucket {

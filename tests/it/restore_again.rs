@@ -88,6 +88,8 @@ async fn a_database_that_proved_wrong_is_loaded_anew() {
     let args = target(&bucket.url());
     // The databases are proved, and kept for the next run.
     desk.restore("c.pacharc", &args, &[]).code(3).says("is not in the bucket");
+    let plan = [words(&["plan"]), Desk::restore_args("c.pacharc", &args, &[])].concat();
+    assert!(desk.run(plan).code(0).text().contains("loaded by an earlier run"));
     to.psql(&cluster.database, "SELECT lo_create(0)").unwrap();
     desk.restore("c.pacharc", &args, &[]).code(3).says("large objects");
     desk.restore("c.pacharc", &args, &[]).code(0);
@@ -105,12 +107,18 @@ async fn what_is_refused_has_touched_no_database() {
     to.psql("postgres", "CREATE DATABASE taken").unwrap();
     to.psql("taken", "CREATE TABLE theirs ()").unwrap();
     let databases = || to.psql("postgres", "SELECT datname FROM pg_database WHERE datname = 'free'").unwrap();
+    let plan = || desk.run([words(&["plan"]), Desk::restore_args("c.pacharc", &args, &[])].concat());
     // Whichever of the two comes first.
     for _ in 0..6 {
         desk.restore("c.pacharc", &args, &[]).code(5).says("taken").says("is not empty");
+        plan().code(5).says("taken").says("is not empty");
         assert_eq!(databases(), "");
     }
     to.psql("taken", "DROP TABLE theirs").unwrap();
+    let planned = plan().code(0).text();
+    assert!(planned.contains("-> free") && planned.contains("(will be created)"), "{planned}");
+    assert!(planned.contains("-> taken") && planned.contains("(exists, and is empty)"), "{planned}");
+    assert_eq!(databases(), "");
     // Another run is at work on one of them.
     let server = Server::new(Some(&to.url("postgres")), true, &Environment::of_process(), None).unwrap();
     let other = claim(&server, &["taken"]).await.unwrap();

@@ -213,6 +213,16 @@ async fn a_pachd_that_does_not_become_ready_is_exit_8_with_the_command() {
     assert_eq!(last, format!("pacharc resume {}", lab.flags().join(" ")));
     assert!(record(&lab).await.is_some(), "the record stays until it is ready");
     run(&lab, "status", &[]).await.code(8).says("the resume was cut off");
+    // Nor is who does not wait so long left without a word.
+    let desk = Desk::new();
+    let resuming = Running::start(&mut desk.command(args(&lab, "resume", &["--json-file=events"])));
+    let events = desk.path("events");
+    let waits = || std::fs::read_to_string(&events).unwrap_or_default().contains("await_ready");
+    until("the resume waits", async || waits()).await;
+    resuming.signal("INT");
+    let ended = tokio::task::spawn_blocking(move || resuming.finish()).await.unwrap().code(8);
+    let ended = ended.says("interrupted").says("not yet back as it was");
+    assert!(ended.stderr.trim_end().lines().last().unwrap().starts_with("pacharc resume --namespace"));
     // What it waited for is mended; the same command ends it.
     deployment(&lab, "pachd", 1, json!({})).await;
     run(&lab, "resume", &[]).await.code(0);

@@ -18,6 +18,7 @@ use super::workloads::{DEPLOYMENTS, Workload, Workloads};
 use super::{Error, Options};
 use crate::cluster::{self, Cluster};
 use crate::failure::chain;
+use crate::farewell;
 use crate::monitor::{Event, Monitor, Phase, Step};
 
 /// How long is waited for what is better done than not, and must not keep the cluster down.
@@ -63,7 +64,13 @@ pub async fn resume(
     let tenure = Tenure::begin(cluster, &holder, options.lease_duration, force).await?;
     // It may have come back while we waited for the Lease.
     let done = match records.read().await? {
-        Some(now) if now.record.run == found.record.run => returning.bring_back(now, &holder).await,
+        Some(now) if now.record.run == found.record.run => {
+            // An error says itself what is not back; who is broken off here cannot.
+            let debt = farewell::owe(options.command.clone());
+            let done = returning.bring_back(now, &holder).await;
+            debt.settle();
+            done
+        }
         _ => returning.await_ready(&found.record).await,
     };
     monitor.step(Step::ReleaseLease);

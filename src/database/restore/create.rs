@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pacharc_format::manifest::DatabaseProperties;
+use serde::Serialize;
 use tokio_postgres::error::SqlState;
 
 use super::mark::{LOADED_CREATED, LOADED_FOUND, Mark, UNDER_WAY_CREATED, UNDER_WAY_FOUND, comment_sql, set_mark};
@@ -25,7 +26,9 @@ pub(super) enum State {
 }
 
 /// What stands where a database is to be restored.
-enum Place {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
     /// Nothing.
     Free,
     /// What an interrupted restore of the same bundle had made: it is dropped first.
@@ -40,9 +43,9 @@ enum Place {
 ///
 /// # Errors
 /// Those of [`super::DatabaseRestore::create`] that come before anything is changed.
-pub async fn check(target: &Target, properties: &DatabaseProperties) -> Result<(), Error> {
+pub async fn check(target: &Target, properties: &DatabaseProperties) -> Result<Place, Error> {
     let session = maintenance(&target.server, &[&target.database]).await?;
-    look(&session, target, properties).await.map(drop)
+    look(&session, target, properties).await
 }
 
 /// Checks everything that can be checked, then creates the database or takes the empty one.

@@ -4,6 +4,7 @@
 //! client must hold as a whole, while psql's output can be read in parts. A child and a connection for each of the many small
 //! tables would cost more than their rows do: one session reads them all.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io;
@@ -100,7 +101,9 @@ pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) 
             }
         }
     }
-    let (small, large): (Vec<_>, Vec<_>) = present.into_iter().partition(|check| check.bytes <= SMALL);
+    let (small, mut large): (Vec<_>, Vec<_>) = present.into_iter().partition(|check| check.bytes <= SMALL);
+    // Else the largest may be what all others wait for at the end.
+    large.sort_by_key(|check| Reverse(check.bytes));
     let (small, large) = tokio::try_join!(reader.small(&session, small), reader.large(large))?;
     for (check, fingerprint) in small.into_iter().chain(large) {
         proof.tables += check.tables;
