@@ -255,6 +255,9 @@ impl Explain for Error {
             Self::Certificates { .. } => "Name a file of PEM certificates with --ca-file.".to_owned(),
             Self::Region { region: Some(region), .. } => format!("Add region={region} to the bucket's URL."),
             Self::Region { region: None, .. } => "Add region=… to the bucket's URL.".to_owned(),
+            Self::Denied { source, .. } if source.to_string().contains("RequestTimeTooSkewed") => {
+                "Set the clock of this machine: a request that seems old is refused.".to_owned()
+            }
             Self::Denied { .. } => "Give these credentials the permission, or use others.".to_owned(),
             Self::Credentials { .. } => {
                 "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run where the provider gives a role."

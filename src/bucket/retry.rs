@@ -54,6 +54,7 @@ impl Policy {
             .when(Error::retryable)
             .notify(|error, pause| tracing::debug!(%error, ?pause, "trying again"))
             .await
+            .map_err(Error::lasting)
     }
 
     /// The bytes of `body`, which is that of the object `at`. Where it breaks off, `reopen` gives what follows an offset in

@@ -66,13 +66,13 @@ struct Inner {
 impl S3 {
     /// Prepares requests to the bucket at `url`; sends none.
     pub(super) async fn open(url: &S3Url, options: &Options) -> Result<Self, Error> {
-        let (client, endpoint, is_encrypted) = client::build(url, options).await?;
+        let client::Built { client, url, place, is_encrypted } = client::build(url, options).await?;
         Ok(Self(Arc::new(Inner {
             client,
-            url: BucketUrl::S3(url.clone()).to_string(),
-            identity: format!("s3://{endpoint}/{}/{}", url.bucket, url.prefix),
+            identity: format!("s3://{place}/{}/{}", url.bucket, url.prefix),
             bucket: url.bucket.clone(),
             prefix: url.prefix.clone(),
+            url: BucketUrl::S3(url).to_string(),
             retry: options.retry,
             parts: PartRoom::new(options.upload_memory),
             signs_payloads: !is_encrypted,
@@ -132,21 +132,29 @@ impl S3 {
     where
         E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     {
-        let result = match tokio::time::timeout(patience, request).await {
-            Ok(Ok(output)) => Ok(output),
+        let (result, is_answer) = match tokio::time::timeout(patience, request).await {
+            Ok(Ok(output)) => (Ok(output), true),
             Ok(Err(error)) => {
+                let is_answer = matches!(error, SdkError::ServiceError(_));
                 let answered = self.0.answered.load(Ordering::Relaxed);
-                let doing = asked.to_string();
-                Err(answer::explain(&self.0.url, asked, error).of_a_moment(answered, doing))
+                (Err(answer::explain(&self.0.url, asked, error, answered)), is_answer)
             }
-            Err(_) => Err(answer::silence(&self.0.url, asked, patience)),
+            Err(_) => (Err(answer::silence(&self.0.url, asked, patience)), false),
         };
         if result.as_ref().is_err_and(Error::retryable) {
             self.0.faults.fetch_add(1, Ordering::Relaxed);
-        } else {
+        } else if is_answer {
             self.0.answered.store(true, Ordering::Relaxed);
         }
         result
+    }
+
+    /// Why a HEAD was refused, which had no room to say it: a read of one byte has.
+    async fn explained(&self, key: &Key, name: &str, refused: Error) -> Error {
+        match self.policy().run(|| self.fetch(key, name, Some("bytes=0-0".to_owned()), None)).await {
+            Err(Error::Range { .. }) | Ok(_) => refused,
+            Err(told) => told,
+        }
     }
 
     /// Opens `range` of the object called `name`, once; only the version `etag`, where it is given.
@@ -381,7 +389,10 @@ impl Bucket for S3 {
             let request = self.0.client.head_object().bucket(&self.0.bucket).key(&name).send();
             self.once(Asked::glance(key), self.patience(), request)
         };
-        let output = self.policy().run(head).await?;
+        let output = match self.policy().run(head).await {
+            Err(error) if answer::is_unexplained(&error) => return Err(self.explained(key, &name, error).await),
+            output => output?,
+        };
         let thawed = output.restore().is_some_and(|restore| restore.contains("ongoing-request=\"false\""));
         let frozen = matches!(output.storage_class(), Some(StorageClass::Glacier | StorageClass::DeepArchive))
             || matches!(output.archive_status(), Some(ArchiveStatus::ArchiveAccess | ArchiveStatus::DeepArchiveAccess));

@@ -69,8 +69,8 @@ impl Input {
     pub fn is_seekable(&self) -> bool {
         match &self.kind {
             Kind::Stdin => false,
-            // A named pipe is a file by name alone.
-            Kind::File(path) => path.metadata().is_ok_and(|metadata| metadata.is_file()),
+            // A named pipe is a file by name alone. What cannot be looked at says why when it is opened.
+            Kind::File(path) => path.metadata().map_or(true, |metadata| metadata.is_file()),
             Kind::Object(..) => true,
         }
     }

@@ -32,6 +32,12 @@ pub enum Error {
     /// The object was missing at the source.
     #[error("{0} is not in the bundle: its source did not have it")]
     Missing(String),
+    /// A part of an object came out that does not count.
+    #[error("what came out of {0} is a part that its backup gave up, since the object changed while it was read")]
+    Abandoned(String),
+    /// Two objects come from a pipe at the same time.
+    #[error("{} and {} come mingled from this pipe, and standard output takes one after the other", .0[0], .0[1])]
+    Mingled([String; 2]),
     /// A file exists.
     #[error("{0} exists already")]
     Exists(PathBuf),
@@ -56,7 +62,7 @@ impl Explain for Error {
             Self::Unprovable(_) => Class::Credentials,
             Self::Missing(_) => Class::Incomplete,
             Self::Exists(_) => Class::Refused,
-            Self::Write { .. } => Class::Other,
+            Self::Abandoned(_) | Self::Mingled(_) | Self::Write { .. } => Class::Other,
         }
     }
 
@@ -75,6 +81,9 @@ impl Explain for Error {
             Self::NoSuchEntry(_) => Some("`pacharc list` prints the paths of all entries.".into()),
             Self::Exists(_) => Some("Name another folder with --output: nothing is overwritten.".into()),
             Self::Missing(_) => Some("An older bundle may have it.".into()),
+            Self::Abandoned(_) | Self::Mingled(_) => {
+                Some("Extract into a folder, or write the bundle to a file first.".into())
+            }
             Self::Interrupted(_) | Self::Write { .. } => None,
         }
     }

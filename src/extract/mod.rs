@@ -230,13 +230,19 @@ impl Extraction<'_> {
     /// reader has checked order and hash of the pieces.
     fn entry(&mut self, entry: &Entry, open: &mut HashMap<u64, String>) -> Result<(), Error> {
         if self.selection.takes(&entry.path) {
+            self.alone(&entry.path, open)?;
             self.seen(&entry.path);
             self.append(&entry.path, &entry.body)?;
             self.sink.finish(&entry.path)?;
         }
         match Piece::parse(&entry.path, &entry.body) {
             Some(Piece::Path { folder, path, .. }) if self.selection.takes(&path) => {
-                self.seen(&path);
+                self.alone(&path, open)?;
+                // Of two at a time, which nobody writes, the slices would mingle.
+                let older = open.iter().find(|(_, other)| **other == path).map(|(folder, _)| *folder);
+                if let Some(path) = older.and_then(|folder| open.remove(&folder)) {
+                    self.take_back(&path)?;
+                }
                 open.insert(folder, path);
             }
             Some(Piece::Slice { folder, .. }) => {
@@ -246,12 +252,35 @@ impl Extraction<'_> {
             }
             Some(Piece::Joined { folder, .. }) => {
                 if let Some(path) = open.remove(&folder) {
+                    self.seen(&path);
                     self.sink.finish(&path)?;
+                }
+            }
+            // Its source took it back half-way; it may come again.
+            Some(Piece::Abandoned { folder }) => {
+                if let Some(path) = open.remove(&folder) {
+                    self.take_back(&path)?;
                 }
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Makes sure that the entry at `path` is not written into the middle of another one.
+    fn alone(&self, path: &str, open: &HashMap<u64, String>) -> Result<(), Error> {
+        match open.values().next() {
+            Some(open) if !self.sink.takes_many() => Err(Error::Mingled([open.clone(), path.to_owned()])),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes back what was written of an object that does not count.
+    fn take_back(&mut self, path: &str) -> Result<(), Error> {
+        match self.sink.discard(path) {
+            true => Ok(()),
+            false => Err(Error::Abandoned(path.to_owned())),
+        }
     }
 
     fn append(&mut self, path: &str, body: &[u8]) -> Result<(), Error> {

@@ -1,9 +1,14 @@
 //! Where extracted bytes go: files below one folder, or standard output.
+//!
+//! Files are flushed to the disk all at once at the end, and not one by one: small ones would take longer for it than for all else.
+//! What the system could not write is told then, also of files that are closed.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use super::{Destination, Error};
@@ -12,6 +17,10 @@ use super::{Destination, Error};
 pub(super) struct Sink {
     destination: Destination,
     open: HashMap<String, NamedTempFile>,
+    /// The folder, once there is something in it: errors of writing are told through what was open meanwhile.
+    root: Option<File>,
+    /// Whether standard output has the beginning of an entry.
+    is_begun: bool,
     /// Entries that were written to their end.
     pub(super) entries: u64,
     /// Their bytes.
@@ -20,7 +29,7 @@ pub(super) struct Sink {
 
 impl Sink {
     pub(super) fn new(destination: Destination) -> Self {
-        Self { destination, open: HashMap::new(), entries: 0, bytes: 0 }
+        Self { destination, open: HashMap::new(), root: None, is_begun: false, entries: 0, bytes: 0 }
     }
 
     /// Appends to the entry at `path`, whose components the format's reader has found to be safe.
@@ -29,6 +38,7 @@ impl Sink {
         match &self.destination {
             Destination::Stdout => {
                 let failed = |source| Error::Write { path: "-".into(), source };
+                self.is_begun |= !bytes.is_empty();
                 std::io::stdout().lock().write_all(bytes).map_err(failed)
             }
             Destination::Folder(folder) => {
@@ -36,6 +46,9 @@ impl Sink {
                 let failed = |source| Error::Write { path: target.clone(), source };
                 if !self.open.contains_key(path) {
                     let file = create(folder, path)?;
+                    if self.root.is_none() {
+                        self.root = Some(File::open(folder).map_err(failed)?);
+                    }
                     self.open.insert(path.to_owned(), file);
                 }
                 match self.open.get_mut(path) {
@@ -51,6 +64,7 @@ impl Sink {
         // An entry of no bytes was perhaps never appended to.
         self.append(path, &[])?;
         self.entries += 1;
+        self.is_begun = false;
         let (Destination::Folder(folder), Some(file)) = (&self.destination, self.open.remove(path)) else {
             return Ok(());
         };
@@ -62,18 +76,34 @@ impl Sink {
         }
     }
 
-    /// Takes back what was appended to the entry at `path`, where that is a file.
-    pub(super) fn discard(&mut self, path: &str) {
+    /// Whether entries may come mingled: standard output takes one after the other.
+    pub(super) fn takes_many(&self) -> bool {
+        matches!(self.destination, Destination::Folder(_))
+    }
+
+    /// Takes back what was appended to the entry at `path`. Whether that can be: standard output gives nothing back.
+    pub(super) fn discard(&mut self, path: &str) -> bool {
         if let Some(file) = self.open.remove(path) {
             let written = file.as_file().metadata().map_or(0, |metadata| metadata.len());
             self.bytes = self.bytes.saturating_sub(written);
         }
+        !self.is_begun || self.takes_many()
     }
 
-    /// Flushes standard output.
+    /// Flushes everything to where it goes.
     pub(super) fn flush(&mut self) -> Result<(), Error> {
-        let failed = |source| Error::Write { path: "-".into(), source };
-        std::io::stdout().lock().flush().map_err(failed)
+        match (&self.destination, &self.root) {
+            (Destination::Stdout, _) => {
+                let failed = |source| Error::Write { path: "-".into(), source };
+                std::io::stdout().lock().flush().map_err(failed)
+            }
+            (Destination::Folder(folder), Some(root)) => match rustix::fs::syncfs(root) {
+                // Not every system can.
+                Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
+                Err(errno) => Err(Error::Write { path: folder.clone(), source: errno.into() }),
+            },
+            (Destination::Folder(_), None) => Ok(()),
+        }
     }
 }
 

@@ -73,7 +73,9 @@ async fn by_stream(input: &Input, unlock: Option<&Unlock>) -> Result<Outcome, Er
             Ok(Some(Found::End { id: found, signature, .. })) => (id, signed) = (Some(found), signature.is_some()),
             Ok(Some(Found::Damage(error))) => return Err(error.into()),
             Ok(Some(_)) => {}
-            Ok(None) | Err(pacharc_format::Error::Torn { .. }) => break,
+            Ok(None) => break,
+            // What lies in clear is told of a part, too; the manifest is not, and was asked for.
+            Err(pacharc_format::Error::Torn { .. }) if unlock.is_none() => break,
             Err(error) => return Err(error.into()),
         }
     }

@@ -22,7 +22,10 @@ async fn child() {
     let Ok(url) = std::env::var(URL) else { return };
     let options = Options { ca_file: std::env::var_os(CA_FILE).map(Into::into), ..Options::default() };
     let found = match bucket::open(&url.parse().unwrap(), &options).await {
-        Ok(bucket) => bucket.head(&Key::from("k")).await,
+        Ok(bucket) => {
+            println!("place: {} {}", bucket.identity(), bucket.url());
+            bucket.head(&Key::from("k")).await
+        }
         Err(error) => Err(error),
     };
     match found {
@@ -32,15 +35,19 @@ async fn child() {
     }
 }
 
-/// What the child said, started with `variables` and nothing else.
+/// What the child said of its object, started with `variables` and nothing else.
 async fn outcome(url: &str, variables: &[(&str, &str)]) -> String {
+    said(url, variables, "outcome: ").await
+}
+
+async fn said(url: &str, variables: &[(&str, &str)], of: &str) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "bucket_environment::child", "--ignored", "--nocapture"]).env_clear();
     command.env("AWS_EC2_METADATA_DISABLED", "true").env(URL, url).envs(variables.iter().copied());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(!text.contains(SECRET_KEY), "{text}");
-    let line = text.lines().find_map(|line| line.split_once("outcome: "));
+    let line = text.lines().find_map(|line| line.split_once(of));
     line.unwrap_or_else(|| panic!("{text} {}", String::from_utf8_lossy(&output.stderr))).1.to_owned()
 }
 
@@ -71,6 +78,24 @@ async fn the_endpoint_may_come_from_the_environment() {
     for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"] {
         let variables = [KEYS[0], KEYS[1], (name, &endpoint), ("AWS_REGION", "us-east-1")];
         assert_eq!(outcome("s3://bucket?path_style=true", &variables).await, "absent");
+    }
+}
+
+/// Where a bucket is does not depend on what the environment says the next time.
+#[tokio::test]
+async fn an_endpoint_from_elsewhere_is_part_of_the_place() {
+    let server = FaultServer::start().await;
+    let endpoint = format!("http://127.0.0.1:{}", server.port());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config");
+    let profile = format!("[profile lab]\nservices = own\n[services own]\ns3 =\n  endpoint_url = {endpoint}\n");
+    std::fs::write(&file, profile).unwrap();
+    let profile = [("AWS_PROFILE", "lab"), ("AWS_CONFIG_FILE", file.to_str().unwrap())];
+    let expected = said(&format!("s3://b?endpoint={endpoint}&path_style=true"), &KEYS, "place: ").await;
+    assert!(expected.starts_with(&format!("s3://127.0.0.1:{}/b/ s3://b?endpoint=", server.port())), "{expected}");
+    for more in [vec![("AWS_ENDPOINT_URL", endpoint.as_str())], profile.to_vec()] {
+        let variables = [KEYS.to_vec(), more].concat();
+        assert_eq!(said("s3://b?path_style=true", &variables, "place: ").await, expected);
     }
 }
 

@@ -94,6 +94,26 @@ async fn what_is_final_is_not_asked_again() {
     assert!(matches!(bucket.get(&key).await, Err(Error::Archived { .. })));
 }
 
+/// The answer to a HEAD has no body: a GET says why.
+#[tokio::test]
+async fn a_refusal_without_a_word_is_explained() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    let key = Key::from("k");
+    server.hold("k", "some bytes");
+    for (status, code, advice) in [(400, "ExpiredToken", "use others"), (403, "RequestTimeTooSkewed", "clock")] {
+        server.plan("HEAD", [Fault::Refuse(status, code)]);
+        server.plan("GET", [Fault::Refuse(status, code)]);
+        let error = bucket.head(&key).await.unwrap_err();
+        assert_eq!(error.class(), Class::Credentials, "{error:?}");
+        assert!(error.advice().unwrap().contains(advice), "{error:?}");
+        assert_eq!(server.planned(), 0);
+    }
+    // Nothing more is known where it may be read.
+    server.plan("HEAD", [Fault::Refuse(403, "AccessDenied")]);
+    assert!(matches!(bucket.head(&key).await, Err(Error::Denied { .. })));
+}
+
 #[tokio::test]
 async fn a_body_that_breaks_off_is_read_on() {
     let server = FaultServer::start().await;
@@ -197,7 +217,7 @@ async fn only_s3_itself_says_that_an_object_is_not_there() {
     let bucket = server.open().await;
     let key = Key::from("k");
     server.hold("k", "some bytes");
-    for elsewhere in [Fault::Page(404), Fault::Refuse(404, "")] {
+    for elsewhere in [Fault::Page(404), Fault::Refuse(404, ""), Fault::Bare(404)] {
         server.plan("GET", [elsewhere; 3]);
         assert_eq!(read(&*bucket, &key).await.unwrap(), b"some bytes", "{elsewhere:?}");
         server.plan("GET", [elsewhere; 3]);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pacharc_sample::bucket::{Bucket, Directory};
 
 use crate::support::cluster::{Cluster, target, target_server};
+use crate::support::fault_server::{Fault, FaultServer};
 use crate::support::program::{Desk, Run, Running, words};
 
 /// Runs the first into the second; both ends.
@@ -79,6 +80,56 @@ async fn list_extract_and_inspect_read_a_pipe() {
         assert!(std::fs::read(desk.path(&format!("all/objects/{live}"))).unwrap() == bytes, "{live}");
     }
     read(&["inspect", "-"]).code(0);
+}
+
+/// A part of an object that the backup gave up lies in the bundle before the object that took its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_does_not_come_out_of_a_pipe() {
+    let desk = Desk::new();
+    let source = FaultServer::start().await;
+    source.hold("large", vec![7; 9_000_000]);
+    source.plan_for("GET", "large", [Fault::CutAndChange(8_000_000)]);
+    desk.backup(&words(&["--bucket", &source.url()]), "c.pacharc", &["--max-memory", "64M"]).code(0);
+    assert_eq!(source.planned(), 0);
+    let read = |output: &str| {
+        let mut cat = Command::new("cat");
+        cat.arg(desk.path("c.pacharc"));
+        let args = ["extract", "-", "objects/other/large", "--identity", "key.txt", "-o", output];
+        let (mut first, second) = piped(cat, desk.command(args));
+        first.wait().unwrap();
+        second
+    };
+    read("out").code(0);
+    assert_eq!(std::fs::read(desk.path("out/objects/other/large")).unwrap(), b"another");
+    // What went to standard output cannot be taken back.
+    let run = read("-").code(1).advises().says("objects/other/large is a part that its backup gave up");
+    assert!(!run.stdout.is_empty(), "the bundle holds a part that was given up");
+    desk.run(["extract", "c.pacharc", "objects", "--identity", "key.txt", "-o", "all"]).code(0);
+    assert_eq!(std::fs::read(desk.path("all/objects/other/large")).unwrap(), b"another");
+}
+
+/// Objects in pieces are read side by side.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_mingled_is_not_mingled_on_standard_output() {
+    let desk = Desk::new();
+    let source = FaultServer::start().await;
+    for (key, byte) in [("one", 1), ("two", 2)] {
+        source.hold(key, vec![byte; 9_000_000]);
+    }
+    desk.backup(&words(&["--bucket", &source.url()]), "c.pacharc", &["--max-memory", "64M"]).code(0);
+    let mut cat = Command::new("cat");
+    cat.arg(desk.path("c.pacharc"));
+    let args = ["extract", "-", "objects", "--identity", "key.txt", "-o", "-"];
+    let (mut first, second) = piped(cat, desk.command(args));
+    first.wait().unwrap();
+    // Whether they are depends on the moment.
+    match second.status.code() {
+        Some(0) => {
+            let halves = [second.stdout[0], second.stdout[17_999_999]].map(|byte| vec![byte; 9_000_000]);
+            assert!(second.stdout == halves.concat() && halves[0] != halves[1]);
+        }
+        _ => drop(second.code(1).advises().says("come mingled from this pipe")),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

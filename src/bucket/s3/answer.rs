@@ -118,8 +118,8 @@ impl fmt::Display for Refusal {
 
 impl StdError for Refusal {}
 
-/// What `error` means for what was `asked` of `bucket`.
-pub(super) fn explain<E>(bucket: &str, asked: Asked<'_>, error: SdkError<E, HttpResponse>) -> Error
+/// What `error` means for what was `asked` of `bucket`, which may have `answered` before.
+pub(super) fn explain<E>(bucket: &str, asked: Asked<'_>, error: SdkError<E, HttpResponse>, answered: bool) -> Error
 where
     E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
 {
@@ -134,9 +134,11 @@ where
     let source = match error {
         SdkError::ServiceError(service) => {
             let region = service.raw().headers().get("x-amz-bucket-region").map(str::to_owned);
+            // The SDK makes up a code for a 404 without a body, which any proxy may send.
+            let is_told = service.raw().body().bytes().is_none_or(|body| !body.is_empty());
             let refusal = Refusal {
                 status: service.raw().status().as_u16(),
-                code: service.err().code().map(str::to_owned),
+                code: service.err().code().filter(|_| is_told).map(str::to_owned),
                 message: service.err().message().map(str::to_owned),
             };
             return refused(bucket, asked, refusal, region);
@@ -150,19 +152,41 @@ where
             let source = format!("HTTP {status}: {}", chain(&*source)).into();
             if broken { Error::Unreachable { bucket, doing, source } } else { Error::Failed { bucket, doing, source } }
         }
-        None => unanswered(bucket, doing, source, retryable),
+        None => unanswered((bucket, doing), source, retryable, answered),
     }
 }
 
+/// Credentials that were had before and could not be renewed.
+#[derive(Debug)]
+struct NotRenewed(Source);
+
+impl fmt::Display for NotRenewed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl StdError for NotRenewed {}
+
 impl Error {
-    /// Credentials that were had before, since the bucket has `answered`, and cannot be renewed: whoever gives them out (a metadata
-    /// service, STS, an agent of the node) fails for the moment, and is asked again like a server.
-    pub(super) fn of_a_moment(self, answered: bool, doing: String) -> Self {
+    /// What it is when it was tried again for long enough: credentials that were not renewed are gone.
+    pub(in crate::bucket) fn lasting(self) -> Self {
         match self {
-            Self::Credentials { bucket, source } if answered => Self::Unreachable { bucket, doing, source },
+            Self::Unreachable { bucket, doing, source } => match source.downcast::<NotRenewed>() {
+                Ok(not_renewed) => Self::Credentials { bucket, source: not_renewed.0 },
+                Err(source) => Self::Unreachable { bucket, doing, source },
+            },
             other => other,
         }
     }
+}
+
+/// Whether it is a refusal without a word: the answer to a HEAD has no body.
+pub(super) fn is_unexplained(error: &Error) -> bool {
+    let (Error::Failed { source, .. } | Error::Denied { source, .. }) = error else { return false };
+    source.downcast_ref::<Refusal>().is_some_and(|refusal| {
+        matches!(refusal.status, 400 | 403) && refusal.code.as_ref().is_none_or(String::is_empty)
+    })
 }
 
 /// Whether the server takes no body without a digest in its headers. S3 has no code of its own for it: `InvalidRequest:
@@ -212,10 +236,7 @@ fn refused(bucket: String, asked: Asked<'_>, refusal: Refusal, region: Option<St
             Error::NotFound { bucket, key }
         }
         // No word of S3: somebody stands in between who does not know the way for the moment.
-        (404, Some(_)) if asked.expected && code.is_empty() => {
-            Error::Unreachable { bucket, doing, source: refusal.into() }
-        }
-        (404, None) if code.is_empty() => Error::NoBucket { bucket },
+        (404, _) if code.is_empty() => Error::Unreachable { bucket, doing, source: refusal.into() },
         (408 | 429 | 500 | 502..=504 | 509 | 529, _) => Error::Unreachable { bucket, doing, source: refusal.into() },
         (412, Some(key)) if asked.expected => Error::Changed { bucket, key },
         // Somebody else was faster, or is at it.
@@ -227,18 +248,28 @@ fn refused(bucket: String, asked: Asked<'_>, refusal: Refusal, region: Option<St
     }
 }
 
-/// No answer came; `retryable` unless credentials or TLS are the reason.
-fn unanswered(bucket: String, doing: String, source: Source, retryable: bool) -> Error {
-    let text = chain(&*source).into();
+/// No answer came; `retryable` unless credentials or TLS are the reason. Where the bucket has `answered` before, most of that will
+/// pass, too: whoever gives credentials out (a metadata service, STS, an agent of the node) fails for the moment, or a proxy that
+/// is being replaced breaks off a handshake.
+fn unanswered((bucket, doing): (String, String), source: Source, retryable: bool, answered: bool) -> Error {
+    let text: Source = chain(&*source).into();
     if find::<CredentialsError>(&*source).is_some() {
-        Error::Credentials { bucket, source: text }
-    } else if find::<rustls::Error>(&*source).is_some() {
+        match answered {
+            true => Error::Unreachable { bucket, doing, source: NotRenewed(text).into() },
+            false => Error::Credentials { bucket, source: text },
+        }
+    } else if find::<rustls::Error>(&*source).is_some_and(|error| !answered || is_of_certificates(error)) {
         Error::Tls { bucket, source: text }
-    } else if retryable {
+    } else if retryable || find::<rustls::Error>(&*source).is_some() {
         Error::Unreachable { bucket, doing, source: text }
     } else {
         Error::Failed { bucket, doing, source: text }
     }
+}
+
+/// Whether no other attempt will trust this server.
+fn is_of_certificates(error: &rustls::Error) -> bool {
+    matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented)
 }
 
 /// The error of type `T` among `error` and its sources, looking into what [`io::Error`] wraps.
@@ -273,14 +304,29 @@ fn chain(error: &dyn StdError) -> String {
 mod tests {
     use super::*;
 
+    fn of(error: impl StdError + Send + Sync + 'static, answered: bool) -> Error {
+        unanswered(("s3://b".to_owned(), "listing".to_owned()), Box::new(error), false, answered)
+    }
+
     #[test]
     fn credentials_that_were_had_before_are_asked_for_again() {
-        let lost = || Error::Credentials { bucket: "s3://b".into(), source: "the agent is restarting".into() };
-        assert!(!lost().of_a_moment(false, "listing".into()).retryable());
-        let later = lost().of_a_moment(true, "listing".into());
-        assert!(
-            later.retryable()
-                && matches!(&later, Error::Unreachable { source, .. } if source.to_string().contains("agent"))
-        );
+        let lost = || CredentialsError::provider_error("the agent is restarting");
+        assert!(matches!(of(lost(), false), Error::Credentials { .. }));
+        let later = of(lost(), true);
+        assert!(later.retryable());
+        // Not for ever.
+        let lasting = later.lasting();
+        assert!(matches!(&lasting, Error::Credentials { source, .. } if source.to_string().contains("agent")));
+        let away = Error::Unreachable { bucket: "s3://b".into(), doing: "listing".into(), source: "away".into() };
+        assert!(away.lasting().retryable());
+    }
+
+    #[test]
+    fn a_handshake_that_is_broken_off_is_tried_again() {
+        let alert = || rustls::Error::AlertReceived(rustls::AlertDescription::InternalError);
+        assert!(matches!(of(alert(), false), Error::Tls { .. }));
+        assert!(of(alert(), true).retryable());
+        let expired = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        assert!(matches!(of(io::Error::other(expired), true), Error::Tls { .. }));
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -16,6 +16,7 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns};
+use aws_types::service_config::ServiceConfigKey;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use url::Url;
@@ -30,8 +31,19 @@ const AMAZON: &str = "amazonaws.com";
 const DEFAULT_REGION: &str = "us-east-1";
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// A client for the bucket at `url`, its endpoint as it goes into the bucket's identity, and whether that speaks TLS.
-pub(super) async fn build(url: &S3Url, options: &Options) -> Result<(Client, String, bool), Error> {
+/// What speaks to a bucket.
+pub(super) struct Built {
+    pub(super) client: Client,
+    /// The bucket's URL, with an endpoint that the environment or a profile gave: elsewhere, it would be another bucket.
+    pub(super) url: S3Url,
+    /// The endpoint as it goes into the bucket's identity.
+    pub(super) place: String,
+    /// Whether the endpoint speaks TLS.
+    pub(super) is_encrypted: bool,
+}
+
+/// A client for the bucket at `url`.
+pub(super) async fn build(url: &S3Url, options: &Options) -> Result<Built, Error> {
     let http = http_client(url, options.ca_file.as_deref(), None)?;
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
     if let Some(region) = &url.region {
@@ -63,12 +75,22 @@ pub(super) async fn build(url: &S3Url, options: &Options) -> Result<(Client, Str
         }
         config = config.endpoint_url(near.as_str().trim_end_matches('/'));
     }
-    let from_environment =
-        std::env::var("AWS_ENDPOINT_URL_S3").ok().or_else(|| shared.endpoint_url().map(str::to_owned));
-    let endpoint = url.endpoint.clone().or_else(|| Url::parse(&from_environment?).ok());
-    // Amazon's own do, where nothing else is said.
-    let is_encrypted = endpoint.as_ref().is_none_or(|url| url.scheme() == "https");
-    Ok((Client::from_conf(config.build()), place(endpoint.as_ref()), is_encrypted))
+    let endpoint = url.endpoint.clone().or_else(|| configured(&shared));
+    Ok(Built {
+        client: Client::from_conf(config.build()),
+        place: place(endpoint.as_ref()),
+        // Amazon's own do, where nothing else is said.
+        is_encrypted: endpoint.as_ref().is_none_or(|url| url.scheme() == "https"),
+        url: S3Url { endpoint, ..url.clone() },
+    })
+}
+
+/// The endpoint that the SDK finds in environment and profile, S3's own before that of all services.
+fn configured(shared: &SdkConfig) -> Option<Url> {
+    let key =
+        ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build().ok()?;
+    let own = shared.service_config().and_then(|config| config.load_config(key));
+    Url::parse(&own.or_else(|| shared.endpoint_url().map(str::to_owned))?).ok()
 }
 
 /// The endpoint's host and port, spelt in one way.

@@ -46,6 +46,8 @@ pub enum Fault {
     Clip,
     /// A page of a proxy with this status instead of an answer.
     Page(u16),
+    /// This status and nothing else.
+    Bare(u16),
     /// Nothing goes wrong.
     Pass,
 }
@@ -329,6 +331,7 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
             let answer = match fault {
                 Fault::Refuse(status, code) => Answer::error(status, code),
                 Fault::Page(status) => Answer::new(status, "<html><body><p>no such page<br></body></html>"),
+                Fault::Bare(status) => Answer::new(status, ""),
                 Fault::IgnoreRange => {
                     let headers = request.headers.iter().filter(|(name, _)| *name != "range");
                     let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
