@@ -18,6 +18,11 @@ use crate::options::{Cluster, Expectations, Limits, Postgres};
 use crate::secret::Secret;
 use crate::signature::{self, SigningKey, SigningKeyNames, TrustedKeys};
 
+/// Whether a flag was typed. What the environment and the configuration file say is for other commands, too.
+pub(super) fn is_typed(matches: &ArgMatches, id: &str) -> bool {
+    matches.value_source(id) == Some(ValueSource::CommandLine)
+}
+
 /// Default of `--max-memory`.
 const MAX_MEMORY: &str = "256MiB";
 
@@ -58,7 +63,7 @@ impl ServerArgs {
         let found = || cluster.map(|_| String::new());
         self.postgres.clone().or_else(found).map(|url| Postgres {
             url: Secret::from(url),
-            from_command_line: matches.value_source("postgres") == Some(ValueSource::CommandLine),
+            from_command_line: is_typed(matches, "postgres"),
             pg_bin: self.pg_bin.clone(),
         })
     }
@@ -71,23 +76,36 @@ pub(super) struct ClusterArgs {
     #[arg(long, short, value_name = "NAMESPACE", value_parser = values::name)]
     namespace: Option<String>,
     /// The kubeconfig's context; the current one where not given
-    #[arg(long, value_name = "NAME", requires = "namespace")]
+    #[arg(long, value_name = "NAME")]
     context: Option<String>,
     /// Where the cluster is described; $KUBECONFIG, ~/.kube/config or the pod's own account where not given
-    #[arg(long, value_name = "FILE", requires = "namespace")]
+    #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 }
 
 impl ClusterArgs {
     /// The cluster, if one is named.
-    pub(super) fn cluster(&self) -> Option<Cluster> {
+    ///
+    /// # Errors
+    /// Where it is described by what was typed, and not named.
+    pub(super) fn cluster(&self, matches: &ArgMatches) -> Result<Option<Cluster>, usage::Error> {
+        let cluster = self.named();
+        for (id, what) in [("context", "--context"), ("kubeconfig", "--kubeconfig")] {
+            if cluster.is_none() && is_typed(matches, id) {
+                return Err(usage::Error::Needs { what, needed: "--namespace" });
+            }
+        }
+        Ok(cluster)
+    }
+
+    fn named(&self) -> Option<Cluster> {
         let namespace = self.namespace.clone()?;
         Some(Cluster { namespace, context: self.context.clone(), kubeconfig: self.kubeconfig.clone() })
     }
 
     /// The cluster, which must be named.
     pub(super) fn required(&self) -> Result<Cluster, usage::Error> {
-        self.cluster().ok_or(usage::Error::Missing {
+        self.named().ok_or(usage::Error::Missing {
             what: "--namespace",
             advice: "Name the namespace that Pachyderm runs in: --namespace NAME.",
         })
@@ -110,7 +128,7 @@ pub(super) struct SuspendArgs {
     #[arg(long, value_name = "IMAGE")]
     guardian_image: Option<String>,
     /// An annotation of the guardian's pod, such as sidecar.istio.io/inject=false (repeatable)
-    #[arg(long, value_name = "KEY=VALUE", value_parser = values::pair, requires = "guardian_image")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = values::pair)]
     guardian_annotation: Vec<(String, String)>,
 }
 
@@ -138,10 +156,22 @@ pub(super) struct ResumeArgs {
     lease_duration: Duration,
 }
 
+fn annotation_without_job() -> usage::Error {
+    usage::Error::Needs { what: "--guardian-annotation", needed: "--guardian-image" }
+}
+
 impl SuspendArgs {
     /// Whether a guardian is spoken of.
     pub(super) fn names_guardian(&self) -> bool {
         self.guardian.is_some() || self.guardian_image.is_some()
+    }
+
+    /// Refuses annotations that were typed for no Job.
+    pub(super) fn check(&self, matches: &ArgMatches) -> Result<(), usage::Error> {
+        if is_typed(matches, "guardian_annotation") && self.guardian_image.is_none() {
+            return Err(annotation_without_job());
+        }
+        Ok(())
     }
 
     /// Who guards.
@@ -155,6 +185,8 @@ impl SuspendArgs {
                 Err(usage::Error::Needs { what: "--guardian job", needed: "--guardian-image" })
             }
             (None | Some(GuardianArg::Job), Some(image)) => Ok(job(image)),
+            // Wherever they come from: a process has none.
+            (None, None) if !self.guardian_annotation.is_empty() => Err(annotation_without_job()),
             // A pod's processes end with its first one: such a guardian would not outlive the run that it guards.
             (None, None) if is_in_pod() => Err(usage::Error::Missing {
                 what: "--guardian-image",
@@ -308,11 +340,19 @@ pub(super) struct SignArgs {
     #[arg(long, value_name = "FILE")]
     sign_key: Option<PathBuf>,
     /// The first line of FILE is the password of that key; asked for where it has one and this is not given
-    #[arg(long, value_name = "FILE", requires = "sign_key")]
+    #[arg(long, value_name = "FILE")]
     sign_password_file: Option<PathBuf>,
 }
 
 impl SignArgs {
+    /// Refuses a password for no key: what is not signed would be taken for signed.
+    pub(super) fn check(&self) -> Result<(), usage::Error> {
+        if self.sign_password_file.is_some() && self.sign_key.is_none() {
+            return Err(usage::Error::Needs { what: "--sign-password-file", needed: "--sign-key" });
+        }
+        Ok(())
+    }
+
     pub(super) fn names(&self) -> SigningKeyNames {
         SigningKeyNames { key: self.sign_key.clone(), password_file: self.sign_password_file.clone() }
     }

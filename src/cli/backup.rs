@@ -136,7 +136,8 @@ enum AfterArg {
 impl Backup {
     /// What the arguments mean.
     pub(super) fn options(&self, matches: &ArgMatches) -> Result<Options, usage::Error> {
-        let cluster = self.cluster.cluster();
+        let cluster = self.cluster.cluster(matches)?;
+        self.sign.check()?;
         if self.server.is_empty() && cluster.is_none() {
             return Err(usage::Error::Missing {
                 what: "a source",
@@ -155,7 +156,7 @@ impl Backup {
         if let (Some(field), None) = (self.output.as_ref().and_then(Template::kubernetes_field), &cluster) {
             return Err(usage::Error::Needs { what: field, needed: "--namespace" });
         }
-        let suspension = self.suspension(cluster.as_ref())?;
+        let suspension = self.suspension(cluster.as_ref(), matches)?;
         Ok(Options {
             cluster,
             postgres,
@@ -178,7 +179,12 @@ impl Backup {
     }
 
     /// How the cluster is suspended, if one is named. A backup that is online needs to know, too: it may be held already.
-    fn suspension(&self, cluster: Option<&options::Cluster>) -> Result<Option<Suspending>, usage::Error> {
+    fn suspension(
+        &self,
+        cluster: Option<&options::Cluster>,
+        matches: &ArgMatches,
+    ) -> Result<Option<Suspending>, usage::Error> {
+        self.suspend.check(matches)?;
         let (is_paused, stay) = (self.quiesce != QuiesceArg::Online, self.after == AfterArg::StaySuspended);
         if is_paused && cluster.is_none() {
             return Err(usage::Error::Needs { what: "--quiesce suspend or hold", needed: "--namespace" });

@@ -8,7 +8,6 @@ use super::Job;
 use super::arguments::{ClusterArgs, NetworkArgs};
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
-use super::usage;
 use crate::cluster::{Cluster, discover};
 use crate::failure::Class;
 
@@ -44,10 +43,7 @@ impl Job for Discover {
     }
 
     fn run(self, _: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
-        let options = self.cluster.cluster().ok_or(usage::Error::Missing {
-            what: "--namespace",
-            advice: "Name the namespace of the Helm release: --namespace pachyderm.",
-        })?;
+        let options = self.cluster.required()?;
         let ca_file = self.network.ca_file;
         report.run(async |interrupt, monitor| {
             let found = interrupt.guard(async {

@@ -14,7 +14,7 @@ use super::report::{Report, ReportArgs};
 use super::{usage, values};
 use crate::failure::Class;
 use crate::keys::UnlockNames;
-use crate::options::Location;
+use crate::options::{Cluster, Location};
 use crate::restore::options::Release;
 use crate::restore::{Options, Rename};
 
@@ -97,28 +97,44 @@ struct ReleaseArgs {
     #[arg(long, value_name = "DIR")]
     write_to: Option<PathBuf>,
     /// Make the captured Secrets and ConfigMaps in --namespace; a Secret that exists with other content is refused
-    #[arg(long, requires = "namespace")]
+    #[arg(long)]
     apply_secrets: bool,
     /// Write credentials that only values can hold into values.secret.yaml, in clear
-    #[arg(long, requires = "write_to")]
+    #[arg(long)]
     secret_values: bool,
     /// Where users will reach the new cluster; the values keep the old name when not given
-    #[arg(long, value_name = "NAME", requires = "write_to", value_parser = values::name)]
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
     host: Option<String>,
     /// The Pachyderm that is wanted in the end; the files start the one that was backed up. An older one is refused
-    #[arg(long, value_name = "VERSION", requires = "write_to", value_parser = values::name)]
+    #[arg(long, value_name = "VERSION", value_parser = values::name)]
     pachyderm_version: Option<String>,
     /// Go on with a database whose release is not known
     #[arg(long)]
     allow_unknown_schema: bool,
     /// For a rehearsal: no door to the outside, and a NetworkPolicy that lets pods reach database and bucket alone
-    #[arg(long, requires = "write_to")]
+    #[arg(long)]
     drill: bool,
 }
 
 impl ReleaseArgs {
-    fn release(&self) -> Release {
-        Release {
+    /// What is wanted of the release in `cluster`.
+    ///
+    /// # Errors
+    /// Where something is wanted, and no place for it is named: it would be left out in silence.
+    fn release(&self, cluster: Option<&Cluster>) -> Result<Release, usage::Error> {
+        let has_folder = self.write_to.is_some();
+        for (what, is_wanted, needed, is_given) in [
+            ("--apply-secrets", self.apply_secrets, "--namespace", cluster.is_some()),
+            ("--secret-values", self.secret_values, "--write-to", has_folder),
+            ("--host", self.host.is_some(), "--write-to", has_folder),
+            ("--pachyderm-version", self.pachyderm_version.is_some(), "--write-to", has_folder),
+            ("--drill", self.drill, "--write-to", has_folder),
+        ] {
+            if is_wanted && !is_given {
+                return Err(usage::Error::Needs { what, needed });
+            }
+        }
+        Ok(Release {
             write_to: self.write_to.clone(),
             apply_secrets: self.apply_secrets,
             secret_values: self.secret_values,
@@ -126,7 +142,7 @@ impl ReleaseArgs {
             pachyderm_version: self.pachyderm_version.clone(),
             allow_unknown_schema: self.allow_unknown_schema,
             drill: self.drill,
-        }
+        })
     }
 }
 
@@ -149,6 +165,8 @@ impl Restore {
             }
         }
         one_target_each(&self.database)?;
+        let cluster = self.cluster.cluster(matches)?;
+        self.sign.check()?;
         Ok(Options {
             bundle: Location::from(self.bundle.as_str()),
             postgres,
@@ -157,8 +175,8 @@ impl Restore {
             bucket: self.server.bucket.clone(),
             allow_prefix: self.allow_prefix,
             allow_incomplete: self.allow_incomplete,
-            cluster: self.cluster.cluster(),
-            release: self.release.release(),
+            release: self.release.release(cluster.as_ref())?,
+            cluster,
             expect: self.expect.expectations()?,
             ca_file: self.network.ca_file.clone(),
             limits: self.machine.limits()?,

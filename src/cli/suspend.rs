@@ -67,8 +67,9 @@ impl Job for Suspend {
         &self.report
     }
 
-    fn run(self, _: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
+    fn run(self, matches: &ArgMatches, report: &Report) -> Result<ExitCode, Failure> {
         let target = self.cluster.required()?;
+        self.suspend.check(matches)?;
         let guardian = match self.limit {
             Some(_) => self.suspend.guard()?,
             None if self.suspend.names_guardian() => {

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
 
 use super::arguments::{
-    ClusterArgs, EvidenceArgs, ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, SignArgs, UnlockArgs,
+    ClusterArgs, EvidenceArgs, ExpectArgs, MachineArgs, NetworkArgs, ServerArgs, SignArgs, UnlockArgs, is_typed,
 };
 use super::exit::{Failure, job_epilogue};
 use super::report::{Report, ReportArgs};
@@ -93,17 +92,35 @@ struct AgainstArgs {
     #[arg(long, value_name = "SIDE", conflicts_with = "level")]
     against: Option<SideArg>,
     /// A database that has another name there (repeatable)
-    #[arg(long, value_name = "BUNDLED=THERE", value_parser = values::rename, requires = "against")]
+    #[arg(long, value_name = "BUNDLED=THERE", value_parser = values::rename)]
     database: Vec<Rename>,
     /// Compare a part: 5%, 1000 (objects), 30s (as many as that takes), 3/30 (the third of thirty that are all)
-    #[arg(long, value_name = "SAMPLE", requires = "against")]
+    #[arg(long, value_name = "SAMPLE")]
     sample: Option<Sample>,
     /// Choose the sample by this number, which the verdict names, to repeat it; by chance when not given
-    #[arg(long, value_name = "N", requires = "sample")]
+    #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Keep progress in FILE; an interrupted comparison goes on from there, and takes it away at the end
-    #[arg(long = "continue", value_name = "FILE", requires = "against")]
+    #[arg(long = "continue", value_name = "FILE")]
     progress: Option<PathBuf>,
+}
+
+impl AgainstArgs {
+    /// Refuses what was typed for a comparison that is not asked for.
+    fn check(&self, matches: &ArgMatches) -> Result<(), usage::Error> {
+        let (compares, samples) = (self.against.is_some(), self.sample.is_some());
+        for (id, what, needed, is_given) in [
+            ("database", "--database", "--against", compares),
+            ("sample", "--sample", "--against", compares),
+            ("progress", "--continue", "--against", compares),
+            ("seed", "--seed", "--sample", samples),
+        ] {
+            if !is_given && is_typed(matches, id) {
+                return Err(usage::Error::Needs { what, needed });
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -133,7 +150,7 @@ impl Verify {
             None => Scratch::Throwaway(pg_bin),
             Some(url) => Scratch::Server(Postgres {
                 url: Secret::from(url.clone()),
-                from_command_line: matches.value_source("scratch_postgres") == Some(ValueSource::CommandLine),
+                from_command_line: is_typed(matches, "scratch_postgres"),
                 pg_bin,
             }),
         }
@@ -144,8 +161,10 @@ impl Verify {
     /// The comparison that is asked for, if one is.
     fn comparison(&self, matches: &ArgMatches) -> Result<Option<against::Options>, Failure> {
         let AgainstArgs { against, database, sample, seed, progress } = &self.against;
+        self.against.check(matches)?;
+        self.sign.check()?;
+        let cluster = self.cluster.cluster(matches)?;
         let Some(side) = against else { return Ok(None) };
-        let cluster = self.cluster.cluster();
         if self.server.is_empty() && cluster.is_none() {
             return Err(usage::Error::Missing {
                 what: "what to compare with",

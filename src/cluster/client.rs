@@ -11,6 +11,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject as _};
+use url::Url;
 
 use super::Error;
 use crate::options;
@@ -24,6 +25,7 @@ pub struct Cluster {
     client: Client,
     namespace: String,
     server: String,
+    is_own: bool,
 }
 
 impl Cluster {
@@ -38,8 +40,10 @@ impl Cluster {
             trust(&mut config, file)?;
         }
         let server = config.cluster_url.to_string();
+        // Beyond a proxy an address may be that of another server.
+        let is_own = config.proxy_url.is_none() && is_own(&server);
         let client = Client::try_from(config).map_err(Error::client)?;
-        let cluster = Self { client, namespace: options.namespace.clone(), server };
+        let cluster = Self { client, namespace: options.namespace.clone(), server, is_own };
         cluster.check_namespace().await?;
         Ok(cluster)
     }
@@ -47,7 +51,7 @@ impl Cluster {
     /// One whose API server is a test's own.
     #[cfg(test)]
     pub(super) fn of(client: Client) -> Self {
-        Self { client, namespace: "pachyderm".to_owned(), server: "https://test".to_owned() }
+        Self { client, namespace: "pachyderm".to_owned(), server: "https://test".to_owned(), is_own: false }
     }
 
     /// What the kubeconfig calls the cluster that `options` name; `in-cluster` for a pod's own.
@@ -76,6 +80,12 @@ impl Cluster {
     #[must_use]
     pub fn server(&self) -> &str {
         &self.server
+    }
+
+    /// Whether this process is in a pod of this very cluster. Where that is not sure, it is not.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.is_own
     }
 
     /// The namespace.
@@ -145,6 +155,20 @@ async fn config(options: &options::Cluster) -> Result<Config, Error> {
     Config::infer().await.map_err(|source| Error::Config { source: Box::new(source) })
 }
 
+/// Whether the API server is the one that Kubernetes names to the pod that this process is in.
+fn is_own(server: &str) -> bool {
+    let named = (std::env::var("KUBERNETES_SERVICE_HOST"), std::env::var("KUBERNETES_SERVICE_PORT"));
+    matches!(named, (Ok(host), Ok(port)) if is_at(server, &host, &port))
+}
+
+/// Whether an API server is the one that a pod finds at `host` and `port`, or by the name that its cluster gives it.
+fn is_at(server: &str, host: &str, port: &str) -> bool {
+    let Ok(url) = Url::parse(server) else { return false };
+    let names = [host, "kubernetes.default.svc"];
+    url.host_str().is_some_and(|found| names.contains(&found.trim_matches(['[', ']'])))
+        && port.parse::<u16>().is_ok_and(|port| url.port_or_known_default() == Some(port))
+}
+
 /// Adds the certificates of a PEM file to those that the kubeconfig names, or else to the system's.
 fn trust(config: &mut Config, file: &Path) -> Result<(), Error> {
     let failed = |source: pem::Error| Error::CaFile { file: file.to_owned(), source };
@@ -158,4 +182,21 @@ fn trust(config: &mut Config, file: &Path) -> Result<(), Error> {
     // The file of a pod's own account would be read instead.
     config.root_cert_file = None;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_own_cluster_is_told_from_others() {
+        assert!(is_at("https://10.96.0.1/", "10.96.0.1", "443"));
+        assert!(is_at("https://10.0.0.1:6443/", "10.0.0.1", "6443"));
+        assert!(is_at("https://[fd00::1]:6443/", "fd00::1", "6443"));
+        assert!(is_at("https://kubernetes.default.svc/", "10.96.0.1", "443"));
+        for other in ["https://10.96.0.2/", "https://10.96.0.1:6443/", "https://prod.example/", "https://10.96.0.11/"] {
+            assert!(!is_at(other, "10.96.0.1", "443"), "{other}");
+        }
+        assert!(!is_at("https://10.96.0.1/", "10.96.0.1", ""));
+    }
 }

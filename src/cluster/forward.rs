@@ -35,6 +35,17 @@ pub fn is_in_pod() -> bool {
     std::env::var_os(IN_CLUSTER).is_some()
 }
 
+/// Where this process is, as a cluster's Services see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Here {
+    /// In one of the cluster's pods, which know them by name.
+    Inside,
+    /// In no pod.
+    Outside,
+    /// In a pod of another cluster, where their names are those of other Services.
+    Elsewhere,
+}
+
 /// A Service, by the name that pods call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceName {
@@ -88,10 +99,24 @@ impl Way {
     /// Finds the way to `host` as pods of the cluster's namespace know it.
     ///
     /// # Errors
-    /// A Service that leads to no pod, or that may not be seen.
+    /// A Service that leads to no pod, or that may not be seen; in a pod of another cluster a name that means something
+    /// else there.
     pub async fn to(cluster: &Cluster, host: &str, port: u16) -> Result<Self, Error> {
-        let Some(service) = ServiceName::of_host(host, cluster.namespace()) else { return Ok(Self::Direct) };
-        if !service.is_certain && answers(host, port).await {
+        let here = match (is_in_pod(), cluster.is_own()) {
+            (false, _) => Here::Outside,
+            (true, true) => Here::Inside,
+            (true, false) => Here::Elsewhere,
+        };
+        Self::seen_from(here, cluster, host, port).await
+    }
+
+    async fn seen_from(here: Here, cluster: &Cluster, host: &str, port: u16) -> Result<Self, Error> {
+        let is_elsewhere = here == Here::Elsewhere;
+        let Some(service) = ServiceName::of_host(host, cluster.namespace()) else {
+            return if is_elsewhere && is_pods_own(host) { Err(elsewhere(host)) } else { Ok(Self::Direct) };
+        };
+        // Elsewhere the one that answers may be a Service of this pod's cluster.
+        if !service.is_certain && !is_elsewhere && answers(host, port).await {
             return Ok(Self::Direct);
         }
         let found = match find(cluster, &service).await {
@@ -100,17 +125,33 @@ impl Way {
             Err(Error::Cluster(error)) if error.is_forbidden() && !service.is_certain => None,
             Err(error) => return Err(error),
         };
-        let Some(found) = found else { return Ok(Self::Direct) };
+        let Some(found) = found else {
+            return if is_elsewhere { Self::outside(host, port).await } else { Ok(Self::Direct) };
+        };
         let spec = found.spec.unwrap_or_default();
         if let Some(external) = spec.external_name.filter(|_| spec.type_.as_deref() == Some("ExternalName")) {
+            if is_elsewhere {
+                return Self::outside(&external, port).await;
+            }
             return Ok(address(&external, port).await.map_or(Self::Direct, Self::At));
         }
-        if is_in_pod()
+        if here == Here::Inside
             && let Some(address) = address(&format!("{}.{}.svc", service.name, service.namespace), port).await
         {
             return Ok(Self::At(address));
         }
         Forward::open(cluster, service, port).await.map(Self::Forwarded)
+    }
+
+    /// The way from a pod of another cluster to a host that is in neither.
+    async fn outside(host: &str, port: u16) -> Result<Self, Error> {
+        let is_service = ServiceName::of_host(host, "").is_some_and(|service| service.is_certain);
+        if is_service || is_pods_own(host) {
+            return Err(elsewhere(host));
+        }
+        // The dot at the end keeps the name server from completing the name to one of this pod's cluster.
+        let found = address(&format!("{}.", host.trim_end_matches('.')), port).await;
+        found.map(Self::At).ok_or_else(|| elsewhere(host))
     }
 
     /// Where to connect to, if not to the host's own name.
@@ -280,6 +321,15 @@ async fn address(host: &str, port: u16) -> Option<SocketAddr> {
     tokio::net::lookup_host((host, port)).await.ok()?.next()
 }
 
+/// Whether it is the name of one pod behind a Service: `db-0.db.ns.svc…`.
+fn is_pods_own(host: &str) -> bool {
+    host.split('.').nth(3) == Some("svc")
+}
+
+fn elsewhere(host: &str) -> Error {
+    Error::Elsewhere { host: host.to_owned() }
+}
+
 /// Whether somebody listens there.
 async fn answers(host: &str, port: u16) -> bool {
     matches!(tokio::time::timeout(KNOCK, TcpStream::connect((host, port))).await, Ok(Ok(_)))
@@ -300,7 +350,10 @@ fn named_port(pod: &Pod, name: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::cluster::suspend::faulty::{Answer, FaultyServer};
 
     #[test]
     fn hosts_that_may_be_services() {
@@ -316,5 +369,35 @@ mod tests {
         for host in ["localhost", "127.0.0.1", "::1", "db.company.example", "/var/run/postgresql", "", "a..b"] {
             assert_eq!(service(host), None, "{host}");
         }
+    }
+
+    #[tokio::test]
+    async fn from_a_pod_of_another_cluster_no_name_is_taken_at_its_word() {
+        let service = |spec: Value| json!({ "metadata": { "name": "s" }, "spec": spec });
+        let server = FaultyServer::new(move |request, _| match request.path.rsplit('/').next() {
+            Some("db" | "minio") => {
+                Answer::Json(service(json!({ "selector": { "app": "db" }, "ports": [{ "port": 1 }] })))
+            }
+            Some("alias") => {
+                Answer::Json(service(json!({ "type": "ExternalName", "externalName": "db.ns.svc.cluster.local" })))
+            }
+            Some("pods") => Answer::Json(json!({ "metadata": {}, "items": [] })),
+            _ => Answer::Status(404),
+        });
+        let cluster = server.cluster();
+        // What is a Service of the cluster is reached through its API server.
+        for host in ["db", "db.ns.svc", "minio.storage"] {
+            let found = Way::seen_from(Here::Elsewhere, &cluster, host, 1).await;
+            assert!(matches!(found, Err(Error::NoPod { .. })), "{host}: {found:?}");
+        }
+        // And what is none must not be one of the pod's own cluster.
+        for host in ["nobody", "nobody.ns.svc.cluster.local", "alias", "db-0.db.ns.svc.cluster.local"] {
+            let found = Way::seen_from(Here::Elsewhere, &cluster, host, 1).await;
+            assert!(matches!(found, Err(Error::Elsewhere { .. })), "{host}: {found:?}");
+        }
+        for host in ["10.0.0.1", "db.company.example", "localhost"] {
+            assert!(matches!(Way::seen_from(Here::Elsewhere, &cluster, host, 1).await, Ok(Way::Direct)), "{host}");
+        }
+        assert!(matches!(Way::seen_from(Here::Outside, &cluster, "nobody", 1).await, Ok(Way::Direct)));
     }
 }

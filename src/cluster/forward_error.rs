@@ -56,6 +56,12 @@ pub enum Error {
         /// What the node said.
         reason: String,
     },
+    /// A name that means something else in the pod that this process is in.
+    #[error("{host} is no Service that can be seen, and this pod is in another cluster, where it may be one")]
+    Elsewhere {
+        /// The name.
+        host: String,
+    },
     /// No local port.
     #[error("cannot listen on 127.0.0.1")]
     Listen(#[source] std::io::Error),

@@ -160,7 +160,9 @@ impl<'a> Release<'a> {
             _ => Pipelines::default(),
         };
         let mut restored = RestoredRelease { placeholders: successor.placeholders.clone(), ..Default::default() };
-        if let (Some(cluster), true) = (&self.cluster, release.apply_secrets) {
+        // Where there is no namespace, nothing is made in it.
+        let applied_to = self.cluster.as_ref().filter(|_| release.apply_secrets);
+        if let Some(cluster) = applied_to {
             values::check_secrets(cluster, &successor.secrets).await?;
             let secrets = values::apply(cluster, &successor.secrets).await?;
             if let Some(name) = secrets.different.into_iter().next() {
@@ -177,8 +179,8 @@ impl<'a> Release<'a> {
             restored.config_maps_different = maps.different;
         }
         if let Some(folder) = &release.write_to {
-            let (clear, applied) = (release.secret_values, release.apply_secrets);
-            restored.steps = values::steps(&successor, &captured, &target, folder, clear, applied);
+            let clear = release.secret_values;
+            restored.steps = values::steps(&successor, &captured, &target, folder, clear, applied_to.is_some());
             restored.files = values::write(&successor, &restored.steps, folder, clear)?;
             restored.folder = Some(folder.clone());
         }

@@ -73,7 +73,9 @@ fn wrong_usage_is_exit_2_and_says_what_is_wrong() {
         (with(&["--compression-level", "20"]), "20 is not in 1..=19"),
         (with(&["--json-file", "/nowhere/x"]), "cannot write /nowhere/x"),
         (with(&["--config", "absent.toml"]), "cannot read the configuration file absent.toml"),
-        (with(&["--context", "c"]), "--namespace <NAMESPACE>"),
+        (with(&["--context", "c"]), "--context needs --namespace"),
+        (with(&["--guardian-annotation", "a=b"]), "--guardian-annotation needs --guardian-image"),
+        (with(&["--sign-password-file", "p"]), "--sign-password-file needs --sign-key"),
         (with(&["--quiesce", "suspend"]), "--quiesce suspend or hold needs --namespace"),
         (
             with(&["--namespace", "n", "--in-cluster", "--image", "i", "--sign-key", "k"]),
@@ -87,6 +89,12 @@ fn wrong_usage_is_exit_2_and_says_what_is_wrong() {
         (vec!["verify", "x", "--level", "deep"], "invalid value 'deep'"),
         (vec!["verify", "x", "--expect-id", "12"], "an id has 64 hex digits"),
         (vec!["verify", "x", "--not-older-than", "long"], "write an age such as 7d"),
+        (vec!["verify", "x", "--kubeconfig", "k"], "--kubeconfig needs --namespace"),
+        (vec!["verify", "x", "--database", "d"], "--database needs --against"),
+        (vec!["verify", "x", "--continue", "f"], "--continue needs --against"),
+        (vec!["verify", "x", "--against", "source", "--seed", "1"], "--seed needs --sample"),
+        (vec!["restore", "x", "--bucket", "b", "--apply-secrets"], "--apply-secrets needs --namespace"),
+        (vec!["restore", "x", "--bucket", "b", "--drill"], "--drill needs --write-to"),
         (vec!["restore", "x"], "a target is not given"),
         (vec!["restore", "x", "--bucket", "b", "--owner", "o"], "--owner needs --postgres"),
         (vec!["restore", "x", "--postgres", "p", "--database", "a=x", "--database", "b=x"], "a target is named twice"),
@@ -124,6 +132,48 @@ fn the_layers_win_in_their_order() {
     assert!(told(&[], &[("PACHARC_CONFIG", "c.toml")]).contains("--temp-dir /from-file:"));
     assert!(told(&[], &[("PACHARC_JOBS", "none")]).contains("a number from 1 to 256"));
     assert!(told(&["-v"], &[("PACHARC_QUIET", "yes")]).contains("--quiet and --verbose exclude each other"));
+}
+
+#[test]
+fn what_a_flag_needs_may_come_from_any_layer() {
+    let folder = folder();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("x", "no bundle");
+    write("cluster.toml", "namespace = 'n'\n[restore]\nwrite-to = 'release'\n");
+    write("apply.toml", "[restore]\napply-secrets = true\n");
+    std::fs::create_dir(folder.path().join("b")).unwrap();
+    let bucket = format!("--bucket=file://{}", folder.path().join("b").display());
+    let run = |args: &[&str], environment: &[(&str, &str)], code: i32, message: &str| {
+        let mut command = pacharc(folder.path());
+        let output = command.args(args).envs(environment.iter().copied()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(message), "{args:?}: {}", stderr(&output));
+    };
+    assert!(pacharc(folder.path()).args(["keygen", "-o", "key"]).output().unwrap().status.success());
+    // There is no such kubeconfig: so far it comes.
+    let (context, kubeconfig) = (("PACHARC_CONTEXT", "prod"), ("PACHARC_KUBECONFIG", "absent"));
+    let status = ["status", "--config=cluster.toml", "--kubeconfig=absent"];
+    run(&status, &[context], 7, "no Kubernetes cluster");
+    run(&[&status[..], &["--context=prod"]].concat(), &[], 7, "no Kubernetes cluster");
+    let wanted = ["--apply-secrets", "--drill", "--secret-values", "--host=h", "--pachyderm-version=3"];
+    let restore = ["restore", "x", &bucket, "--identity=key", "--config=cluster.toml"];
+    run(&[&restore[..], &wanted].concat(), &[kubeconfig], 7, "no Kubernetes cluster");
+
+    // What the environment says is for other commands.
+    let database = ("PACHARC_DATABASE", "pachyderm");
+    let compared = [database, ("PACHARC_SAMPLE", "5%"), ("PACHARC_SEED", "1"), ("PACHARC_CONTINUE", "f")];
+    for one in [context, kubeconfig].into_iter().chain(compared) {
+        run(&["verify", "x"], &[one], 3, "bundle");
+    }
+
+    // What is wanted and cannot be done is told, wherever it comes from.
+    let restore = ["restore", "x", &bucket, "--config=apply.toml"];
+    run(&restore, &[], 2, "--apply-secrets needs --namespace");
+    run(&[&restore[..], &["--write-to=release"]].concat(), &[], 2, "--apply-secrets needs --namespace");
+    run(&["restore", "x", &bucket], &[("PACHARC_HOST", "h")], 2, "--host needs --write-to");
+    let suspend = ["suspend", "-n=n", "--for=1h"];
+    let annotation = ("PACHARC_GUARDIAN_ANNOTATION", "a=b");
+    run(&suspend, &[annotation], 2, "--guardian-annotation needs --guardian-image");
 }
 
 #[test]

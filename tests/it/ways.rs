@@ -4,10 +4,11 @@ use std::process::Command;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
+use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 
 use crate::support::kubelab::{Kubelab, Lab};
-use crate::support::program::Running;
+use crate::support::program::{Run, Running};
 use crate::support::site::Site;
 
 /// A Service of the name `db` in a namespace, and what it selects.
@@ -53,21 +54,10 @@ async fn a_service_that_is_another_name_leads_to_that_name() {
     assert!(text.contains("database     pachyderm: about"), "{text}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn inside_the_cluster_services_are_reached_directly() {
-    let Some(site) = Site::make().await else { return };
-    let port = json!([{ "port": site.postgres.port() }]);
-    service(&site.lab, json!({ "selector": { "app": "nobody" }, "ports": port })).await;
-    site.install(&with_host(&site, "db"));
-    site.run(&["plan", "backup"], &[]).code(7).says("no pod of Service/db");
-
-    // A pod's name server knows the Service: here a file does, in a mount namespace of the run's own.
-    if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success()) {
-        pacharc_sample::skipped("unshare(1) may not make namespaces here");
-        return;
-    }
-    let hosts = format!("127.0.0.1 localhost db.{}.svc\n", site.lab.name);
-    std::fs::write(site.desk.path("hosts"), hosts).unwrap();
+/// A plan in a pod whose name server knows Services of its own: here a file does, in a mount namespace of the run's own.
+/// `port` is where the pod's API server is.
+fn plan_in_pod(site: &Site, hosts: &[&str], port: &str) -> Run {
+    std::fs::write(site.desk.path("hosts"), format!("127.0.0.1 localhost {}\n", hosts.join(" "))).unwrap();
     let plan = site.command(&["plan", "backup"], &[]);
     let mut inside = Command::new("unshare");
     inside.args(["-rm", "sh", "-c", "mount --bind hosts /etc/hosts && exec \"$@\"", "sh"]);
@@ -78,8 +68,39 @@ async fn inside_the_cluster_services_are_reached_directly() {
             None => inside.env_remove(name),
         };
     }
-    let text = Running::start(inside.env("KUBERNETES_SERVICE_HOST", "127.0.0.1")).finish().code(0).text();
+    inside.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", port);
+    Running::start(&mut inside).finish()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_are_reached_directly_in_a_pod_of_the_same_cluster_alone() {
+    let Some(site) = Site::make().await else { return };
+    let port = json!([{ "port": site.postgres.port() }]);
+    service(&site.lab, json!({ "selector": { "app": "nobody" }, "ports": port })).await;
+    site.install(&with_host(&site, "db"));
+    site.run(&["plan", "backup"], &[]).code(7).says("no pod of Service/db");
+
+    if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success()) {
+        pacharc_sample::skipped("unshare(1) may not make namespaces here");
+        return;
+    }
+    let kubeconfig = Kubeconfig::read_from(site.lab.kubeconfig()).unwrap();
+    let server = kubeconfig.clusters[0].cluster.as_ref().unwrap().server.clone().unwrap();
+    let own = server.trim_end_matches('/').rsplit(':').next().unwrap();
+    let full = format!("db.{}.svc", site.lab.name);
+    let text = plan_in_pod(&site, &[&full], own).code(0).text();
     assert!(text.contains("database     pachyderm: about"), "{text}");
+
+    // In a pod of another cluster these names are of other servers: that of this test would answer to all of them.
+    let short = format!("db.{}", site.lab.name);
+    let hosts = ["db", &short, &full, "stranger"];
+    for host in &hosts[..3] {
+        site.install(&with_host(&site, host));
+        plan_in_pod(&site, &hosts, "1").code(7).says("no pod of Service/db");
+    }
+    site.install(&with_host(&site, "stranger"));
+    plan_in_pod(&site, &hosts, own).code(0);
+    plan_in_pod(&site, &hosts, "1").code(7).says("this pod is in another cluster").advises();
 }
 
 #[tokio::test(flavor = "multi_thread")]

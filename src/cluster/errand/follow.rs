@@ -192,7 +192,8 @@ impl Following<'_> {
     /// The state of the Job's pod; `None` where there is none.
     async fn look(&mut self) -> Result<Option<State>, Error> {
         let (cluster, job) = (self.errand.cluster, &self.errand.name);
-        let params = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+        // Clusters before 1.27 do not set its longer name, batch.kubernetes.io/job-name.
+        let params = ListParams::default().labels(&format!("job-name={job}"));
         loop {
             match cluster.call(format!("looking for the pod of Job {job}"), cluster.api::<Pod>().list(&params)).await {
                 Ok(found) => {
@@ -224,4 +225,38 @@ fn exit_code(event: &str) -> Option<u8> {
     let event: serde_json::Value = serde_json::from_str(event).ok()?;
     let is_last = matches!(event["event"].as_str(), Some("finished" | "error"));
     event["exit_code"].as_u64().filter(|_| is_last).and_then(|code| u8::try_from(code).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::suspend::faulty::{Answer, FaultyServer};
+    use crate::monitor::Silent;
+
+    #[tokio::test]
+    async fn the_pod_is_found_by_the_label_that_old_clusters_set_too() {
+        let server = FaultyServer::new(|request, _| {
+            let is_selected = request.query.split(['?', '&']).any(|part| part == "labelSelector=job-name%3Derrand");
+            let pod = json!({ "metadata": { "name": "errand-x", "labels": { "job-name": "errand" } },
+                              "status": { "phase": "Running" } });
+            let pods = if is_selected { vec![pod] } else { Vec::new() };
+            Answer::Json(json!({ "metadata": { "resourceVersion": "1" }, "items": pods }))
+        });
+        let cluster = server.cluster();
+        let errand = Errand { cluster: &cluster, name: "errand".to_owned() };
+        let (told, stopping) = (Cell::new(None), Cell::new(false));
+        let mut following = Following {
+            errand: &errand,
+            monitor: &Silent,
+            pod: None,
+            last: None,
+            unseen: None,
+            told: &told,
+            stopping: &stopping,
+        };
+        assert_eq!(following.look().await.unwrap(), Some(State::Runs));
+        assert_eq!(following.pod.as_deref(), Some("errand-x"));
+    }
 }

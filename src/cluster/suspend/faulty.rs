@@ -17,7 +17,7 @@ pub(crate) struct Request {
     pub(crate) method: Method,
     /// E.g. `/api/v1/namespaces/pachyderm/pods`.
     pub(crate) path: String,
-    query: String,
+    pub(crate) query: String,
     pub(crate) is_watch: bool,
     pub(crate) body: Value,
 }
@@ -56,7 +56,7 @@ pub(crate) struct FaultyServer {
 }
 
 impl FaultyServer {
-    pub(super) fn new(answer: impl Fn(&Request, u32) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(answer: impl Fn(&Request, u32) -> Answer + Send + Sync + 'static) -> Self {
         Self { answer: Arc::new(answer), seen: Arc::default() }
     }
 
