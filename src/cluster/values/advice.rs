@@ -6,13 +6,16 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Captured, DATABASE_KEY, DATABASE_SECRET, HOSTS, PLACEHOLDER, Successor, Target};
+use super::{Captured, DATABASE_KEY, DATABASE_SECRET, Database, HOSTS, PLACEHOLDER, Successor, Target};
 use crate::cluster::helm::lookup;
 use crate::pachyderm::pipelines::Pipeline;
 use crate::visible::one_line;
 
 /// Names that are told in one sentence.
 const TOLD: usize = 20;
+
+const NEVER_TWO: &str =
+    "never let two clusters use one bucket: each one's garbage collection deletes what the other one needs";
 
 /// What the restored pipelines will do once `pachd` runs: the newest version of each.
 #[derive(Clone, Debug, Default)]
@@ -101,13 +104,8 @@ fn of_identity(successor: &Successor, captured: &Captured) -> Vec<String> {
 
 /// Where it runs.
 fn of_place(successor: &Successor, captured: &Captured, target: &Target) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if target.bucket.is_some() {
-        warnings.push(
-            "never let two clusters use one bucket: each one's garbage collection deletes what the other one needs"
-                .to_owned(),
-        );
-    }
+    let mut warnings = vec![NEVER_TWO.to_owned()];
+    warnings.extend(not_restored(captured, target));
     let names_host =
         |path: &&&str| lookup(&successor.values, path).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
     let hosts: Vec<String> = HOSTS.iter().filter(names_host).map(|path| (*path).to_owned()).collect();
@@ -142,6 +140,29 @@ fn of_place(successor: &Successor, captured: &Captured, target: &Target) -> Vec<
         );
     }
     warnings
+}
+
+/// The half that is lacking, where one is: pods on the source's would join it.
+fn not_restored(captured: &Captured, target: &Target) -> Vec<String> {
+    let sentence = |what: &str, flag: &str| {
+        format!(
+            "the {what} not restored, and values.yaml has {PLACEHOLDER} there: restore the rest ({flag}) before pachd \
+             starts, and never name the source's, nor an empty one"
+        )
+    };
+    let mut sentences = Vec::new();
+    match &target.database {
+        None => sentences.push(sentence("databases were", "--postgres")),
+        Some(Database { main, identity, .. }) => {
+            let lacking = [("database of Pachyderm was", main), ("identity database was", identity)];
+            let lacking = lacking.into_iter().filter(|(_, restored)| restored.is_none());
+            sentences.extend(lacking.map(|(what, _)| sentence(what, "--database")));
+        }
+    }
+    if target.lacks_bucket(captured) {
+        sentences.push(sentence("bucket was", "--bucket"));
+    }
+    sentences
 }
 
 fn told(names: &[String]) -> String {
@@ -188,6 +209,10 @@ pub fn steps(
             "Make the Secret with the database's password, from a file that holds nothing else:\n    \
              {create} --from-file={DATABASE_KEY}=FILE"
         ));
+    }
+    let lacking = not_restored(captured, target);
+    if !lacking.is_empty() {
+        steps.push(format!("Restore what is lacking:\n    {}\n    {NEVER_TWO}", lacking.join("\n    ")));
     }
     if !successor.placeholders.is_empty() {
         let list: Vec<_> = successor.placeholders.iter().map(|path| one_line(path)).collect();

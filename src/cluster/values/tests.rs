@@ -8,6 +8,8 @@ use super::*;
 use crate::cluster::helm::{Chart, Release, coalesce};
 use crate::pachyderm::pipelines::Pipeline;
 
+mod place;
+
 fn object(value: Value) -> Map<String, Value> {
     let Value::Object(map) = value else { panic!("{value}") };
     map
@@ -49,7 +51,8 @@ fn captured(defaults: Value, values: Value) -> Captured {
 /// The values of the chart of 2.11, as far as they matter here.
 fn modern() -> Value {
     json!({
-        "global": { "postgresql": { "postgresqlExistingSecretName": "", "postgresqlPassword": "insecure" } },
+        "global": { "postgresql": { "postgresqlExistingSecretName": "", "postgresqlPassword": "insecure",
+            "identityDatabaseFullNameOverride": "" } },
         "pachd": {
             "rootToken": "", "rootTokenSecretName": "", "oauthClientSecretSecretName": "",
             "storage": { "storageURL": "", "amazon": { "id": "", "secret": "" } },
@@ -159,29 +162,6 @@ fn a_secret_of_the_users_own_stays_where_it_is() {
     let successor = Successor::new(&captured(modern(), values), &target(), &[]);
     assert_eq!(successor.values["pachd"]["rootTokenSecretName"], "by-user");
     assert!(!successor.secrets[0].data.as_ref().unwrap().contains_key("root-token"));
-}
-
-#[test]
-fn places_that_pods_cannot_reach_are_placeholders() {
-    for host in ["localhost", "127.0.0.1", "::1", "/run/postgresql", ""] {
-        let database = Some(Database { host: host.into(), port: 5432, ..Database::default() });
-        let bucket = Some("file:///data".parse().unwrap());
-        let target = Target { database, bucket, ..Target::default() };
-        let successor = Successor::new(&captured(modern(), json!({})), &target, &[]);
-        let wanted = ["global.postgresql.postgresqlHost", "pachd.storage.local.hostPath"];
-        assert_eq!(successor.placeholders, wanted, "{host}");
-    }
-}
-
-#[test]
-fn an_endpoint_of_its_own() {
-    let bucket = Some("s3://b?endpoint=http://minio.example:9000&region=r".parse().unwrap());
-    let target = Target { bucket, ..target() };
-    let storage = &Successor::new(&captured(modern(), json!({})), &target, &[]).values["pachd"]["storage"];
-    assert_eq!(storage["amazon"]["customEndpoint"], "minio.example:9000");
-    assert_eq!(storage["amazon"]["disableSSL"], true);
-    assert_eq!(storage["amazon"]["id"], PLACEHOLDER, "no role of a cloud opens it");
-    assert_eq!(storage["storageURL"], "s3://b?region=r&endpoint=minio.example%3A9000&disableSSL=true");
 }
 
 #[test]
