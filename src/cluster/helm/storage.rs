@@ -10,14 +10,11 @@ use super::{Error, Release};
 use crate::cluster::Cluster;
 use crate::cluster::readable::{self, Readable};
 
-/// The chart that is looked for where the release is not named.
-const CHART: &str = "pachyderm";
-
 /// The current revision of a release: the one that is `deployed` with the highest number, or where none is (an
 /// installation whose `--wait` ran out is `failed`, and runs nevertheless), the highest one.
 ///
-/// Without a `name` it is the release of the chart `pachyderm`, or the only release there is. `None` where Helm has no
-/// release here, as under Argo CD.
+/// Without a `name` it is the release of the chart `pachyderm`: any other one may be of something that was installed beside it.
+/// `None` where Helm has no such release here, as under Argo CD.
 ///
 /// # Errors
 /// The API server's; a release that cannot be read.
@@ -25,7 +22,7 @@ pub async fn find(cluster: &Cluster, name: Option<&str>) -> Result<Option<Releas
     let secrets: Api<Secret> = cluster.api();
     let found = current(readable::labelled(cluster, &secrets, "owner=helm").await?, name);
     if !found.is_empty() {
-        return choose(found, async |object| {
+        return choose(found, name, async |object| {
             let secret = cluster.call(format!("reading Secret {object}"), secrets.get(object)).await?;
             let packed = secret.data.and_then(|mut data| data.remove("release"));
             Release::decode(&format!("Secret {object}"), &packed.unwrap_or_default().0)
@@ -34,7 +31,7 @@ pub async fn find(cluster: &Cluster, name: Option<&str>) -> Result<Option<Releas
     }
     let maps: Api<ConfigMap> = cluster.api();
     let found = current(readable::labelled(cluster, &maps, "owner=helm").await?, name);
-    choose(found, async |object| {
+    choose(found, name, async |object| {
         let map = cluster.call(format!("reading ConfigMap {object}"), maps.get(object)).await?;
         let packed = map.data.and_then(|mut data| data.remove("release"));
         Release::decode(&format!("ConfigMap {object}"), packed.unwrap_or_default().as_bytes())
@@ -74,15 +71,13 @@ fn revision(metadata: &ObjectMeta) -> Option<(Labels, u64)> {
 }
 
 async fn choose(
-    mut objects: Vec<String>,
+    objects: Vec<String>,
+    name: Option<&str>,
     decode: impl AsyncFn(&str) -> Result<Release, Error>,
 ) -> Result<Option<Release>, Error> {
-    if let [only] = objects.as_slice() {
-        return decode(only).await.map(Some);
-    }
-    for object in objects.drain(..) {
+    for object in objects {
         let release = decode(&object).await?;
-        if release.chart.name == CHART {
+        if name.is_some() || release.is_pachyderm() {
             return Ok(Some(release));
         }
     }
@@ -91,7 +86,10 @@ async fn choose(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
+    use crate::cluster::helm::Chart;
 
     fn stored(name: &str, revision: u64, status: &str) -> ObjectMeta {
         let labels = [("owner", "helm"), ("name", name), ("version", &revision.to_string()), ("status", status)];
@@ -118,5 +116,33 @@ mod tests {
         ];
         assert_eq!(names(history.clone(), None), ["sh.helm.release.v1.other.v2", "sh.helm.release.v1.pachyderm.v10"]);
         assert_eq!(names(history, Some("pachyderm")), ["sh.helm.release.v1.pachyderm.v10"]);
+    }
+
+    fn of_chart(chart: &str) -> Release {
+        Release {
+            name: "r".into(),
+            namespace: "ns".into(),
+            revision: 1,
+            status: "deployed".into(),
+            deployed: None,
+            chart: Chart { name: chart.into(), ..Chart::default() },
+            values: Map::new(),
+            computed: Map::new(),
+            manifest: String::new(),
+        }
+    }
+
+    /// The chart of the release that is chosen among some of these charts.
+    async fn chosen(charts: &[&str], name: Option<&str>) -> Option<String> {
+        let objects: Vec<String> = charts.iter().map(|chart| (*chart).to_owned()).collect();
+        let found = choose(objects, name, async |object| Ok(of_chart(object))).await.unwrap();
+        found.map(|release| release.chart.name)
+    }
+
+    #[tokio::test]
+    async fn without_a_name_only_a_release_of_pachyderms_chart_counts() {
+        assert_eq!(chosen(&["pacharc"], None).await, None);
+        assert_eq!(chosen(&["pacharc", "pachyderm"], None).await.as_deref(), Some("pachyderm"));
+        assert_eq!(chosen(&["umbrella"], Some("r")).await.as_deref(), Some("umbrella"));
     }
 }
