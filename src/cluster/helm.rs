@@ -20,8 +20,8 @@ pub use storage::find;
 /// The most bytes of JSON that a release may unpack to. Helm cannot store more than 1 MiB packed, and text packs to a tenth.
 const LIMIT: u64 = 32 << 20;
 
-/// Pachyderm's chart.
-const CHART: &str = "pachyderm";
+/// The name of Pachyderm's chart.
+pub(crate) const CHART: &str = "pachyderm";
 
 /// One revision of a release.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]

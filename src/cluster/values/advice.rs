@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Captured, DATABASE_KEY, DATABASE_SECRET, Database, HOSTS, PLACEHOLDER, Successor, Target};
-use crate::cluster::helm::lookup;
+use crate::cluster::helm::{Release, lookup};
 use crate::pachyderm::pipelines::Pipeline;
 use crate::visible::one_line;
 
@@ -16,6 +16,10 @@ const TOLD: usize = 20;
 
 const NEVER_TWO: &str =
     "never let two clusters use one bucket: each one's garbage collection deletes what the other one needs";
+
+/// Where values go that a chart around Pachyderm's hands on. Globals of the outer chart win over those of the inner one.
+const MOVE: &str =
+    "leave `global` at the top, and move all else below the key of Pachyderm's chart (`pachyderm`, or its alias)";
 
 /// What the restored pipelines will do once `pachd` runs: the newest version of each.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +71,7 @@ pub fn warnings(successor: &Successor, captured: &Captured, target: &Target, pip
 fn of_identity(successor: &Successor, captured: &Captured) -> Vec<String> {
     let mut warnings = Vec::new();
     let value = |path: &str| {
-        let computed = captured.release.as_ref().and_then(|release| lookup(&release.computed, path));
+        let computed = captured.own_release().and_then(|release| lookup(&release.computed, path));
         lookup(&successor.values, path).or(computed)
     };
     let is_on = |path: &str| value(path) == Some(&Value::Bool(true));
@@ -132,12 +136,18 @@ fn of_place(successor: &Successor, captured: &Captured, target: &Target) -> Vec<
     if !omitted.is_empty() {
         warnings.push(format!("Secrets that the new environment must bring itself: {}", told(&omitted)));
     }
-    if captured.release.is_none() {
-        warnings.push(
+    match &captured.release {
+        None => warnings.push(
             "Helm had no release at the source (Argo CD, Flux?): values.yaml has what must be said of the new place alone; \
              put it over the values in your repository"
                 .to_owned(),
-        );
+        ),
+        Some(release) if !release.is_pachyderm() => warnings.push(format!(
+            "Helm's release {} is of chart {}, around Pachyderm's: values.yaml has what must be said of the new place alone; \
+             {MOVE}, over what your own values say of the source's database and bucket",
+            release.name, release.chart.name
+        )),
+        Some(_) => {}
     }
     warnings
 }
@@ -220,22 +230,9 @@ pub fn steps(
         let where_else = if with_clear { " (values.secret.yaml has some of them)" } else { "" };
         steps.push(format!("Replace {PLACEHOLDER} in {folder}/values.yaml{where_else}:\n    {list}"));
     }
-    let chart = release.map_or("pachyderm", |release| release.chart.name.as_str());
-    let version = release.map(|release| format!(" --version {}", quoted(&release.chart.version))).unwrap_or_default();
     let clear = if with_clear { format!(" -f {folder}/values.secret.yaml") } else { String::new() };
-    let chart = quoted(&format!("pachyderm/{chart}"));
     let values = format!("--namespace {namespace} -f {folder}/values.yaml{clear}");
-    steps.push(format!(
-        "Install the version that was backed up:\n    helm repo add pachyderm https://helm.pachyderm.com\n    \
-         helm install {name} {chart}{version} {values}"
-    ));
-    if let Some(newer) = &target.upgrade_to {
-        let newer = quoted(newer);
-        steps.push(format!(
-            "When it runs, and not before, upgrade it:\n    \
-             helm upgrade {name} {chart} --version {newer} {values} --set pachd.image.tag={newer}"
-        ));
-    }
+    steps.extend(install(&name, release, &values, target.upgrade_to.as_deref()));
     let host = target.host.as_deref().unwrap_or("ADDRESS");
     steps.push(format!(
         "Connect:\n    \
@@ -249,6 +246,35 @@ pub fn steps(
         let _ = writeln!(text, "{}. {step}", at + 1);
     }
     text
+}
+
+/// How Helm installs it with the arguments `values`, and upgrades it afterwards.
+fn install(name: &str, release: Option<&Release>, values: &str, upgrade_to: Option<&str>) -> Vec<String> {
+    let version = release.map(|release| format!(" --version {}", quoted(&release.chart.version))).unwrap_or_default();
+    if let Some(release) = release.filter(|release| !release.is_pachyderm()) {
+        let chart = one_line(&release.chart.name);
+        let mut steps = vec![format!(
+            "Install your chart {chart} with Pachyderm's inside. In values.yaml {MOVE}; put it over your own values, in which \
+             nothing may name the source's database and bucket:\n    \
+             helm install {name} CHART{version} -f YOUR-VALUES.yaml {values}"
+        )];
+        steps.extend(upgrade_to.map(|newer| {
+            format!("When it runs, and not before, upgrade Pachyderm inside of it to {}", one_line(newer))
+        }));
+        return steps;
+    }
+    let mut steps = vec![format!(
+        "Install the version that was backed up:\n    helm repo add pachyderm https://helm.pachyderm.com\n    \
+         helm install {name} pachyderm/pachyderm{version} {values}"
+    )];
+    steps.extend(upgrade_to.map(|newer| {
+        let newer = quoted(newer);
+        format!(
+            "When it runs, and not before, upgrade it:\n    \
+             helm upgrade {name} pachyderm/pachyderm --version {newer} {values} --set pachd.image.tag={newer}"
+        )
+    }));
+    steps
 }
 
 /// As a shell takes it, and a terminal shows it: it may come from a bundle.

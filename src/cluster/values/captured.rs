@@ -51,7 +51,7 @@ impl Files {
 /// What they say.
 #[derive(Clone, Default)]
 pub struct Captured {
-    /// The Helm release.
+    /// The Helm release, of Pachyderm's chart or of one around it.
     pub release: Option<Release>,
     /// What ran.
     pub workloads: Workloads,
@@ -96,6 +96,13 @@ impl Captured {
             }
         }
         Ok(captured)
+    }
+
+    /// The Helm release, where its chart is Pachyderm's own. Of a chart around that one the values are not known: they lie below
+    /// a key of their own, with globals above it.
+    #[must_use]
+    pub fn own_release(&self) -> Option<&Release> {
+        self.release.as_ref().filter(|release| release.is_pachyderm())
     }
 
     /// The text of a key of a Secret; `None` where it is absent, empty or not UTF-8.

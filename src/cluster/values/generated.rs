@@ -80,7 +80,7 @@ pub(super) struct Pinned {
 
 /// Makes `values` refer to the secrets as they were at the source.
 pub(super) fn pin(values: &mut Map<String, Value>, captured: &Captured) -> Pinned {
-    let computed = captured.release.as_ref().map(|release| &release.computed);
+    let computed = captured.own_release().map(|release| &release.computed);
     let mut data: BTreeMap<String, ByteString> = BTreeMap::new();
     let mut pinned = Pinned::default();
     for Generated { reference, clear, secret, key } in GENERATED {

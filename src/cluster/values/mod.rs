@@ -59,7 +59,7 @@ impl Successor {
     /// Makes it from what was captured. `reachable` is where a rehearsal's pods may go.
     #[must_use]
     pub fn new(captured: &Captured, target: &Target, reachable: &[SocketAddr]) -> Self {
-        let mut values = captured.release.as_ref().map(|release| release.values.clone()).unwrap_or_default();
+        let mut values = captured.own_release().map(|release| release.values.clone()).unwrap_or_default();
         let pinned = generated::pin(&mut values, captured);
         let mut clear = Map::new();
         for (path, value) in pinned.clear {

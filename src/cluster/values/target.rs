@@ -109,7 +109,7 @@ struct Chart<'a> {
 
 impl<'a> Chart<'a> {
     fn of(captured: &'a Captured) -> Self {
-        Self { computed: captured.release.as_ref().map(|release| &release.computed) }
+        Self { computed: captured.own_release().map(|release| &release.computed) }
     }
 
     fn value(&self, path: &str) -> Option<&Value> {

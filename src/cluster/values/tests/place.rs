@@ -86,3 +86,24 @@ fn databases_that_were_not_restored_are_not_the_sources() {
     assert_eq!(postgres["identityDatabaseFullNameOverride"], PLACEHOLDER);
     assert!(one.contains("the identity database was not restored"), "{one}");
 }
+
+#[test]
+fn a_chart_around_pachyderms() {
+    let values = json!({
+        "global": { "postgresql": { "postgresqlHost": "production", "postgresqlPassword": "planted" } },
+        "pachyderm": { "pachd": { "storage": { "storageURL": "s3://production",
+            "amazon": { "id": "plantedId", "secret": "plantedKey" } } } },
+    });
+    let mut captured = captured(json!({}), values);
+    let release = captured.release.as_mut().unwrap();
+    release.chart = Chart { name: "umbrella".into(), version: "7.0.0".into(), app_version: Some("7".into()) };
+    let (successor, told) = told(&captured, &target());
+    let all = text(&successor.values) + &text(&successor.clear);
+    assert!(!all.contains("production") && !all.contains("planted"), "{all}");
+    assert_eq!(successor.values["pachd"]["storage"]["storageURL"], "s3://new-bucket?region=eu-west-1");
+    assert_eq!(successor.values["global"]["postgresql"]["postgresqlHost"], "db.example");
+    assert_eq!(successor.values["pachd"]["rootTokenSecretName"], SECRET);
+    assert!(told.contains("release pach is of chart umbrella") && told.contains("helm install pach CHART"), "{told}");
+    assert_eq!(told.matches("leave `global` at the top").count(), 2, "{told}");
+    assert!(!told.contains("pachyderm/pachyderm") && !told.contains("pachyderm/umbrella"), "{told}");
+}
