@@ -203,6 +203,8 @@ impl<'a> Release<'a> {
                 host: host.trim_matches(['[', ']']).to_owned(),
                 port: port.parse().unwrap_or(5432),
                 user: self.options.owner.clone().unwrap_or_else(|| server.user().to_owned()),
+                sslmode: server.sslmode(),
+                client_certificate: server.has_client_certificate(),
                 main: databases.main.clone(),
                 identity: databases.identity.clone(),
             }

@@ -42,6 +42,10 @@ pub struct Database {
     pub port: u16,
     /// The role that owns the databases.
     pub user: String,
+    /// How the restore has spoken to it: libpq's `sslmode`.
+    pub sslmode: &'static str,
+    /// Whether the restore has shown it a client certificate.
+    pub client_certificate: bool,
     /// Pachyderm's database; `None`: it was not restored.
     pub main: Option<String>,
     /// The identity database; `None`: it was not restored.
@@ -152,12 +156,46 @@ fn write_database(values: &mut Map<String, Value>, database: Option<&Database>, 
         set(values, "global.postgresql.postgresqlPassword", PLACEHOLDER.into());
     }
     remove(values, "global.postgresql.postgresqlPostgresPassword");
+    write_tls(values, database, chart);
     // The one that the chart brings would be an empty one beside; it is on where nothing is said.
     if chart.has("postgresql.enabled") {
         set(values, "postgresql.enabled", false.into());
     }
     if chart.value("cloudsqlAuthProxy.enabled") == Some(&Value::Bool(true)) {
         set(values, "cloudsqlAuthProxy.enabled", false.into());
+    }
+}
+
+/// TLS to the new server as the restore has spoken to it: certificates of the old one are of no use.
+fn write_tls(values: &mut Map<String, Value>, database: Option<&Database>, chart: &Chart<'_>) {
+    let (authority, client) = ("global.postgresql.postgresqlSSLCACert", "global.postgresql.postgresqlSSLSecret");
+    let checks = database.is_some_and(|database| matches!(database.sslmode, "verify-ca" | "verify-full"));
+    // Of a server that is not known yet, what the old one needed is asked for.
+    let needed = match database {
+        Some(database) => [(authority, checks), (client, database.client_certificate)],
+        None => [authority, client].map(|path| (path, chart.text(path).is_some())),
+    };
+    for (path, is_needed) in needed {
+        match is_needed {
+            true => set(values, path, PLACEHOLDER.into()),
+            false => forget(values, chart, path, "".into()),
+        }
+    }
+    if let Some(database) = database {
+        set(values, "global.postgresql.postgresqlSSL", database.sslmode.into());
+        // Of pachd's way around pg-bouncer; anything but nothing makes it `require`.
+        match checks || database.sslmode == "require" {
+            true => set(values, "global.postgresql.ssl", "require".into()),
+            false => forget(values, chart, "global.postgresql.ssl", "".into()),
+        }
+    }
+}
+
+/// Takes away a value of the old place. Where the others lie elsewhere, only `nothing` in its place does that.
+fn forget(values: &mut Map<String, Value>, chart: &Chart<'_>, path: &str, nothing: Value) {
+    match chart.computed {
+        Some(_) => remove(values, path),
+        None => set(values, path, nothing),
     }
 }
 
@@ -207,8 +245,14 @@ fn write_s3(values: &mut Map<String, Value>, s3: &S3Url, chart: &Chart<'_>) {
             set(values, "pachd.storage.amazon.customEndpoint", host.as_str().into());
             set(values, "pachd.storage.amazon.disableSSL", (*plain).into());
         }
-        None => remove(values, "pachd.storage.amazon.customEndpoint"),
+        None => {
+            forget(values, chart, "pachd.storage.amazon.customEndpoint", "".into());
+            forget(values, chart, "pachd.storage.amazon.disableSSL", false.into());
+        }
     }
+    // Whether the old server's certificate was checked, and how the old bucket was read, says nothing of the new one.
+    forget(values, chart, "pachd.storage.amazon.verifySSL", true.into());
+    forget(values, chart, "pachd.storage.amazon.cloudFrontDistribution", "".into());
     // From 2.9 on, and from 2.10 on it is what counts.
     if chart.has("pachd.storage.storageURL") {
         let mut query = url::form_urlencoded::Serializer::new(String::new());

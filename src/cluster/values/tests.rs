@@ -70,6 +70,8 @@ fn target() -> Target {
             host: "db.example".into(),
             port: 5433,
             user: "pachyderm".into(),
+            sslmode: "prefer",
+            client_certificate: false,
             main: Some("restored".into()),
             identity: Some("restored_dex".into()),
         }),
@@ -106,6 +108,7 @@ fn values_of_the_new_place_with_the_old_secrets() {
         "postgresqlHost": "db.example", "postgresqlPort": "5433", "postgresqlUsername": "pachyderm",
         "postgresqlDatabase": "restored", "identityDatabaseFullNameOverride": "restored_dex",
         "postgresqlExistingSecretName": DATABASE_SECRET, "postgresqlExistingSecretKey": DATABASE_KEY,
+        "postgresqlSSL": "prefer",
     });
     assert_eq!(values["global"]["postgresql"], postgres);
     let storage = json!({

@@ -25,6 +25,48 @@ fn an_endpoint_of_its_own() {
     assert_eq!(storage["storageURL"], "s3://b?region=r&endpoint=minio.example%3A9000&disableSSL=true");
 }
 
+#[test]
+fn how_the_old_bucket_was_reached_says_nothing_of_the_new_one() {
+    let values = json!({ "pachd": { "storage": { "amazon": { "customEndpoint": "minio:9000", "disableSSL": true,
+        "verifySSL": false, "cloudFrontDistribution": "old", "retries": 3 } } } });
+    let captured = captured(modern(), values);
+    let amazon = |captured: &Captured, target: &Target| {
+        Successor::new(captured, target, &[]).values["pachd"]["storage"]["amazon"].clone()
+    };
+    assert_eq!(amazon(&captured, &target()), json!({ "bucket": "new-bucket", "region": "eu-west-1", "retries": 3 }));
+    let bucket = Some("s3://b?endpoint=https://minio.example&region=r".parse().unwrap());
+    let own = amazon(&captured, &Target { bucket, ..target() });
+    assert_eq!((&own["disableSSL"], own.get("verifySSL")), (&json!(false), None));
+    // Values that lie elsewhere are overwritten.
+    let over = amazon(&Captured { release: None, ..captured }, &target());
+    assert_eq!(
+        (&over["customEndpoint"], &over["disableSSL"], &over["verifySSL"]),
+        (&json!(""), &json!(false), &json!(true))
+    );
+}
+
+#[test]
+fn tls_to_the_new_server_is_that_of_the_restore() {
+    let values = json!({ "global": { "postgresql": { "postgresqlSSL": "verify-full", "postgresqlSSLCACert": "old",
+        "postgresqlSSLSecret": "old", "ssl": "true" } } });
+    let captured = captured(modern(), values);
+    let tls = |captured: &Captured, database: Option<Database>| {
+        let successor = Successor::new(captured, &Target { database, ..target() }, &[]);
+        let postgres = &successor.values["global"]["postgresql"];
+        ["postgresqlSSL", "postgresqlSSLCACert", "postgresqlSSLSecret", "ssl"].map(|key| postgres.get(key).cloned())
+    };
+    let to = |sslmode, client_certificate| Some(Database { sslmode, client_certificate, ..target().database.unwrap() });
+    assert_eq!(tls(&captured, to("prefer", false)), [Some(json!("prefer")), None, None, None]);
+    let [placeholder, require] = [PLACEHOLDER, "require"].map(|text| Some(json!(text)));
+    let strict = [Some(json!("verify-ca")), placeholder.clone(), placeholder.clone(), require.clone()];
+    assert_eq!(tls(&captured, to("verify-ca", true)), strict);
+    assert_eq!(tls(&captured, to("require", false)), [require.clone(), None, None, require]);
+    let unknown = tls(&captured, None);
+    assert_eq!((&unknown[1], &unknown[2]), (&placeholder, &placeholder));
+    let over = tls(&Captured { release: None, ..captured }, to("disable", false));
+    assert_eq!(over, ["disable", "", "", ""].map(|text| Some(json!(text))));
+}
+
 /// What is said when `target` lacks a half: warnings, and the steps.
 fn told(captured: &Captured, target: &Target) -> (Successor, String) {
     let successor = Successor::new(captured, target, &[]);
