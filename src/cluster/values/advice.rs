@@ -110,14 +110,22 @@ fn of_identity(successor: &Successor, captured: &Captured) -> Vec<String> {
 fn of_place(successor: &Successor, captured: &Captured, target: &Target) -> Vec<String> {
     let mut warnings = vec![NEVER_TWO.to_owned()];
     warnings.extend(not_restored(captured, target));
-    let names_host =
-        |path: &&&str| lookup(&successor.values, path).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-    let hosts: Vec<String> = HOSTS.iter().filter(names_host).map(|path| (*path).to_owned()).collect();
-    if target.host.is_none() && !hosts.is_empty() {
-        warnings.push(format!(
-            "these values name the host of the source (--host replaces it; users then log in again): {}",
-            hosts.join(", ")
-        ));
+    let is_old = |path: &&str| {
+        let text = lookup(&successor.values, path).and_then(Value::as_str).unwrap_or_default();
+        !text.is_empty() && target.host.as_ref().is_none_or(|host| !text.contains(host.as_str()))
+    };
+    let hosts: Vec<&str> = HOSTS.into_iter().filter(is_old).collect();
+    if !hosts.is_empty() {
+        let hosts = hosts.join(", ");
+        warnings.push(match &target.host {
+            None => format!(
+                "these values name the host of the source (--host replaces it; users then log in again): {hosts}"
+            ),
+            Some(host) => format!(
+                "these values do not name {host}, and logins may go to the old cluster (neither proxy.host nor \
+                 ingress.host of the source is a part of them); change them by hand: {hosts}"
+            ),
+        });
     }
     let accounts = captured.workloads.service_accounts.iter().filter(|account| !account.annotations.is_empty());
     let accounts: Vec<String> = accounts.map(|account| account.name.clone()).collect();

@@ -273,15 +273,17 @@ fn write_s3(values: &mut Map<String, Value>, s3: &S3Url, chart: &Chart<'_>) {
     }
 }
 
-/// Puts the new host in the place of the old one, also inside of URLs.
+/// Puts the new host in the place of the old ones, also inside of URLs.
 fn write_host(values: &mut Map<String, Value>, host: &str, chart: &Chart<'_>) {
-    let old = ["proxy.host", "ingress.host"].into_iter().find_map(|path| chart.text(path).map(str::to_owned));
-    if let Some(old) = old {
-        for path in super::HOSTS {
-            if let Some(text) = lookup(values, path).and_then(Value::as_str) {
-                let moved = text.replace(&old, host);
-                set(values, path, moved.into());
-            }
+    let mut old: Vec<&str> = ["proxy.host", "ingress.host"].into_iter().filter_map(|path| chart.text(path)).collect();
+    // One may be a part of the other.
+    old.sort_by_key(|old| std::cmp::Reverse(old.len()));
+    for path in super::HOSTS {
+        let Some(text) = lookup(values, path).and_then(Value::as_str) else { continue };
+        // One and no more: the new host may have an old one in it.
+        if let Some(old) = old.iter().find(|old| text.contains(**old)) {
+            let moved = text.replace(old, host);
+            set(values, path, moved.into());
         }
     }
     if chart.value("ingress.enabled") == Some(&Value::Bool(true)) {

@@ -149,3 +149,31 @@ fn a_chart_around_pachyderms() {
     assert_eq!(told.matches("leave `global` at the top").count(), 2, "{told}");
     assert!(!told.contains("pachyderm/pachyderm") && !told.contains("pachyderm/umbrella"), "{told}");
 }
+
+#[test]
+fn hosts_that_cannot_be_replaced_are_told() {
+    let to = Target { host: Some("pach.new.example".into()), ..target() };
+    let values = json!({
+        "ingress": { "host": "pach.example" },
+        "oidc": { "issuerURI": "https://pach.example/dex" },
+        "proxy": { "host": "console.pach.example" },
+        "pachd": { "oauthRedirectURI": "https://console.pach.example/callback" },
+    });
+    let both = captured(modern(), values);
+    let (successor, quiet) = told(&both, &to);
+    let values = &successor.values;
+    assert_eq!(values["oidc"]["issuerURI"], "https://pach.new.example/dex");
+    assert_eq!(values["pachd"]["oauthRedirectURI"], "https://pach.new.example/callback");
+    assert_eq!(
+        (&values["proxy"]["host"], &values["ingress"]["host"]),
+        (&json!("pach.new.example"), &json!("pach.new.example"))
+    );
+    assert!(!quiet.contains("these values"), "{quiet}");
+
+    let values = json!({ "oidc": { "issuerURI": "https://old.example/dex" },
+        "pachd": { "oauthRedirectURI": "https://pach.new.example/callback" } });
+    let alone = captured(modern(), values);
+    let (successor, loud) = told(&alone, &to);
+    assert_eq!(successor.values["oidc"]["issuerURI"], "https://old.example/dex");
+    assert!(loud.contains("change them by hand: oidc.issuerURI\n"), "{loud}");
+}
