@@ -168,6 +168,23 @@ fn a_secret_of_the_users_own_stays_where_it_is() {
 }
 
 #[test]
+fn a_cluster_that_was_restored_before() {
+    let values = json!({ "pachd": { "rootTokenSecretName": SECRET } });
+    let mut captured = captured(modern(), values);
+    let (_, before) = secret(SECRET, false, &[("root-token", "pinnedRoot"), ("OAUTH_CLIENT_SECRET", "stale")]);
+    captured.secrets.insert(SECRET.into(), before);
+    let successor = Successor::new(&captured, &target(), &[]);
+    let names: Vec<_> = successor.secrets.iter().map(|secret| secret.metadata.name.as_deref().unwrap()).collect();
+    assert_eq!(names, ["by-user", SECRET]);
+    let data = successor.secrets[1].data.as_ref().unwrap();
+    assert_eq!(data["root-token"].0, b"pinnedRoot", "the values refer to it");
+    assert_eq!(data["OAUTH_CLIENT_SECRET"].0, b"oldConsole", "and not to this one");
+    assert_eq!(data["pachd-oauth-client-secret"].0, b"oldOauth");
+    let folder = tempfile::tempdir().unwrap();
+    write(&successor, "", &folder.path().join("new"), false).unwrap();
+}
+
+#[test]
 fn without_a_release() {
     let captured = Captured { release: None, ..captured(json!({}), json!({})) };
     let successor = Successor::new(&captured, &target(), &[]);
