@@ -146,8 +146,8 @@ fn of_place(successor: &Successor, captured: &Captured, target: &Target) -> Vec<
     }
     match &captured.release {
         None => warnings.push(
-            "Helm had no release at the source (Argo CD, Flux?): values.yaml has what must be said of the new place alone; \
-             put it over the values in your repository"
+            "Helm had no release at the source that the backup could read (Argo CD, Flux?): values.yaml has what must be \
+             said of the new place alone; put it over the values in your repository"
                 .to_owned(),
         ),
         Some(release) if !release.is_pachyderm() => warnings.push(format!(
