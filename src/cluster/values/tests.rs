@@ -160,6 +160,35 @@ fn a_chart_that_takes_secrets_in_clear_alone() {
 }
 
 #[test]
+fn a_chart_that_has_them_all_in_one_secret() {
+    let mut captured = captured(json!({ "pachd": { "rootToken": "", "oauthClientSecret": "" } }), json!({}));
+    captured.secrets.retain(|name, _| name == "by-user");
+    let bootstrap = [
+        ("rootToken", "oldRoot"),
+        ("enterpriseSecret", "oldEnterprise"),
+        ("authConfig", "client_id: pachd\nclient_secret: oldOauth\nscopes:\n- email\n"),
+        ("license", "$ENTERPRISE_LICENSE_KEY"),
+    ];
+    captured.secrets.extend([secret("pachyderm-bootstrap-config", true, &bootstrap)]);
+    let Successor { values, clear, secrets, placeholders, .. } = Successor::new(&captured, &target(), &[]);
+    for (path, wanted) in
+        [("rootToken", "oldRoot"), ("enterpriseSecret", "oldEnterprise"), ("oauthClientSecret", "oldOauth")]
+    {
+        assert_eq!((&values["pachd"][path], &clear["pachd"][path]), (&json!(PLACEHOLDER), &json!(wanted)));
+        assert!(placeholders.contains(&format!("pachd.{path}")), "{placeholders:?}");
+    }
+    assert_eq!(clear["pachd"].get("enterpriseLicenseKey"), None, "it is in a Secret of the user's own");
+    assert_eq!(secrets.len(), 1);
+
+    // From 2.1 on the chart takes a Secret, too.
+    let release = captured.release.as_mut().unwrap();
+    set(&mut release.computed, "pachd.rootTokenSecretName", "".into());
+    let successor = Successor::new(&captured, &target(), &[]);
+    assert_eq!(successor.values["pachd"]["rootTokenSecretName"], SECRET);
+    assert_eq!(successor.secrets[0].data.as_ref().unwrap()["root-token"].0, b"oldRoot");
+}
+
+#[test]
 fn a_secret_of_the_users_own_stays_where_it_is() {
     let values = json!({ "pachd": { "rootTokenSecretName": "by-user" } });
     let successor = Successor::new(&captured(modern(), values), &target(), &[]);
