@@ -20,6 +20,9 @@ pub use storage::find;
 /// The most bytes of JSON that a release may unpack to. Helm cannot store more than 1 MiB packed, and text packs to a tenth.
 const LIMIT: u64 = 32 << 20;
 
+/// The name of Pachyderm's chart.
+pub(crate) const CHART: &str = "pachyderm";
+
 /// One revision of a release.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Release {
@@ -111,6 +114,12 @@ impl Release {
         let stored: Stored =
             stored.map_err(|e| malformed(format!("no release at line {}, column {}", e.line(), e.column())))?;
         Ok(stored.into())
+    }
+
+    /// Whether its chart is Pachyderm's own, and not one around it or another one altogether.
+    #[must_use]
+    pub fn is_pachyderm(&self) -> bool {
+        self.chart.name == CHART
     }
 
     /// A value of [`Release::computed`], by its keys joined with dots.

@@ -288,6 +288,18 @@ impl Server {
         &self.inner.user
     }
 
+    /// libpq's word for how it is spoken to: `sslmode`.
+    #[must_use]
+    pub fn sslmode(&self) -> &'static str {
+        self.inner.tls.mode.as_str()
+    }
+
+    /// Whether a client certificate is shown to it.
+    #[must_use]
+    pub fn has_client_certificate(&self) -> bool {
+        self.inner.tls.client.is_some()
+    }
+
     fn endpoint(&self) -> &Endpoint {
         &self.inner.endpoints[self.inner.chosen.get().copied().unwrap_or(0)]
     }

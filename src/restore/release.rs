@@ -12,7 +12,7 @@ use super::{Error, Options, Rename};
 use crate::bucket::BucketUrl;
 use crate::budget::Budget;
 use crate::cluster::values::{self, Captured, Database, Files, Pipelines, Successor, Target};
-use crate::cluster::{Cluster, permissions};
+use crate::cluster::{Cluster, helm, permissions};
 use crate::database::Server;
 use crate::monitor::{Monitor, Phase};
 use crate::pachyderm::pipelines::{self, Pipeline};
@@ -205,12 +205,14 @@ impl<'a> Release<'a> {
                 host: host.trim_matches(['[', ']']).to_owned(),
                 port: port.parse().unwrap_or(5432),
                 user: self.options.owner.clone().unwrap_or_else(|| server.user().to_owned()),
+                sslmode: server.sslmode(),
+                client_certificate: server.has_client_certificate(),
                 main: databases.main.clone(),
                 identity: databases.identity.clone(),
             }
         });
         let bucket = self.options.bucket.as_deref().map(str::parse::<BucketUrl>).transpose().map_err(Error::Bucket)?;
-        let of_chart = || captured.release.as_ref().and_then(|release| release.chart.app_version.clone());
+        let of_chart = || captured.own_release().and_then(|release| release.chart.app_version.clone());
         let version = source.cluster.as_ref().and_then(version_of).or_else(of_chart);
         let wanted = self.options.release.pachyderm_version.clone();
         Ok(Target {
@@ -275,7 +277,8 @@ fn version_of(cluster: &manifest::Cluster) -> Option<String> {
         let (_, tag) = name.split_once('@').map_or(name, |(name, _)| name).rsplit_once(':')?;
         Some(tag.to_owned())
     });
-    of_image.or_else(|| cluster.release.as_ref()?.app_version.clone())
+    // A chart around Pachyderm's has a version of its own.
+    of_image.or_else(|| cluster.release.as_ref().filter(|release| release.chart == helm::CHART)?.app_version.clone())
 }
 
 /// The first numbers of a version or family: `2.11.6`, `v2.12.0-rc.3`, `2.11.x`.

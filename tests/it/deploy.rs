@@ -139,7 +139,7 @@ async fn secrets_by_name_alone() {
     apply("rbac/backup-fixed-names.yaml", &lab).await;
     let flags = lab.flags_as("pacharc-backup", &desk.path("kubeconfig")).await;
     let run = desk.backup(&[cluster.source(), flags].concat(), "c.pacharc", &[]).code(0);
-    drop(run.says("read by name alone"));
+    drop(run.says("read by name alone").says("sh.helm.release.v1.pach.v"));
     let listed = desk.run(["list", "c.pacharc", "cluster", "--identity", "key.txt"]).code(0).text();
     assert!(listed.contains("secrets/pachyderm-auth.yaml"), "{listed}");
     // No rule names them: a Secret of a user, and the release pach.

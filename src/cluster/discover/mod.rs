@@ -24,6 +24,7 @@ pub use found::Found;
 pub use tools::{Tool, ToolKind, Tools};
 
 use super::{Cluster, helm};
+use crate::failure::{Explain as _, chain};
 use objects::Objects;
 use workload::Workload;
 
@@ -135,7 +136,8 @@ async fn installed(
         Err(helm::Error::Cluster(error)) if error.is_forbidden() => Ok(None),
         Err(helm::Error::Cluster(error)) => Err(error.into()),
         Err(error) => {
-            warnings.push(crate::failure::chain(&error));
+            let advice = error.advice().map(|advice| format!(". {advice}")).unwrap_or_default();
+            warnings.push(chain(&error) + &advice);
             Ok(None)
         }
     }

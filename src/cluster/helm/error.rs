@@ -9,6 +9,12 @@ pub enum Error {
     /// The API server.
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
+    /// Secrets may be read by name alone, and none of those that may is the current revision for sure.
+    #[error("the current revision of Helm's release {release} may not be read")]
+    Hidden {
+        /// The release.
+        release: String,
+    },
     /// It is not what Helm 3 writes.
     #[error("{object} is no Helm release: {why}")]
     Malformed {
@@ -31,6 +37,7 @@ impl Explain for Error {
     fn class(&self) -> Class {
         match self {
             Self::Cluster(error) => error.class(),
+            Self::Hidden { .. } => Class::Credentials,
             Self::Malformed { .. } | Self::TooLarge { .. } => Class::Other,
         }
     }
@@ -38,6 +45,10 @@ impl Explain for Error {
     fn advice(&self) -> Option<String> {
         match self {
             Self::Cluster(error) => error.advice(),
+            Self::Hidden { release } => Some(format!(
+                "Add its Secret, sh.helm.release.v1.{release}.vREVISION, to the account's Role: `helm list` shows the revision, \
+                 and each upgrade makes another one."
+            )),
             Self::Malformed { .. } | Self::TooLarge { .. } => {
                 Some("Check with `helm history RELEASE` whether Helm can read it.".to_owned())
             }

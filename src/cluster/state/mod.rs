@@ -26,7 +26,7 @@ pub use workloads::{Account, Workload, Workloads};
 use super::helm::{self, Release};
 use super::permissions::Right;
 use super::{Cluster, readable, suspend, yaml};
-use crate::failure::chain;
+use crate::failure::{Explain as _, chain};
 use crate::feed::Feed;
 use omitted::{Credentials, Verdict};
 
@@ -78,12 +78,21 @@ impl Survey {
             Ok(record) => record.iter().for_each(|record| found.workloads.recall(record)),
             Err(error) => tracing::warn!("how many there were before a suspend is not known: {}", chain(&error)),
         }
-        let release = helm::find(cluster, found.release.as_deref()).await?;
+        let release = match helm::find(cluster, found.release.as_deref()).await {
+            Err(error @ helm::Error::Hidden { .. }) => {
+                // Where the release is named, whoever has discovered the namespace has told it.
+                if found.release.is_none() {
+                    tracing::warn!("{}. {}", chain(&error), error.advice().unwrap_or_default());
+                }
+                None
+            }
+            release => release?,
+        };
         let workloads::Found { workloads, credentials, image, .. } = found;
         Ok(Self { workloads, credentials, release, image })
     }
 
-    /// The Helm release; `None` where another tool rendered the chart.
+    /// The Helm release; `None` where another tool rendered the chart, or the current revision may not be read.
     #[must_use]
     pub fn release(&self) -> Option<&Release> {
         self.release.as_ref()

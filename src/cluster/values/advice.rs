@@ -6,13 +6,20 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Captured, DATABASE_KEY, DATABASE_SECRET, HOSTS, PLACEHOLDER, Successor, Target};
-use crate::cluster::helm::lookup;
+use super::{Captured, DATABASE_KEY, DATABASE_SECRET, Database, HOSTS, PLACEHOLDER, Successor, Target};
+use crate::cluster::helm::{Release, lookup};
 use crate::pachyderm::pipelines::Pipeline;
 use crate::visible::one_line;
 
 /// Names that are told in one sentence.
 const TOLD: usize = 20;
+
+const NEVER_TWO: &str =
+    "never let two clusters use one bucket: each one's garbage collection deletes what the other one needs";
+
+/// Where values go that a chart around Pachyderm's hands on. Globals of the outer chart win over those of the inner one.
+const MOVE: &str =
+    "leave `global` at the top, and move all else below the key of Pachyderm's chart (`pachyderm`, or its alias)";
 
 /// What the restored pipelines will do once `pachd` runs: the newest version of each.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +71,7 @@ pub fn warnings(successor: &Successor, captured: &Captured, target: &Target, pip
 fn of_identity(successor: &Successor, captured: &Captured) -> Vec<String> {
     let mut warnings = Vec::new();
     let value = |path: &str| {
-        let computed = captured.release.as_ref().and_then(|release| lookup(&release.computed, path));
+        let computed = captured.own_release().and_then(|release| lookup(&release.computed, path));
         lookup(&successor.values, path).or(computed)
     };
     let is_on = |path: &str| value(path) == Some(&Value::Bool(true));
@@ -101,21 +108,24 @@ fn of_identity(successor: &Successor, captured: &Captured) -> Vec<String> {
 
 /// Where it runs.
 fn of_place(successor: &Successor, captured: &Captured, target: &Target) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if target.bucket.is_some() {
-        warnings.push(
-            "never let two clusters use one bucket: each one's garbage collection deletes what the other one needs"
-                .to_owned(),
-        );
-    }
-    let names_host =
-        |path: &&&str| lookup(&successor.values, path).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-    let hosts: Vec<String> = HOSTS.iter().filter(names_host).map(|path| (*path).to_owned()).collect();
-    if target.host.is_none() && !hosts.is_empty() {
-        warnings.push(format!(
-            "these values name the host of the source (--host replaces it; users then log in again): {}",
-            hosts.join(", ")
-        ));
+    let mut warnings = vec![NEVER_TWO.to_owned()];
+    warnings.extend(not_restored(captured, target));
+    let is_old = |path: &&str| {
+        let text = lookup(&successor.values, path).and_then(Value::as_str).unwrap_or_default();
+        !text.is_empty() && target.host.as_ref().is_none_or(|host| !text.contains(host.as_str()))
+    };
+    let hosts: Vec<&str> = HOSTS.into_iter().filter(is_old).collect();
+    if !hosts.is_empty() {
+        let hosts = hosts.join(", ");
+        warnings.push(match &target.host {
+            None => format!(
+                "these values name the host of the source (--host replaces it; users then log in again): {hosts}"
+            ),
+            Some(host) => format!(
+                "these values do not name {host}, and logins may go to the old cluster (neither proxy.host nor \
+                 ingress.host of the source is a part of them); change them by hand: {hosts}"
+            ),
+        });
     }
     let accounts = captured.workloads.service_accounts.iter().filter(|account| !account.annotations.is_empty());
     let accounts: Vec<String> = accounts.map(|account| account.name.clone()).collect();
@@ -134,14 +144,43 @@ fn of_place(successor: &Successor, captured: &Captured, target: &Target) -> Vec<
     if !omitted.is_empty() {
         warnings.push(format!("Secrets that the new environment must bring itself: {}", told(&omitted)));
     }
-    if captured.release.is_none() {
-        warnings.push(
-            "Helm had no release at the source (Argo CD, Flux?): values.yaml has what must be said of the new place alone; \
-             put it over the values in your repository"
+    match &captured.release {
+        None => warnings.push(
+            "Helm had no release at the source that the backup could read (Argo CD, Flux?): values.yaml has what must be \
+             said of the new place alone; put it over the values in your repository"
                 .to_owned(),
-        );
+        ),
+        Some(release) if !release.is_pachyderm() => warnings.push(format!(
+            "Helm's release {} is of chart {}, around Pachyderm's: values.yaml has what must be said of the new place alone; \
+             {MOVE}, over what your own values say of the source's database and bucket",
+            release.name, release.chart.name
+        )),
+        Some(_) => {}
     }
     warnings
+}
+
+/// The half that is lacking, where one is: pods on the source's would join it.
+fn not_restored(captured: &Captured, target: &Target) -> Vec<String> {
+    let sentence = |what: &str, flag: &str| {
+        format!(
+            "the {what} not restored, and values.yaml has {PLACEHOLDER} there: restore the rest ({flag}) before pachd \
+             starts, and never name the source's, nor an empty one"
+        )
+    };
+    let mut sentences = Vec::new();
+    match &target.database {
+        None => sentences.push(sentence("databases were", "--postgres")),
+        Some(Database { main, identity, .. }) => {
+            let lacking = [("database of Pachyderm was", main), ("identity database was", identity)];
+            let lacking = lacking.into_iter().filter(|(_, restored)| restored.is_none());
+            sentences.extend(lacking.map(|(what, _)| sentence(what, "--database")));
+        }
+    }
+    if target.lacks_bucket(captured) {
+        sentences.push(sentence("bucket was", "--bucket"));
+    }
+    sentences
 }
 
 fn told(names: &[String]) -> String {
@@ -189,28 +228,19 @@ pub fn steps(
              {create} --from-file={DATABASE_KEY}=FILE"
         ));
     }
+    let lacking = not_restored(captured, target);
+    if !lacking.is_empty() {
+        steps.push(format!("Restore what is lacking:\n    {}\n    {NEVER_TWO}", lacking.join("\n    ")));
+    }
     if !successor.placeholders.is_empty() {
         let list: Vec<_> = successor.placeholders.iter().map(|path| one_line(path)).collect();
         let list = list.join("\n    ");
         let where_else = if with_clear { " (values.secret.yaml has some of them)" } else { "" };
         steps.push(format!("Replace {PLACEHOLDER} in {folder}/values.yaml{where_else}:\n    {list}"));
     }
-    let chart = release.map_or("pachyderm", |release| release.chart.name.as_str());
-    let version = release.map(|release| format!(" --version {}", quoted(&release.chart.version))).unwrap_or_default();
     let clear = if with_clear { format!(" -f {folder}/values.secret.yaml") } else { String::new() };
-    let chart = quoted(&format!("pachyderm/{chart}"));
     let values = format!("--namespace {namespace} -f {folder}/values.yaml{clear}");
-    steps.push(format!(
-        "Install the version that was backed up:\n    helm repo add pachyderm https://helm.pachyderm.com\n    \
-         helm install {name} {chart}{version} {values}"
-    ));
-    if let Some(newer) = &target.upgrade_to {
-        let newer = quoted(newer);
-        steps.push(format!(
-            "When it runs, and not before, upgrade it:\n    \
-             helm upgrade {name} {chart} --version {newer} {values} --set pachd.image.tag={newer}"
-        ));
-    }
+    steps.extend(install(&name, release, &values, target.upgrade_to.as_deref()));
     let host = target.host.as_deref().unwrap_or("ADDRESS");
     steps.push(format!(
         "Connect:\n    \
@@ -224,6 +254,35 @@ pub fn steps(
         let _ = writeln!(text, "{}. {step}", at + 1);
     }
     text
+}
+
+/// How Helm installs it with the arguments `values`, and upgrades it afterwards.
+fn install(name: &str, release: Option<&Release>, values: &str, upgrade_to: Option<&str>) -> Vec<String> {
+    let version = release.map(|release| format!(" --version {}", quoted(&release.chart.version))).unwrap_or_default();
+    if let Some(release) = release.filter(|release| !release.is_pachyderm()) {
+        let chart = one_line(&release.chart.name);
+        let mut steps = vec![format!(
+            "Install your chart {chart} with Pachyderm's inside. In values.yaml {MOVE}; put it over your own values, in which \
+             nothing may name the source's database and bucket:\n    \
+             helm install {name} CHART{version} -f YOUR-VALUES.yaml {values}"
+        )];
+        steps.extend(upgrade_to.map(|newer| {
+            format!("When it runs, and not before, upgrade Pachyderm inside of it to {}", one_line(newer))
+        }));
+        return steps;
+    }
+    let mut steps = vec![format!(
+        "Install the version that was backed up:\n    helm repo add pachyderm https://helm.pachyderm.com\n    \
+         helm install {name} pachyderm/pachyderm{version} {values}"
+    )];
+    steps.extend(upgrade_to.map(|newer| {
+        let newer = quoted(newer);
+        format!(
+            "When it runs, and not before, upgrade it:\n    \
+             helm upgrade {name} pachyderm/pachyderm --version {newer} {values} --set pachd.image.tag={newer}"
+        )
+    }));
+    steps
 }
 
 /// As a shell takes it, and a terminal shows it: it may come from a bundle.

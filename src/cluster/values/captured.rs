@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use pacharc_format::Entry;
 use serde::de::DeserializeOwned;
 
 use super::Error;
+use crate::cluster::discover::HELM_RELEASE;
 use crate::cluster::helm::Release;
 use crate::cluster::state::{CONFIG_MAPS, OMITTED, Omitted, RELEASE, SECRETS, WORKLOADS, Workloads};
 use crate::cluster::yaml;
@@ -51,7 +53,7 @@ impl Files {
 /// What they say.
 #[derive(Clone, Default)]
 pub struct Captured {
-    /// The Helm release.
+    /// The Helm release, of Pachyderm's chart or of one around it.
     pub release: Option<Release>,
     /// What ran.
     pub workloads: Workloads,
@@ -98,25 +100,39 @@ impl Captured {
         Ok(captured)
     }
 
+    /// The Helm release, where its chart is Pachyderm's own. Of a chart around that one the values are not known: they lie below
+    /// a key of their own, with globals above it.
+    #[must_use]
+    pub fn own_release(&self) -> Option<&Release> {
+        self.release.as_ref().filter(|release| release.is_pachyderm())
+    }
+
     /// The text of a key of a Secret; `None` where it is absent, empty or not UTF-8.
     pub(super) fn secret_text(&self, name: &str, key: &str) -> Option<String> {
         let data = self.secrets.get(name)?.data.as_ref()?.get(key)?;
         String::from_utf8(data.0.clone()).ok().filter(|text| !text.is_empty())
     }
 
-    /// The Secrets that a release does not make: those of users, and those made by hand.
+    /// The Secrets that Pachyderm's release does not make: those of users, those made by hand, those of other releases.
     pub(super) fn foreign_secrets(&self) -> impl Iterator<Item = &Secret> {
-        self.secrets.values().filter(|secret| {
-            let name = secret.metadata.name.as_deref().unwrap_or_default();
-            !is_of_helm(secret.metadata.labels.as_ref()) && !CHART_SECRETS.contains(&name)
-        })
+        let release = self.release_name();
+        self.secrets.values().filter(move |secret| is_foreign(&secret.metadata, &CHART_SECRETS, release))
     }
 
-    /// The ConfigMaps that a release does not make.
+    /// The ConfigMaps that it does not make.
     pub(super) fn foreign_config_maps(&self) -> impl Iterator<Item = &ConfigMap> {
-        self.config_maps.values().filter(|map| {
-            let name = map.metadata.name.as_deref().unwrap_or_default();
-            !is_of_helm(map.metadata.labels.as_ref()) && !CHART_CONFIG_MAPS.contains(&name)
+        let release = self.release_name();
+        self.config_maps.values().filter(move |map| is_foreign(&map.metadata, &CHART_CONFIG_MAPS, release))
+    }
+
+    /// The name of Pachyderm's Helm release; where its record could not be read, from the objects that its chart makes.
+    fn release_name(&self) -> Option<&str> {
+        let known = self.release.as_ref().map(|release| release.name.as_str());
+        known.or_else(|| {
+            let secrets =
+                CHART_SECRETS.iter().filter_map(|name| self.secrets.get(*name)).map(|secret| &secret.metadata);
+            let maps = CHART_CONFIG_MAPS.iter().filter_map(|name| self.config_maps.get(*name)).map(|map| &map.metadata);
+            secrets.chain(maps).find_map(release_of)
         })
     }
 }
@@ -134,10 +150,61 @@ const CHART_SECRETS: [&str; 8] = [
 ];
 const CHART_CONFIG_MAPS: [&str; 2] = ["pachyderm-enterprise-config", "pachyderm-identity-config"];
 
-fn is_of_helm(labels: Option<&BTreeMap<String, String>>) -> bool {
-    labels.and_then(|labels| labels.get("app.kubernetes.io/managed-by")).is_some_and(|by| by == "Helm")
+/// Whether the release named `release`, whose chart makes objects of the names `made`, leaves an object to others.
+fn is_foreign(metadata: &ObjectMeta, made: &[&str], release: Option<&str>) -> bool {
+    let by = metadata.labels.as_ref().and_then(|labels| labels.get("app.kubernetes.io/managed-by"));
+    let is_made = match release_of(metadata) {
+        Some(of) => release == Some(of),
+        // Rendered by Helm, and brought here by another tool, which does so again.
+        None => by.is_some_and(|by| by == "Helm"),
+    };
+    !is_made && !made.contains(&metadata.name.as_deref().unwrap_or_default())
+}
+
+/// Which Helm release an object is of.
+fn release_of(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.annotations.as_ref()?.get(HELM_RELEASE).map(String::as_str)
 }
 
 fn document<T: DeserializeOwned>(path: &str, text: &str) -> Result<T, Error> {
     yaml::from_str(text).map_err(|why| Error::Malformed { path: path.to_owned(), why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Helm marks what it makes; `""`: as it is rendered, without the mark of a release.
+    fn made_by(release: &str, name: &str) -> ObjectMeta {
+        let mark = Some((HELM_RELEASE.to_owned(), release.to_owned())).filter(|_| !release.is_empty());
+        ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some([("app.kubernetes.io/managed-by".to_owned(), "Helm".to_owned())].into()),
+            annotations: Some(mark.into_iter().collect()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    #[test]
+    fn what_other_releases_made_comes_back() {
+        let objects = [
+            made_by("pach", "pachyderm-auth"),
+            made_by("pach", "of-the-chart"),
+            made_by("vault", "of-another"),
+            made_by("", "rendered"),
+            ObjectMeta { name: Some("by-hand".into()), ..ObjectMeta::default() },
+        ];
+        let named = |metadata: &ObjectMeta| metadata.name.clone().unwrap();
+        // Nothing says the name but the objects that are known to be the chart's.
+        let mut captured = Captured::default();
+        for metadata in &objects {
+            let metadata = metadata.clone();
+            captured.secrets.insert(named(&metadata), Secret { metadata: metadata.clone(), ..Secret::default() });
+            captured.config_maps.insert(named(&metadata), ConfigMap { metadata, ..ConfigMap::default() });
+        }
+        let foreign: Vec<String> = captured.foreign_secrets().map(|secret| named(&secret.metadata)).collect();
+        assert_eq!(foreign, ["by-hand", "of-another"]);
+        let maps: Vec<String> = captured.foreign_config_maps().map(|map| named(&map.metadata)).collect();
+        assert_eq!(maps, ["by-hand", "of-another"]);
+    }
 }

@@ -83,7 +83,7 @@ fn walk(path: &str, key: &str, value: &mut Value, replaced: &mut Vec<Replaced>) 
         }
         Value::String(text) if text.is_empty() || text == PLACEHOLDER => {}
         Value::String(_) | Value::Number(_) => {
-            let environment = ENVIRONMENT.contains(&path);
+            let environment = ENVIRONMENT.iter().any(|known| is_below(path, known));
             let credential = environment || is_named_so(key) || value.as_str().is_some_and(is_shaped_so);
             if credential {
                 let original = std::mem::replace(value, Value::from(PLACEHOLDER));
@@ -92,6 +92,11 @@ fn walk(path: &str, key: &str, value: &mut Value, replaced: &mut Vec<Replaced>) 
         }
         Value::Null | Value::Bool(_) => {}
     }
+}
+
+/// Whether `path` is `known`, or `known` below the key of a chart that brings Pachyderm's.
+fn is_below(path: &str, known: &str) -> bool {
+    path.strip_suffix(known).is_some_and(|above| above.is_empty() || above.ends_with('.'))
 }
 
 fn is_named_so(key: &str) -> bool {
@@ -127,6 +132,7 @@ mod tests {
             "oidc": { "upstreamIDPs": [{ "id": "x", "jsonConfig": "{}" }], "mockIDP": true },
             "mine": { "db": "postgres://u:pw@h/d", "docs": "https://h/d", "pem": "-----BEGIN RSA PRIVATE KEY-----", "token": "",
                 "password": 1234, "hasToken": false, "apiKey": "a" },
+            "umbrella": { "pachd": { "storage": { "amazon": { "id": "AKIA" } } } },
         });
         let Value::Object(map) = &mut values else { panic!() };
         let replaced = replace(map);
@@ -135,7 +141,12 @@ mod tests {
         let amazon = ["pachd.storage.amazon.id", "pachd.storage.amazon.secret"];
         assert_eq!(
             environment,
-            [&["global.postgresql.postgresqlPassword"], &amazon[..], &["pachd.tls.newSecret.key"]].concat()
+            [
+                &["global.postgresql.postgresqlPassword"],
+                &amazon[..],
+                &["pachd.tls.newSecret.key", "umbrella.pachd.storage.amazon.id"],
+            ]
+            .concat()
         );
         let others: Vec<&str> =
             replaced.iter().filter(|one| one.original.is_some()).map(|one| one.path.as_str()).collect();

@@ -69,6 +69,27 @@ const GENERATED: [Generated; 7] = [
     ),
 ];
 
+/// The Secret that has them all in the charts 2.0 to 2.2 (`templates/pachd/config-secret.yaml`).
+const BOOTSTRAP: &str = "pachyderm-bootstrap-config";
+
+/// What [`BOOTSTRAP`] has for the value in clear at `clear`.
+fn bootstrapped(captured: &Captured, clear: &str) -> Option<String> {
+    let text = |key: &str| captured.secret_text(BOOTSTRAP, key);
+    let found = match clear {
+        "pachd.rootToken" => text("rootToken"),
+        "pachd.enterpriseSecret" => text("enterpriseSecret"),
+        "pachd.enterpriseLicenseKey" => text("license"),
+        "oidc.upstreamIDPs" => text("idps"),
+        "pachd.oauthClientSecret" => {
+            let config: Value = yaml::from_str(&text("authConfig")?).ok()?;
+            config.get("client_secret").and_then(Value::as_str).map(str::to_owned)
+        }
+        _ => None,
+    };
+    // `$NAME` stands for a Secret of the user's own.
+    found.filter(|found| !found.starts_with('$'))
+}
+
 /// What came of them.
 #[derive(Default)]
 pub(super) struct Pinned {
@@ -80,7 +101,7 @@ pub(super) struct Pinned {
 
 /// Makes `values` refer to the secrets as they were at the source.
 pub(super) fn pin(values: &mut Map<String, Value>, captured: &Captured) -> Pinned {
-    let computed = captured.release.as_ref().map(|release| &release.computed);
+    let computed = captured.own_release().map(|release| &release.computed);
     let mut data: BTreeMap<String, ByteString> = BTreeMap::new();
     let mut pinned = Pinned::default();
     for Generated { reference, clear, secret, key } in GENERATED {
@@ -89,7 +110,7 @@ pub(super) fn pin(values: &mut Map<String, Value>, captured: &Captured) -> Pinne
             remove(values, clear);
             continue;
         }
-        let Some(text) = captured.secret_text(secret, key) else { continue };
+        let Some(text) = captured.secret_text(secret, key).or_else(|| bootstrapped(captured, clear)) else { continue };
         if is_nothing(&text) {
             continue;
         }

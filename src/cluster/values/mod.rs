@@ -59,7 +59,7 @@ impl Successor {
     /// Makes it from what was captured. `reachable` is where a rehearsal's pods may go.
     #[must_use]
     pub fn new(captured: &Captured, target: &Target, reachable: &[SocketAddr]) -> Self {
-        let mut values = captured.release.as_ref().map(|release| release.values.clone()).unwrap_or_default();
+        let mut values = captured.own_release().map(|release| release.values.clone()).unwrap_or_default();
         let pinned = generated::pin(&mut values, captured);
         let mut clear = Map::new();
         for (path, value) in pinned.clear {
@@ -74,16 +74,26 @@ impl Successor {
         }
         target.write(&mut values, captured);
         let placeholders = placeholders(&values);
-        let foreign = captured.foreign_secrets().cloned();
         Self {
             values,
             clear,
-            secrets: pinned.secret.into_iter().chain(foreign).collect(),
+            secrets: together(pinned.secret, captured.foreign_secrets().cloned().collect()),
             config_maps: captured.foreign_config_maps().cloned().collect(),
             policy: target.drill.then(|| drill::policy(target.namespace.as_deref(), reachable)),
             placeholders,
         }
     }
+}
+
+/// The new Secret with the others, of which each name may come once: a cluster that pacharc has restored before has one of its
+/// name, which the values that came with it still refer to.
+fn together(pinned: Option<Secret>, mut foreign: Vec<Secret>) -> Vec<Secret> {
+    let Some(pinned) = pinned else { return foreign };
+    match foreign.iter_mut().find(|secret| secret.metadata.name == pinned.metadata.name) {
+        Some(before) => before.data.get_or_insert_default().extend(pinned.data.unwrap_or_default()),
+        None => foreign.insert(0, pinned),
+    }
+    foreign
 }
 
 fn is_number(key: &str) -> bool {

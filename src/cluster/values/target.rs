@@ -17,9 +17,9 @@ pub const DATABASE_KEY: &str = "postgresql-password";
 /// The target of a restore, as the new release will see it.
 #[derive(Clone, Debug, Default)]
 pub struct Target {
-    /// The database server; `None`: databases were not restored.
+    /// The database server; `None`: databases were not restored, and placeholders stand for them.
     pub database: Option<Database>,
-    /// The bucket; `None`: objects were not restored.
+    /// The bucket; `None`: objects were not restored, and placeholders stand for it.
     pub bucket: Option<BucketUrl>,
     /// The namespace; `None`: not known yet.
     pub namespace: Option<String>,
@@ -42,9 +42,13 @@ pub struct Database {
     pub port: u16,
     /// The role that owns the databases.
     pub user: String,
-    /// Pachyderm's database.
+    /// How the restore has spoken to it: libpq's `sslmode`.
+    pub sslmode: &'static str,
+    /// Whether the restore has shown it a client certificate.
+    pub client_certificate: bool,
+    /// Pachyderm's database; `None`: it was not restored.
     pub main: Option<String>,
-    /// The identity database.
+    /// The identity database; `None`: it was not restored.
     pub identity: Option<String>,
 }
 
@@ -62,10 +66,8 @@ impl Database {
 impl Target {
     /// Writes it into `values`.
     pub(super) fn write(&self, values: &mut Map<String, Value>, captured: &Captured) {
-        let chart = Chart { computed: captured.release.as_ref().map(|release| &release.computed) };
-        if let Some(database) = &self.database {
-            write_database(values, database, &chart);
-        }
+        let chart = Chart::of(captured);
+        write_database(values, self.database.as_ref(), &chart);
         match &self.bucket {
             Some(BucketUrl::S3(s3)) => write_s3(values, s3, &chart),
             Some(BucketUrl::Directory { .. }) => {
@@ -76,6 +78,7 @@ impl Target {
                 // A folder here is not one of the nodes'.
                 set(values, "pachd.storage.local.hostPath", PLACEHOLDER.into());
             }
+            None if self.lacks_bucket(captured) => clear_bucket(values, &chart),
             None => {}
         }
         if let Some(host) = &self.host {
@@ -96,6 +99,11 @@ impl Target {
             write_drill(values, &chart);
         }
     }
+
+    /// Whether the new release needs a bucket and none was restored. An enterprise server alone has none.
+    pub(super) fn lacks_bucket(&self, captured: &Captured) -> bool {
+        self.bucket.is_none() && Chart::of(captured).value("pachd.enabled") != Some(&Value::Bool(false))
+    }
 }
 
 /// The chart of the source, as far as it is known.
@@ -103,7 +111,11 @@ struct Chart<'a> {
     computed: Option<&'a Map<String, Value>>,
 }
 
-impl Chart<'_> {
+impl<'a> Chart<'a> {
+    fn of(captured: &'a Captured) -> Self {
+        Self { computed: captured.own_release().map(|release| &release.computed) }
+    }
+
     fn value(&self, path: &str) -> Option<&Value> {
         lookup(self.computed?, path)
     }
@@ -118,17 +130,22 @@ impl Chart<'_> {
     }
 }
 
-fn write_database(values: &mut Map<String, Value>, database: &Database, chart: &Chart<'_>) {
-    let host = if database.is_local() { PLACEHOLDER } else { database.host.as_str() };
+/// What was not restored gets a placeholder: the source's would be joined, even on a new server where that is the old one.
+fn write_database(values: &mut Map<String, Value>, database: Option<&Database>, chart: &Chart<'_>) {
+    let host = database.filter(|database| !database.is_local()).map_or(PLACEHOLDER, |database| database.host.as_str());
     set(values, "global.postgresql.postgresqlHost", host.into());
-    // The chart's own default is a text, too.
-    set(values, "global.postgresql.postgresqlPort", database.port.to_string().into());
-    set(values, "global.postgresql.postgresqlUsername", database.user.as_str().into());
-    if let Some(main) = &database.main {
-        set(values, "global.postgresql.postgresqlDatabase", main.as_str().into());
+    if let Some(database) = database {
+        // The chart's own default is a text, too.
+        set(values, "global.postgresql.postgresqlPort", database.port.to_string().into());
+        set(values, "global.postgresql.postgresqlUsername", database.user.as_str().into());
     }
-    if let Some(identity) = &database.identity {
-        set(values, "global.postgresql.identityDatabaseFullNameOverride", identity.as_str().into());
+    let main = database.and_then(|database| database.main.as_deref()).unwrap_or(PLACEHOLDER);
+    set(values, "global.postgresql.postgresqlDatabase", main.into());
+    let identity = database.and_then(|database| database.identity.as_deref());
+    // Since 2.2.
+    if identity.is_some() || chart.has("global.postgresql.identityDatabaseFullNameOverride") {
+        let identity = identity.unwrap_or(PLACEHOLDER);
+        set(values, "global.postgresql.identityDatabaseFullNameOverride", identity.into());
     }
     // Since 2.1; the chart makes a Secret from the clear value otherwise.
     if chart.has("global.postgresql.postgresqlExistingSecretName") {
@@ -139,12 +156,74 @@ fn write_database(values: &mut Map<String, Value>, database: &Database, chart: &
         set(values, "global.postgresql.postgresqlPassword", PLACEHOLDER.into());
     }
     remove(values, "global.postgresql.postgresqlPostgresPassword");
+    write_tls(values, database, chart);
     // The one that the chart brings would be an empty one beside; it is on where nothing is said.
     if chart.has("postgresql.enabled") {
         set(values, "postgresql.enabled", false.into());
     }
     if chart.value("cloudsqlAuthProxy.enabled") == Some(&Value::Bool(true)) {
         set(values, "cloudsqlAuthProxy.enabled", false.into());
+    }
+}
+
+/// TLS to the new server as the restore has spoken to it: certificates of the old one are of no use.
+fn write_tls(values: &mut Map<String, Value>, database: Option<&Database>, chart: &Chart<'_>) {
+    let (authority, client) = ("global.postgresql.postgresqlSSLCACert", "global.postgresql.postgresqlSSLSecret");
+    let checks = database.is_some_and(|database| matches!(database.sslmode, "verify-ca" | "verify-full"));
+    // Of a server that is not known yet, what the old one needed is asked for.
+    let needed = match database {
+        Some(database) => [(authority, checks), (client, database.client_certificate)],
+        None => [authority, client].map(|path| (path, chart.text(path).is_some())),
+    };
+    for (path, is_needed) in needed {
+        match is_needed {
+            true => set(values, path, PLACEHOLDER.into()),
+            false => forget(values, chart, path, "".into()),
+        }
+    }
+    if let Some(database) = database {
+        set(values, "global.postgresql.postgresqlSSL", database.sslmode.into());
+        // Of pachd's way around pg-bouncer; anything but nothing makes it `require`.
+        match checks || database.sslmode == "require" {
+            true => set(values, "global.postgresql.ssl", "require".into()),
+            false => forget(values, chart, "global.postgresql.ssl", "".into()),
+        }
+    }
+}
+
+/// Takes away a value of the old place. Where the others lie elsewhere, only `nothing` in its place does that.
+fn forget(values: &mut Map<String, Value>, chart: &Chart<'_>, path: &str, nothing: Value) {
+    match chart.computed {
+        Some(_) => remove(values, path),
+        None => set(values, path, nothing),
+    }
+}
+
+/// Values that name a bucket, or the server that it lies on (chart, `values.yaml`, 2.0 to 2.12).
+const BUCKETS: [&str; 9] = [
+    "pachd.storage.storageURL",
+    "pachd.storage.amazon.bucket",
+    "pachd.storage.amazon.region",
+    "pachd.storage.amazon.customEndpoint",
+    "pachd.storage.google.bucket",
+    "pachd.storage.microsoft.container",
+    "pachd.storage.minio.bucket",
+    "pachd.storage.minio.endpoint",
+    "pachd.storage.local.hostPath",
+];
+
+/// No bucket was restored, and a second `pachd` on the source's would delete what the first one needs.
+fn clear_bucket(values: &mut Map<String, Value>, chart: &Chart<'_>) {
+    for path in BUCKETS {
+        if chart.computed.is_none() || chart.text(path).is_some() {
+            set(values, path, PLACEHOLDER.into());
+        }
+    }
+    // The one that must be given in any case.
+    match chart.text("pachd.storage.backend").or_else(|| chart.text("deployTarget")) {
+        Some("LOCAL") => set(values, "pachd.storage.local.hostPath", PLACEHOLDER.into()),
+        _ if chart.has("pachd.storage.storageURL") => set(values, "pachd.storage.storageURL", PLACEHOLDER.into()),
+        _ => {}
     }
 }
 
@@ -166,8 +245,14 @@ fn write_s3(values: &mut Map<String, Value>, s3: &S3Url, chart: &Chart<'_>) {
             set(values, "pachd.storage.amazon.customEndpoint", host.as_str().into());
             set(values, "pachd.storage.amazon.disableSSL", (*plain).into());
         }
-        None => remove(values, "pachd.storage.amazon.customEndpoint"),
+        None => {
+            forget(values, chart, "pachd.storage.amazon.customEndpoint", "".into());
+            forget(values, chart, "pachd.storage.amazon.disableSSL", false.into());
+        }
     }
+    // Whether the old server's certificate was checked, and how the old bucket was read, says nothing of the new one.
+    forget(values, chart, "pachd.storage.amazon.verifySSL", true.into());
+    forget(values, chart, "pachd.storage.amazon.cloudFrontDistribution", "".into());
     // From 2.9 on, and from 2.10 on it is what counts.
     if chart.has("pachd.storage.storageURL") {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
@@ -188,15 +273,17 @@ fn write_s3(values: &mut Map<String, Value>, s3: &S3Url, chart: &Chart<'_>) {
     }
 }
 
-/// Puts the new host in the place of the old one, also inside of URLs.
+/// Puts the new host in the place of the old ones, also inside of URLs.
 fn write_host(values: &mut Map<String, Value>, host: &str, chart: &Chart<'_>) {
-    let old = ["proxy.host", "ingress.host"].into_iter().find_map(|path| chart.text(path).map(str::to_owned));
-    if let Some(old) = old {
-        for path in super::HOSTS {
-            if let Some(text) = lookup(values, path).and_then(Value::as_str) {
-                let moved = text.replace(&old, host);
-                set(values, path, moved.into());
-            }
+    let mut old: Vec<&str> = ["proxy.host", "ingress.host"].into_iter().filter_map(|path| chart.text(path)).collect();
+    // One may be a part of the other.
+    old.sort_by_key(|old| std::cmp::Reverse(old.len()));
+    for path in super::HOSTS {
+        let Some(text) = lookup(values, path).and_then(Value::as_str) else { continue };
+        // One and no more: the new host may have an old one in it.
+        if let Some(old) = old.iter().find(|old| text.contains(**old)) {
+            let moved = text.replace(old, host);
+            set(values, path, moved.into());
         }
     }
     if chart.value("ingress.enabled") == Some(&Value::Bool(true)) {

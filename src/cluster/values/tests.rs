@@ -8,6 +8,8 @@ use super::*;
 use crate::cluster::helm::{Chart, Release, coalesce};
 use crate::pachyderm::pipelines::Pipeline;
 
+mod place;
+
 fn object(value: Value) -> Map<String, Value> {
     let Value::Object(map) = value else { panic!("{value}") };
     map
@@ -49,7 +51,8 @@ fn captured(defaults: Value, values: Value) -> Captured {
 /// The values of the chart of 2.11, as far as they matter here.
 fn modern() -> Value {
     json!({
-        "global": { "postgresql": { "postgresqlExistingSecretName": "", "postgresqlPassword": "insecure" } },
+        "global": { "postgresql": { "postgresqlExistingSecretName": "", "postgresqlPassword": "insecure",
+            "identityDatabaseFullNameOverride": "" } },
         "pachd": {
             "rootToken": "", "rootTokenSecretName": "", "oauthClientSecretSecretName": "",
             "storage": { "storageURL": "", "amazon": { "id": "", "secret": "" } },
@@ -67,6 +70,8 @@ fn target() -> Target {
             host: "db.example".into(),
             port: 5433,
             user: "pachyderm".into(),
+            sslmode: "prefer",
+            client_certificate: false,
             main: Some("restored".into()),
             identity: Some("restored_dex".into()),
         }),
@@ -103,6 +108,7 @@ fn values_of_the_new_place_with_the_old_secrets() {
         "postgresqlHost": "db.example", "postgresqlPort": "5433", "postgresqlUsername": "pachyderm",
         "postgresqlDatabase": "restored", "identityDatabaseFullNameOverride": "restored_dex",
         "postgresqlExistingSecretName": DATABASE_SECRET, "postgresqlExistingSecretKey": DATABASE_KEY,
+        "postgresqlSSL": "prefer",
     });
     assert_eq!(values["global"]["postgresql"], postgres);
     let storage = json!({
@@ -154,6 +160,35 @@ fn a_chart_that_takes_secrets_in_clear_alone() {
 }
 
 #[test]
+fn a_chart_that_has_them_all_in_one_secret() {
+    let mut captured = captured(json!({ "pachd": { "rootToken": "", "oauthClientSecret": "" } }), json!({}));
+    captured.secrets.retain(|name, _| name == "by-user");
+    let bootstrap = [
+        ("rootToken", "oldRoot"),
+        ("enterpriseSecret", "oldEnterprise"),
+        ("authConfig", "client_id: pachd\nclient_secret: oldOauth\nscopes:\n- email\n"),
+        ("license", "$ENTERPRISE_LICENSE_KEY"),
+    ];
+    captured.secrets.extend([secret("pachyderm-bootstrap-config", true, &bootstrap)]);
+    let Successor { values, clear, secrets, placeholders, .. } = Successor::new(&captured, &target(), &[]);
+    for (path, wanted) in
+        [("rootToken", "oldRoot"), ("enterpriseSecret", "oldEnterprise"), ("oauthClientSecret", "oldOauth")]
+    {
+        assert_eq!((&values["pachd"][path], &clear["pachd"][path]), (&json!(PLACEHOLDER), &json!(wanted)));
+        assert!(placeholders.contains(&format!("pachd.{path}")), "{placeholders:?}");
+    }
+    assert_eq!(clear["pachd"].get("enterpriseLicenseKey"), None, "it is in a Secret of the user's own");
+    assert_eq!(secrets.len(), 1);
+
+    // From 2.1 on the chart takes a Secret, too.
+    let release = captured.release.as_mut().unwrap();
+    set(&mut release.computed, "pachd.rootTokenSecretName", "".into());
+    let successor = Successor::new(&captured, &target(), &[]);
+    assert_eq!(successor.values["pachd"]["rootTokenSecretName"], SECRET);
+    assert_eq!(successor.secrets[0].data.as_ref().unwrap()["root-token"].0, b"oldRoot");
+}
+
+#[test]
 fn a_secret_of_the_users_own_stays_where_it_is() {
     let values = json!({ "pachd": { "rootTokenSecretName": "by-user" } });
     let successor = Successor::new(&captured(modern(), values), &target(), &[]);
@@ -162,26 +197,20 @@ fn a_secret_of_the_users_own_stays_where_it_is() {
 }
 
 #[test]
-fn places_that_pods_cannot_reach_are_placeholders() {
-    for host in ["localhost", "127.0.0.1", "::1", "/run/postgresql", ""] {
-        let database = Some(Database { host: host.into(), port: 5432, ..Database::default() });
-        let bucket = Some("file:///data".parse().unwrap());
-        let target = Target { database, bucket, ..Target::default() };
-        let successor = Successor::new(&captured(modern(), json!({})), &target, &[]);
-        let wanted = ["global.postgresql.postgresqlHost", "pachd.storage.local.hostPath"];
-        assert_eq!(successor.placeholders, wanted, "{host}");
-    }
-}
-
-#[test]
-fn an_endpoint_of_its_own() {
-    let bucket = Some("s3://b?endpoint=http://minio.example:9000&region=r".parse().unwrap());
-    let target = Target { bucket, ..target() };
-    let storage = &Successor::new(&captured(modern(), json!({})), &target, &[]).values["pachd"]["storage"];
-    assert_eq!(storage["amazon"]["customEndpoint"], "minio.example:9000");
-    assert_eq!(storage["amazon"]["disableSSL"], true);
-    assert_eq!(storage["amazon"]["id"], PLACEHOLDER, "no role of a cloud opens it");
-    assert_eq!(storage["storageURL"], "s3://b?region=r&endpoint=minio.example%3A9000&disableSSL=true");
+fn a_cluster_that_was_restored_before() {
+    let values = json!({ "pachd": { "rootTokenSecretName": SECRET } });
+    let mut captured = captured(modern(), values);
+    let (_, before) = secret(SECRET, false, &[("root-token", "pinnedRoot"), ("OAUTH_CLIENT_SECRET", "stale")]);
+    captured.secrets.insert(SECRET.into(), before);
+    let successor = Successor::new(&captured, &target(), &[]);
+    let names: Vec<_> = successor.secrets.iter().map(|secret| secret.metadata.name.as_deref().unwrap()).collect();
+    assert_eq!(names, ["by-user", SECRET]);
+    let data = successor.secrets[1].data.as_ref().unwrap();
+    assert_eq!(data["root-token"].0, b"pinnedRoot", "the values refer to it");
+    assert_eq!(data["OAUTH_CLIENT_SECRET"].0, b"oldConsole", "and not to this one");
+    assert_eq!(data["pachd-oauth-client-secret"].0, b"oldOauth");
+    let folder = tempfile::tempdir().unwrap();
+    write(&successor, "", &folder.path().join("new"), false).unwrap();
 }
 
 #[test]
