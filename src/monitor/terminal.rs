@@ -262,8 +262,11 @@ fn describe(progress: &Progress) -> String {
         let amount = progress.amount(counter);
         match (amount.done, amount.total) {
             (0, None) => {}
-            (done, None) => parts.push(format!("{} {noun}", HumanCount(done))),
-            (done, Some(total)) => parts.push(format!("{} of {} {noun}", HumanCount(done), HumanCount(total))),
+            (done, Some(total)) if done <= total => {
+                parts.push(format!("{} of {} {noun}", HumanCount(done), HumanCount(total)));
+            }
+            // No total, or one that was too low.
+            (done, _) => parts.push(format!("{} {noun}", HumanCount(done))),
         }
     }
     parts.join("  ")
@@ -297,6 +300,11 @@ mod tests {
             describe(&progress),
             "copying objects  50%  1.50 GiB of 3.00 GiB  200.00 MiB/s  2m 10s to go  1,234 of 5,678 objects"
         );
+        // It is more than was thought.
+        progress.object_bytes.done = 4 << 30;
+        progress.objects.done = 9999;
+        progress.eta_seconds = None;
+        assert_eq!(describe(&progress), "copying objects  4.00 GiB  200.00 MiB/s  …  9,999 objects");
     }
 
     #[test]
