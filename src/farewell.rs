@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 static WORK: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
@@ -15,6 +15,11 @@ pub(crate) fn start(work: impl Future<Output = ()> + Send + 'static) {
     if let Ok(runtime) = Handle::try_current() {
         WORK.spawn_on(work, &runtime);
     }
+}
+
+/// Starts a task that ends when its handle is dropped. That is waited for, too: only then what it held is taken back.
+pub(crate) fn task<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(WORK.spawn(work))
 }
 
 /// Waits until all of it is done, for `patience` at most. Whether it is.

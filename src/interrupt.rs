@@ -13,6 +13,9 @@ use crate::failure::{Class, Explain};
 use crate::farewell;
 use crate::visible::visible;
 
+/// How long a process that ends at once waits for what it says.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// The signal that ended a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Interrupted {
@@ -164,14 +167,23 @@ fn ignores_sighup() -> bool {
 /// What a process ends with whose user does not wait; a cluster that it leaves down is told all the same.
 fn at_once(received: Interrupted) -> Class {
     let Some(command) = farewell::owed() else { return received.class() };
-    // Standard error may be closed; the exit code says the same.
-    let _ = writeln!(
-        std::io::stderr(),
+    say(format!(
         "pacharc: error: {received} twice: the cluster is not yet back as it was\nhint: Bring it back, from any \
          machine:\n{}",
         visible(&suspend::from_anywhere(&command))
-    );
+    ));
     received.class().graver(Class::Suspended)
+}
+
+/// Writes to standard error. It may be closed, or stuck, with somebody before us who waits for it: the exit code says the same.
+fn say(text: String) {
+    let (sender, said) = std::sync::mpsc::channel();
+    // Without a thread, the sender is dropped at once.
+    let _ = std::thread::Builder::new().spawn(move || {
+        let _ = writeln!(std::io::stderr(), "{text}");
+        let _ = sender.send(());
+    });
+    let _ = said.recv_timeout(LAST_WORDS);
 }
 
 #[cfg(test)]

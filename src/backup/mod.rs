@@ -21,6 +21,7 @@ mod source;
 
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use pacharc_format::Lock;
@@ -42,10 +43,13 @@ use crate::interrupt::Interrupt;
 use crate::monitor::{Monitor, Phase};
 use crate::signature::SigningKey;
 
+/// How long a signal leaves to a bundle that lacks nothing but its name.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(20);
+
 /// Backs up what `options` name into a bundle that `lock` opens, signed by `signer` where there is one.
 ///
 /// The output has its final name only if this returns `Ok`, or the error that a suspended cluster is not back: then the bundle
-/// is complete all the same, and a warning says so.
+/// is complete all the same, and a warning says so. Where a signal cut the last step off, a warning says that it may have it.
 ///
 /// # Errors
 /// [`Error`]. Live objects that the source lacks are no error (unless [`Options::strict`]): the outcome says so.
@@ -66,17 +70,18 @@ pub async fn run(
     check_temp_dir(options)?;
     let cluster = source.cluster.as_ref().map(|(cluster, _)| cluster);
     let mut pause = interrupt.guard(Pause::prepare(options, cluster, source.is_standby(), &monitor)).await?;
-    let (writer, output) = Output::create(&place, source.estimate()).await?;
+    let created_output = async { Output::create(&place, source.estimate()).await.map_err(Error::from) };
+    let (writer, output) = interrupt.guard(created_output).await?;
     let mut herald = Herald::new(cluster, &monitor).await;
     herald.tell(Notice::Started, format!("bundle {bundle}, {}", pause.quiesce())).await;
     let job = job::Job { options, source: &source, created, bundle, monitor: Arc::clone(&monitor) };
     let written = interrupt.guard(job.write(writer, lock, signer, &mut pause)).await;
     let committed = match written {
-        Ok(written) => output.commit().await.map(|()| written).map_err(Error::from),
+        Ok(written) => commit(output, &place, interrupt, monitor.as_ref()).await.map(|()| written),
         Err(error) => {
             // The cluster first: it comes back while the rest is cleared away.
             pause.give_back();
-            Err(abort(output, error, monitor.as_ref()).await)
+            Err(abort(output, error, interrupt, monitor.as_ref()).await)
         }
     };
     let (written, manifest, reread) = match committed {
@@ -111,9 +116,25 @@ pub async fn run(
     }
 }
 
+/// Gives a bundle its name. A signal cuts that off only where it takes long: a server that does not answer may have done it.
+async fn commit(output: Output, place: &Place, interrupt: &Interrupt, monitor: &dyn Monitor) -> Result<(), Error> {
+    let committing = async { output.commit().await.map_err(Error::from) };
+    let committed = interrupt.finish(COMMIT_PATIENCE, committing).await;
+    if let Err(Error::Interrupted(_)) = &committed {
+        monitor.warn(format!("whether the bundle has got its name is not known: it is whole if there is {place}"));
+    }
+    committed
+}
+
 /// Takes back what was written. The error that says most of why.
-async fn abort(output: Output, error: Error, monitor: &dyn Monitor) -> Error {
-    let Err(left) = output.abort().await else { return error };
+async fn abort(output: Output, error: Error, interrupt: &Interrupt, monitor: &dyn Monitor) -> Error {
+    let aborted = tokio::select! {
+        biased;
+        aborted = output.abort() => aborted,
+        // What is left of it is taken back before the process ends, which no longer waits for a network that hangs.
+        _ = interrupt.wait() => return error,
+    };
+    let Err(left) = aborted else { return error };
     // An upload that failed closes its end of the pipe: its own error says more than the writer's.
     if matches!(&error, Error::Format(pacharc_format::Error::Write(source)) if source.kind() == ErrorKind::BrokenPipe) {
         return left.into();

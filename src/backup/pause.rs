@@ -367,11 +367,27 @@ impl Monitor for Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
 
     use super::*;
-    use crate::cluster::suspend::faulty::{self, Answer, Pachyderm, Request};
-    use crate::monitor::Silent;
+    use crate::cluster::suspend::faulty::{self, Answer, FaultyServer, Pachyderm, Request};
+    use crate::monitor::{Json, Silent};
+
+    fn pause(server: &FaultyServer, max_pause: Duration, monitor: Arc<dyn Monitor>) -> Pause {
+        let options = suspend::Options { drain_timeout: Duration::from_secs(300), ..faulty::options() };
+        Pause {
+            quiesce: Quiesce::Suspend,
+            suspending: Some((server.cluster(), Suspending { options, max_pause, stay: false })),
+            watch: Arc::new(Watch { monitor, down: OnceLock::new(), up: OnceLock::new() }),
+            state: State::Running,
+            proved: None,
+            lost: None,
+            held_by: None,
+            left: false,
+        }
+    }
 
     #[tokio::test]
     async fn a_proof_makes_no_pause_longer() {
@@ -381,18 +397,7 @@ mod tests {
         let odd = move |request: &Request, _| {
             (request.path.ends_with("/pods") && hindered.load(Ordering::Relaxed)).then_some(Answer::Status(500))
         };
-        let options = suspend::Options { drain_timeout: Duration::from_secs(300), ..faulty::options() };
-        let suspending = Suspending { options, max_pause: Duration::from_secs(3), stay: false };
-        let mut pause = Pause {
-            quiesce: Quiesce::Suspend,
-            suspending: Some((pachyderm.server(odd).cluster(), suspending)),
-            watch: Arc::new(Watch { monitor: Arc::new(Silent), down: OnceLock::new(), up: OnceLock::new() }),
-            state: State::Running,
-            proved: None,
-            lost: None,
-            held_by: None,
-            left: false,
-        };
+        let mut pause = pause(&pachyderm.server(odd), Duration::from_secs(3), Arc::new(Silent));
         pause.begin().await.unwrap();
         assert!(pause.is_suspended());
         is_hindered.store(true, Ordering::Relaxed);
@@ -403,5 +408,29 @@ mod tests {
         assert_eq!((pause.proved, pachyderm.replicas("pachd")), (None, 2));
         let because = pause.lost.unwrap().because;
         assert_eq!(because, "the pause grew past 3 s");
+    }
+
+    #[tokio::test]
+    async fn a_cluster_comes_back_though_nobody_reads_of_it() {
+        /// Takes nothing as long as the other end is there.
+        struct Hangs(mpsc::Receiver<()>);
+        impl Write for Hangs {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                let _ = self.0.recv();
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (reader, hangs) = mpsc::channel();
+        let monitor = Arc::new(Json::new(Box::new(Hangs(hangs))));
+        let pachyderm = Pachyderm::new(&[("pachd", 2)]);
+        let mut pause = pause(&pachyderm.server(|_, _| None), Duration::from_secs(60), monitor);
+        pause.begin().await.unwrap();
+        assert!(pause.is_suspended());
+        pause.finish().await.unwrap();
+        assert_eq!(pachyderm.replicas("pachd"), 2);
+        drop(reader);
     }
 }

@@ -10,11 +10,12 @@ use bytes::BytesMut;
 use pacharc_format::{Key, Metadata};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Error;
 use super::file_writer::FileWriter;
 use crate::bucket::{Bucket, Size, Upload};
+use crate::farewell;
 use crate::options::Location;
 
 /// Bytes that are handed to an upload at a time; it gathers them into parts.
@@ -58,13 +59,14 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// The half of an output that decides: after the last byte it is committed, else it is aborted.
+/// The half of an output that decides: after the last byte it is committed, else it is aborted. Dropped at any moment, it
+/// takes back what was written, within the bounded time that a process takes to end (`src/farewell.rs`).
 pub struct Output(State);
 
 enum State {
     Stdout,
     File { temporary: NamedTempFile, path: PathBuf },
-    Object { task: JoinHandle<Result<Box<dyn Upload>, Error>>, place: String },
+    Object { task: AbortOnDropHandle<Result<Box<dyn Upload>, Error>>, place: String },
 }
 
 /// The half of an output that is written to.
@@ -108,15 +110,17 @@ impl Output {
                 }
                 let upload = bucket.upload(key, &Metadata::default(), Size::About(estimate)).await?;
                 let (near, far) = tokio::io::duplex(UPLOAD_BUFFER);
-                Ok((
-                    OutputWriter::Object(near),
-                    Self(State::Object { task: tokio::spawn(pump(far, upload)), place: place.to_string() }),
-                ))
+                Ok((OutputWriter::Object(near), Self::upload(far, upload, place.to_string())))
             }
         }
     }
 
-    /// Makes the output durable, and gives it its name. The writer must have been dropped.
+    fn upload(pipe: DuplexStream, upload: Box<dyn Upload>, place: String) -> Self {
+        Self(State::Object { task: farewell::task(pump(pipe, upload)), place })
+    }
+
+    /// Makes the output durable, and gives it its name. The writer must have been dropped. Where this is dropped, nobody knows
+    /// whether it has its name.
     ///
     /// # Errors
     /// [`Error::Exists`] where the name was taken meanwhile; [`Error::Write`]; the bucket's.
@@ -152,7 +156,8 @@ impl Output {
         }
     }
 
-    /// Takes back what was written. (Dropped without a word, a temporary file goes too.)
+    /// Takes back what was written, waits for that, and tells what went wrong. Parts that are on their way to a bucket are
+    /// waited for, too, until they have arrived or failed.
     ///
     /// # Errors
     /// The bucket's, where an upload cannot be aborted.
@@ -239,7 +244,58 @@ impl AsyncWrite for OutputWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::sync::oneshot;
+
     use super::*;
+    use crate::bucket;
+
+    /// An upload that never takes what is written; whoever waits for the other end learns that it was dropped.
+    struct Hangs {
+        begun: Option<oneshot::Sender<()>>,
+        _held: oneshot::Sender<()>,
+    }
+
+    #[async_trait::async_trait]
+    impl Upload for Hangs {
+        async fn write(&mut self, _: bytes::Bytes) -> Result<(), bucket::Error> {
+            let _ = self.begun.take().map(|begun| begun.send(()));
+            std::future::pending().await
+        }
+
+        async fn finish(self: Box<Self>) -> Result<(), bucket::Error> {
+            Ok(())
+        }
+
+        async fn finish_new(self: Box<Self>) -> Result<(), bucket::Error> {
+            Ok(())
+        }
+
+        async fn abort(self: Box<Self>) -> Result<(), bucket::Error> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_hangs_is_dropped_with_its_output() {
+        for is_waited_for in [false, true] {
+            let ((begin, begun), (held, dropped)) = (oneshot::channel(), oneshot::channel());
+            let (mut near, far) = tokio::io::duplex(16);
+            let output = Output::upload(far, Box::new(Hangs { begun: Some(begin), _held: held }), "x".to_owned());
+            near.write_all(b"bytes").await.unwrap();
+            drop(near);
+            begun.await.unwrap();
+            if is_waited_for {
+                // As a signal does it, in the midst.
+                assert!(tokio::time::timeout(Duration::from_millis(20), output.abort()).await.is_err());
+            } else {
+                drop(output);
+            }
+            assert!(tokio::time::timeout(Duration::from_secs(60), dropped).await.is_ok());
+        }
+    }
 
     #[test]
     fn a_name_is_taken_in_two_steps_and_never_from_another() {

@@ -42,16 +42,21 @@ impl Failure {
         message.replace(['\n', '\r'], " ")
     }
 
-    /// Two lines on standard error: what happened, and what to do next.
-    pub(super) fn print(&self) -> ExitCode {
-        let mut stderr = std::io::stderr().lock();
-        // Where standard error is closed, the exit code has to do.
-        let _ = writeln!(stderr, "pacharc: error: {}", one_line(&self.message()));
+    /// Two lines: what happened, and what to do next.
+    pub(super) fn lines(&self) -> String {
+        let mut lines = format!("pacharc: error: {}", one_line(&self.message()));
         if let Some(advice) = self.advice() {
             // Where a cluster is left suspended, the last line is the command that brings it back.
             let shown = if self.class() == Class::Suspended { visible(&advice) } else { one_line(&advice) };
-            let _ = writeln!(stderr, "hint: {shown}");
+            let _ = write!(lines, "\nhint: {shown}");
         }
+        lines
+    }
+
+    /// Writes them to standard error, where there is no report.
+    pub(super) fn print(&self) -> ExitCode {
+        // Where standard error is closed, the exit code has to do.
+        let _ = writeln!(std::io::stderr().lock(), "{}", self.lines());
         exit_code(self.class())
     }
 }

@@ -1,7 +1,7 @@
 //! How a command reports: to people on standard error, to programs as JSON lines, and at the end by its exit code.
 
 use std::fs::File;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::evidence::{Evidence, Failed, Keeper, Notes};
 use crate::failure::{Class, Explain};
 use crate::farewell;
 use crate::interrupt::Interrupt;
-use crate::monitor::{All, Event, Json, Monitor, Stats, Style, Terminal};
+use crate::monitor::{All, Event, Json, Log, Monitor, Stats, Style, Terminal};
 use crate::outcome::Outcome;
 use crate::visible::visible;
 
@@ -71,8 +71,8 @@ pub(super) struct Report {
     command: &'static str,
     monitor: Arc<All>,
     stats: Option<Arc<Stats>>,
-    /// Whether plain text may go to standard error.
-    people: bool,
+    /// What plain text goes to, where it may go to standard error.
+    people: Option<Arc<Terminal>>,
     quiet: bool,
     /// Whether standard output carries events instead of the product.
     json_on_stdout: bool,
@@ -86,9 +86,10 @@ impl Report {
         }
         let json_on_stderr = args.json && stdout_is_taken;
         let mut monitor = All::default();
-        if !json_on_stderr {
-            log_to_stderr(args.verbose);
-            monitor.0.push(Box::new(Terminal::new(style(args))));
+        let people = (!json_on_stderr).then(|| Arc::new(Terminal::new(style(args))));
+        if let Some(terminal) = &people {
+            log_to(terminal.log(), args.verbose);
+            monitor.0.push(Box::new(Arc::clone(terminal)));
         }
         if args.json {
             let output: Box<dyn std::io::Write + Send> =
@@ -105,7 +106,7 @@ impl Report {
             command,
             monitor: Arc::new(monitor),
             stats,
-            people: !json_on_stderr,
+            people,
             quiet: args.quiet,
             json_on_stdout: args.json && !json_on_stderr,
             started: Instant::now(),
@@ -225,7 +226,11 @@ impl Report {
                     }
                     Err(LeftSuspended { command }.into())
                 }
-                (outcome, None) => outcome,
+                (outcome, None) => {
+                    // Here, a signal still ends the process that waits for its reader.
+                    self.monitor.drain(Instant::now());
+                    outcome
+                }
             }
         });
         // A thread that still waits for standard input must not keep the process.
@@ -235,6 +240,8 @@ impl Report {
 
     fn finish(&self, outcome: &impl Outcome) -> Result<ExitCode, Failure> {
         if let Some(product) = outcome.product().filter(|_| !self.json_on_stdout) {
+            // In a terminal, it comes after what was told before.
+            self.monitor.drain(Instant::now());
             stdout::print(&visible(&product))?;
         }
         let class = outcome.class();
@@ -246,9 +253,11 @@ impl Report {
             outcome: serde_json::to_value(outcome).map_err(Unspeakable)?,
         });
         let summary = outcome.summary();
-        if self.people && !summary.is_empty() && (!self.quiet || class.is_some()) {
-            // Standard error may be closed; the exit code says the same.
-            let _ = writeln!(std::io::stderr().lock(), "{}", visible(summary.trim_end()));
+        if let Some(people) = &self.people
+            && !summary.is_empty()
+            && (!self.quiet || class.is_some())
+        {
+            people.print(&visible(summary.trim_end()));
         }
         Ok(class.map_or(ExitCode::SUCCESS, exit_code))
     }
@@ -263,7 +272,17 @@ impl Report {
     pub(super) fn fail(&self, failure: &Failure) -> ExitCode {
         self.tell_stats();
         self.monitor.event(error_event(failure));
-        if self.people { failure.print() } else { exit_code(failure.class()) }
+        if let Some(people) = &self.people {
+            people.print(&failure.lines());
+        }
+        exit_code(failure.class())
+    }
+}
+
+/// All that was told is written before the process ends, if somebody reads it.
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.monitor.drain(Instant::now());
     }
 }
 
@@ -291,7 +310,7 @@ fn style(args: &ReportArgs) -> Style {
 }
 
 /// What the program itself logs; libraries stay silent, since they may log headers and addresses with secrets.
-fn log_to_stderr(verbose: u8) {
+fn log_to(log: Log, verbose: u8) {
     let level = match verbose {
         0 => "warn",
         1 => "info",
@@ -299,9 +318,10 @@ fn log_to_stderr(verbose: u8) {
         _ => "trace",
     };
     let filter = tracing_subscriber::EnvFilter::new(format!("pacharc={level},pacharc_format={level}"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(verbose > 1);
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || log.clone()).with_target(verbose > 1);
     // Only a test that runs two commands in one process has a logger already.
-    let _ = log.try_init();
+    let _ = subscriber.try_init();
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -7,11 +7,16 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::outlet::{Outlet, PATIENCE};
 use super::ticker::Ticker;
-use super::{Counter, Event, Meter, Monitor, Phase, Relayed};
+use super::{Counter, Event, Meter, Monitor, Phase, Progress, Relayed};
 
 /// Between two lines of progress.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// So many bytes of a line are written at a time: a pipe takes them whole or not at all, and a reader that takes one such step
+/// after the other is seen to do so.
+const STEP: usize = 4096;
 
 /// Writes events, and the progress once a second.
 pub struct Json {
@@ -28,50 +33,85 @@ struct Line<'a> {
     event: &'a Event,
 }
 
-struct Lines(Mutex<Output>);
+struct Lines {
+    outlet: Outlet<Vec<u8>>,
+    told: Mutex<Told>,
+}
 
-struct Output {
-    /// `None` once a line could not be written.
-    writer: Option<Box<dyn Write + Send>>,
-    /// Whether the run's end was told: no progress comes after it.
+/// What was told so far.
+struct Told {
+    /// Whether the run's end was: no progress comes after it.
     ended: bool,
+    /// How long a reader is waited for that takes nothing.
+    patience: Option<Duration>,
 }
 
 impl Lines {
-    /// Writes a line at once. The first that cannot be written is the last: a reader that has gone must not end a backup.
+    /// Hands on a line. The first that cannot be written is the last: a reader that has gone, or that hangs, must not end a
+    /// backup, nor keep a cluster down.
     fn write(&self, event: &Event) {
-        let mut output = self.lock();
-        if output.ended && matches!(event, Event::Progress(_)) {
+        let mut told = self.lock();
+        let is_progress = matches!(event, Event::Progress(_));
+        if told.ended && is_progress {
             return;
         }
-        output.ended |= matches!(event, Event::Finished { .. } | Event::Error { .. });
+        told.ended |= matches!(event, Event::Finished { .. } | Event::Error { .. });
+        if matches!(event, Event::Entry { .. }) {
+            // Of a listing the lines are the product, and nothing waits for its end but who reads them, in a pager perhaps.
+            told.patience = None;
+        }
         let time = Timestamp::now().round(jiff::Unit::Millisecond).unwrap_or_default().to_string();
         if let Ok(line) = serde_json::to_vec(&Line { time, event }) {
-            output.write(line);
+            self.hand_on(&told, line, is_progress);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Output> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn hand_on(&self, told: &Told, mut line: Vec<u8>, is_progress: bool) {
+        line.push(b'\n');
+        let size = line.len();
+        if is_progress {
+            self.outlet.offer(line, size);
+        } else if !self.outlet.push(line, size, told.patience) {
+            self.outlet.give_up();
+            nobody_reads();
+        }
+    }
+
+    fn drain(&self, since: Instant) {
+        let patience = self.lock().patience;
+        if !self.outlet.drain(patience, since) {
+            nobody_reads();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Output {
-    fn write(&mut self, mut line: Vec<u8>) {
-        line.push(b'\n');
-        let written = self.writer.as_mut().map(|writer| writer.write_all(&line).and_then(|()| writer.flush()));
-        if let Some(Err(error)) = written {
-            tracing::warn!("no more JSON events: {error}");
-            self.writer = None;
-        }
+fn nobody_reads() {
+    tracing::warn!("no more JSON events: nobody has read any for {} s", PATIENCE.as_secs());
+}
+
+/// Writes a line, calling `moved` whenever a step of it was taken.
+fn write(output: &mut dyn Write, line: &[u8], moved: &dyn Fn()) -> std::io::Result<()> {
+    for step in line.chunks(STEP) {
+        output.write_all(step)?;
+        moved();
     }
+    output.flush()
 }
 
 impl Json {
-    /// Writes to `output`, flushing each line.
+    /// Writes to `output`, flushing each line, on a thread of its own. Dropped, it waits until everything is written, as long
+    /// as the reader takes something.
     #[must_use]
-    pub fn new(output: Box<dyn Write + Send>) -> Self {
-        let lines = Arc::new(Lines(Mutex::new(Output { writer: Some(output), ended: false })));
+    pub fn new(mut output: Box<dyn Write + Send>) -> Self {
+        let outlet = Outlet::start("events", move |line: Vec<u8>, moved| {
+            write(&mut *output, &line, moved).inspect_err(|error| tracing::warn!("no more JSON events: {error}"))
+        });
+        let told = Mutex::new(Told { ended: false, patience: Some(PATIENCE) });
+        let lines = Arc::new(Lines { outlet, told });
         let meter = Arc::new(Meter::default());
         let ticker = Ticker::start(INTERVAL, {
             let (lines, meter) = (Arc::clone(&lines), Arc::clone(&meter));
@@ -86,6 +126,12 @@ impl Json {
             }
         });
         Self { lines, meter, _ticker: ticker }
+    }
+}
+
+impl Drop for Json {
+    fn drop(&mut self) {
+        self.lines.drain(Instant::now());
     }
 }
 
@@ -109,8 +155,13 @@ impl Monitor for Json {
 
     fn relay(&self, line: Relayed<'_>) {
         if let Relayed::Event(event) = line {
-            self.lines.lock().write(event.as_bytes().to_vec());
+            let is_progress = Progress::of_event(event).is_some();
+            self.lines.hand_on(&self.lines.lock(), event.as_bytes().to_vec(), is_progress);
         }
+    }
+
+    fn drain(&self, since: Instant) {
+        self.lines.drain(since);
     }
 }
 
@@ -166,8 +217,9 @@ mod tests {
         }
         let json = Json::new(Box::new(Gone));
         json.warn("one".into());
+        json.drain(Instant::now());
         json.warn("two".into());
-        assert!(json.lines.lock().writer.is_none());
+        assert!(json.lines.outlet.is_over());
     }
 
     #[test]
@@ -179,8 +231,24 @@ mod tests {
         json.event(Event::Error { exit_code: 1, class: "other", message: "x".into(), advice: None });
         // As the ticker does, however late it comes.
         json.lines.write(&Event::Progress(progress));
+        drop(json);
         let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 2);
         assert!(text.lines().last().unwrap().contains("\"event\":\"error\""), "{text}");
+    }
+
+    #[test]
+    fn a_listing_is_read_as_slowly_as_one_likes() {
+        let json = Json::new(Box::new(Shared::default()));
+        assert_eq!(json.lines.lock().patience, Some(PATIENCE));
+        json.event(Event::Entry {
+            path: "a".into(),
+            size: 1,
+            state: pacharc_format::State::Live,
+            key: None,
+            hash: None,
+            metadata: pacharc_format::Metadata::default(),
+        });
+        assert_eq!(json.lines.lock().patience, None);
     }
 }

@@ -55,7 +55,7 @@ impl Counter {
 pub struct Amount {
     /// Done so far.
     pub done: u64,
-    /// All of it; an estimate for rows and bytes of databases.
+    /// All of it; an estimate for rows and bytes of databases, and for objects until all are listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
 }
@@ -63,6 +63,12 @@ pub struct Amount {
 impl Amount {
     fn is_untouched(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Whether more is done than there should be: the total was too low, and nobody knows by how much.
+    #[must_use]
+    pub fn exceeds(&self) -> bool {
+        self.total.is_some_and(|total| self.done > total)
     }
 }
 
@@ -133,7 +139,7 @@ impl Progress {
     }
 
     /// All counters of bytes (or of things) that have a total, added up: what the run's length is measured by.
-    /// Where none has one, what is done alone.
+    /// Where none has one, what is done alone; and there is no total where one of them was too low.
     #[must_use]
     pub fn work(&self, bytes: bool) -> Amount {
         let of_kind = || Counter::ALL.into_iter().filter(|c| c.is_bytes() == bytes).map(|c| self.amount(c));
@@ -141,10 +147,9 @@ impl Progress {
             return Amount { done: of_kind().map(|amount| amount.done).max().unwrap_or_default(), total: None };
         }
         of_kind().fold(Amount { done: 0, total: Some(0) }, |sum, amount| match amount.total {
-            // An estimate may be too low; nothing is ever more than done.
             Some(total) => Amount {
-                done: sum.done + amount.done.min(total),
-                total: sum.total.map(|so_far| so_far.saturating_add(total)),
+                done: sum.done.saturating_add(amount.done),
+                total: sum.total.filter(|_| !amount.exceeds()).map(|so_far| so_far.saturating_add(total)),
             },
             None => sum,
         })
@@ -186,8 +191,12 @@ impl Default for Meter {
 }
 
 impl Meter {
-    /// Enters a phase.
+    /// Enters a phase. A total that was too low for the one before is known now: it is what was done.
     pub fn phase(&self, phase: Phase) {
+        for (done, total) in self.done.iter().zip(&self.totals) {
+            // What is not known is more than anything.
+            total.fetch_max(done.load(Relaxed), Relaxed);
+        }
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = Some(phase);
     }
 
@@ -233,7 +242,8 @@ impl Meter {
         if !elapsed.is_zero() {
             progress.bytes_per_second = rate(bytes.done.saturating_sub(oldest.bytes), elapsed);
         }
-        if elapsed >= SETTLED {
+        let is_known = Counter::ALL.into_iter().all(|counter| !progress.amount(counter).exceeds());
+        if elapsed >= SETTLED && is_known {
             progress.eta_seconds = longer(
                 to_go(bytes, oldest.bytes, elapsed),
                 // Many small objects take their time by number, not by size: the slower of the two is honest.
@@ -342,15 +352,43 @@ mod tests {
     }
 
     #[test]
-    fn an_estimate_that_was_too_low_does_not_hide_the_rest() {
+    fn an_estimate_that_was_too_low_is_none_until_the_phase_is_over() {
         let (meter, start) = (Meter::default(), Instant::now());
         meter.total(Counter::DatabaseBytes, 10);
-        meter.total(Counter::ObjectBytes, 10);
+        meter.total(Counter::ObjectBytes, 1000);
         meter.progress(start);
         meter.add(Counter::DatabaseBytes, 1000);
         let progress = meter.progress(at(start, 10));
-        assert_eq!(progress.work(true), Amount { done: 10, total: Some(20) });
-        assert_eq!(progress.eta_seconds, Some(10));
+        assert_eq!(progress.work(true), Amount { done: 1000, total: None });
+        assert_eq!((progress.bytes_per_second, progress.eta_seconds), (100, None));
+        meter.phase(Phase::Finish);
+        let progress = meter.progress(at(start, 20));
+        assert_eq!(progress.work(true), Amount { done: 1000, total: Some(2000) });
+        assert_eq!(progress.eta_seconds, Some(20));
+    }
+
+    #[test]
+    fn what_no_live_row_names_is_copied_as_fast_as_the_rest() {
+        let (meter, start) = (Meter::default(), Instant::now());
+        meter.phase(Phase::Copy);
+        // As the live set has it: the half of what lies there.
+        meter.total(Counter::Objects, 100);
+        meter.total(Counter::ObjectBytes, 100 * MIB);
+        meter.total(Counter::DatabaseBytes, MIB);
+        for second in 0..200 {
+            let progress = meter.progress(at(start, second));
+            if second >= 3 {
+                assert_eq!(progress.bytes_per_second, MIB, "{second} s");
+                let expected = 101_u64.checked_sub(second).filter(|left| *left > 0);
+                assert_eq!(progress.eta_seconds, expected, "{second} s");
+            }
+            meter.add(Counter::Objects, 1);
+            meter.add(Counter::ObjectBytes, MIB);
+        }
+        // The listing is at its end.
+        meter.total(Counter::Objects, 200);
+        meter.total(Counter::ObjectBytes, 200 * MIB);
+        assert_eq!(meter.progress(at(start, 200)).eta_seconds, Some(1));
     }
 
     #[test]

@@ -3,11 +3,12 @@
 //! Jobs know one trait, and take it as their last argument. Who listens is decided at the edge: a terminal, JSON lines,
 //! both, nobody, or a test.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 mod event;
 mod json;
 mod meter;
+mod outlet;
 mod recorder;
 mod relayed;
 mod resources;
@@ -24,7 +25,7 @@ pub use relayed::Relayed;
 pub use resources::Resources;
 pub use stats::{Spent, Stats, Wait, timed};
 pub use step::Step;
-pub use terminal::{Style, Terminal};
+pub use terminal::{Log, Style, Terminal};
 
 /// Follows one job. Cheap enough to be called for each object, and from any thread.
 pub trait Monitor: Send + Sync {
@@ -50,6 +51,10 @@ pub trait Monitor: Send + Sync {
 
     /// Passes on what a run elsewhere tells.
     fn relay(&self, _line: Relayed<'_>) {}
+
+    /// Waits until what was told is written, as long as whoever reads it takes something; that one has some seconds from
+    /// `since` on. Telling waits for no reader, since a cluster may be down meanwhile.
+    fn drain(&self, _since: Instant) {}
 
     /// A warning: the job goes on.
     fn warn(&self, message: String) {
@@ -96,6 +101,10 @@ impl Monitor for All {
     fn relay(&self, line: Relayed<'_>) {
         self.0.iter().for_each(|monitor| monitor.relay(line));
     }
+
+    fn drain(&self, since: Instant) {
+        self.0.iter().for_each(|monitor| monitor.drain(since));
+    }
 }
 
 /// Whoever gathers may be asked by others, too.
@@ -126,5 +135,9 @@ impl<M: Monitor + ?Sized> Monitor for std::sync::Arc<M> {
 
     fn relay(&self, line: Relayed<'_>) {
         self.as_ref().relay(line);
+    }
+
+    fn drain(&self, since: Instant) {
+        self.as_ref().drain(since);
     }
 }

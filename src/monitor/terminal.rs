@@ -1,11 +1,12 @@
 //! Progress for people, on standard error: a live line on a terminal, plain lines elsewhere.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::outlet::{Outlet, PATIENCE};
 use super::ticker::Ticker;
 use super::{Counter, Event, Meter, Monitor, Phase, Progress, Relayed};
 use crate::visible::one_line;
@@ -26,11 +27,12 @@ pub enum Style {
     Quiet,
 }
 
-/// Writes to standard error.
+/// Writes to standard error, on a thread of its own: a terminal that was stopped, or an ssh session that hangs, stops nothing.
+/// Dropped, it waits until everything is written, as long as somebody reads it.
 pub struct Terminal {
     style: Style,
     meter: Arc<Meter>,
-    bar: ProgressBar,
+    screen: Arc<Screen>,
     ticker: Mutex<Option<Ticker>>,
     named: Mutex<u64>,
 }
@@ -38,32 +40,109 @@ pub struct Terminal {
 /// Missing, rotten and damaged things that are named one by one; what comes after them is counted (`--json` names all).
 const NAMED: u64 = 100;
 
+/// Standard error, with the live line at its end.
+struct Screen(Outlet<Shown>);
+
+/// What comes onto it.
+enum Shown {
+    /// Above the live line, as it is.
+    Text(Vec<u8>),
+    /// As the live line.
+    Live(String),
+    /// Instead of the live line.
+    Nothing,
+}
+
+impl Screen {
+    /// Opens it, with a live line only where standard error is a terminal.
+    fn open(is_live: bool) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        if is_live {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            bar.set_style(line());
+        }
+        let outlet = Outlet::start("terminal", move |shown: Shown, _| {
+            match shown {
+                // What standard error does not take is lost: there is nowhere to say so.
+                Shown::Text(text) => bar.suspend(|| {
+                    let _ = io::stderr().lock().write_all(&text);
+                }),
+                Shown::Live(text) => bar.set_message(text),
+                Shown::Nothing => bar.finish_and_clear(),
+            }
+            Ok(())
+        });
+        Self(outlet)
+    }
+
+    /// Writes text above the live line. What finds no room within [`PATIENCE`] is left out: when somebody reads again, what
+    /// comes then is shown.
+    fn text(&self, text: Vec<u8>) {
+        let size = text.len();
+        self.0.push(Shown::Text(text), size, Some(PATIENCE));
+    }
+
+    fn live(&self, text: String) {
+        let size = text.len();
+        self.0.offer(Shown::Live(text), size);
+    }
+
+    fn clear(&self) {
+        self.0.push(Shown::Nothing, 0, Some(PATIENCE));
+    }
+
+    fn drain(&self, since: Instant) {
+        self.0.drain(Some(PATIENCE), since);
+    }
+}
+
+/// Takes what the program logs, and writes it where a [`Terminal`] writes.
+#[derive(Clone)]
+pub struct Log(Arc<Screen>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.text(bytes.to_vec());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Terminal {
     /// A monitor in `style`. Live only where standard error is a terminal.
     #[must_use]
     pub fn new(style: Style) -> Self {
         let meter = Arc::new(Meter::default());
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        let screen = Arc::new(Screen::open(style == Style::Live));
         let ticker = (style == Style::Live).then(|| {
-            bar.set_draw_target(ProgressDrawTarget::stderr());
-            bar.set_style(line());
-            let (meter, bar) = (Arc::clone(&meter), bar.clone());
+            let (meter, screen) = (Arc::clone(&meter), Arc::clone(&screen));
             Ticker::start(INTERVAL, move || {
                 let progress = meter.progress(Instant::now());
                 if progress.phase.is_some() {
-                    bar.set_message(describe(&progress));
+                    screen.live(describe(&progress));
                 }
             })
         });
-        Self { style, meter, bar, ticker: Mutex::new(ticker), named: Mutex::default() }
+        Self { style, meter, screen, ticker: Mutex::new(ticker), named: Mutex::default() }
     }
 
-    /// Writes a line above the live one. What standard error does not take is lost: there is nowhere to say so.
+    /// Where the program's own log goes to.
+    #[must_use]
+    pub fn log(&self) -> Log {
+        Log(Arc::clone(&self.screen))
+    }
+
+    /// Writes `text` as it is, and a line break.
+    pub fn print(&self, text: &str) {
+        self.screen.text(format!("{text}\n").into_bytes());
+    }
+
+    /// Writes a line above the live one.
     fn line(&self, line: &str) {
-        let line = one_line(line);
-        self.bar.suspend(|| {
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
-        });
+        self.print(&one_line(line));
     }
 
     /// Writes the line for one of possibly very many things.
@@ -77,7 +156,7 @@ impl Terminal {
 
     fn finish(&self) {
         drop(self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.bar.finish_and_clear();
+        self.screen.clear();
         let named = *self.named.lock().unwrap_or_else(PoisonError::into_inner);
         if named > NAMED {
             self.line(&format!("… and {} more; --json-file names all of them", HumanCount(named - NAMED)));
@@ -88,7 +167,8 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         drop(self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.bar.finish_and_clear();
+        self.screen.clear();
+        self.screen.drain(Instant::now());
     }
 }
 
@@ -140,10 +220,14 @@ impl Monitor for Terminal {
             Relayed::Text(text) => self.line(text),
             Relayed::Event(event) if self.style == Style::Live => {
                 let progress = Progress::of_event(event);
-                progress.iter().for_each(|progress| self.bar.set_message(describe(progress)));
+                progress.iter().for_each(|progress| self.screen.live(describe(progress)));
             }
             Relayed::Event(_) => {}
         }
+    }
+
+    fn drain(&self, since: Instant) {
+        self.screen.drain(since);
     }
 }
 
@@ -178,8 +262,11 @@ fn describe(progress: &Progress) -> String {
         let amount = progress.amount(counter);
         match (amount.done, amount.total) {
             (0, None) => {}
-            (done, None) => parts.push(format!("{} {noun}", HumanCount(done))),
-            (done, Some(total)) => parts.push(format!("{} of {} {noun}", HumanCount(done), HumanCount(total))),
+            (done, Some(total)) if done <= total => {
+                parts.push(format!("{} of {} {noun}", HumanCount(done), HumanCount(total)));
+            }
+            // No total, or one that was too low.
+            (done, _) => parts.push(format!("{} {noun}", HumanCount(done))),
         }
     }
     parts.join("  ")
@@ -213,6 +300,11 @@ mod tests {
             describe(&progress),
             "copying objects  50%  1.50 GiB of 3.00 GiB  200.00 MiB/s  2m 10s to go  1,234 of 5,678 objects"
         );
+        // It is more than was thought.
+        progress.object_bytes.done = 4 << 30;
+        progress.objects.done = 9999;
+        progress.eta_seconds = None;
+        assert_eq!(describe(&progress), "copying objects  4.00 GiB  200.00 MiB/s  …  9,999 objects");
     }
 
     #[test]

@@ -360,6 +360,58 @@ fn a_signal_ends_a_run_whose_output_nobody_reads() {
     assert_eq!(ends(child), Some(130));
 }
 
+/// A pipe that is full, and whose reader reads nothing.
+fn stuck() -> (std::io::PipeReader, std::io::PipeWriter) {
+    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while std::io::Write::write(&mut writer, &[b'\n'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+/// Starts a backup that tells everything to such a pipe: events, people's text, or both. The rest goes nowhere.
+fn start_stuck(folder: &Path, output: &str, events: bool, text: bool) -> (Child, std::io::PipeReader) {
+    std::fs::create_dir_all(folder.join("bucket")).unwrap();
+    std::fs::write(folder.join("bucket/a"), "text").unwrap();
+    let bucket = format!("--bucket=file://{}", folder.join("bucket").display());
+    let (reader, writer) = stuck();
+    let end = |is_stuck: bool| if is_stuck { Stdio::from(writer.try_clone().unwrap()) } else { Stdio::null() };
+    let child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pacharc"))
+        .args(["backup", &bucket, "--recipient", RECIPIENT, "-vvv", "--json", "-o", output])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(end(events))
+        .stderr(end(text))
+        .spawn()
+        .unwrap();
+    (child, reader)
+}
+
+#[test]
+fn a_reader_that_hangs_holds_nothing_up() {
+    let folder = folder();
+    let runs = [("a", true, false), ("b", false, true), ("c", true, true)];
+    let runs = runs.map(|(output, events, text)| (output, start_stuck(folder.path(), output, events, text)));
+    for (output, (child, _reader)) in runs {
+        assert_eq!(ends(child), Some(0), "{output}");
+        assert!(folder.path().join(output).exists(), "{output}");
+    }
+}
+
+#[test]
+fn a_reader_that_comes_late_gets_everything() {
+    let folder = folder();
+    let (child, reader) = start_stuck(folder.path(), "b", true, false);
+    // The run is over, and waits.
+    std::thread::sleep(Duration::from_secs(3));
+    let lines: Vec<_> = BufReader::new(reader).lines().map(Result::unwrap).filter(|line| !line.is_empty()).collect();
+    assert!(lines.first().is_some_and(|line| line.contains("\"event\":\"started\"")), "{lines:?}");
+    assert!(lines.last().is_some_and(|line| line.contains("\"event\":\"finished\"")), "{lines:?}");
+    assert_eq!(ends(child), Some(0));
+}
+
 #[test]
 fn a_bundle_whose_reader_goes_away_is_a_failure() {
     let folder = folder();

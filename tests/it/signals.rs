@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pacharc_sample::bucket::{Bucket, Directory};
@@ -98,6 +98,50 @@ async fn while_a_dump_is_made() {
         }
     }
     assert_no_sessions(&cluster);
+}
+
+/// A source of one large object, and where its bundle goes to.
+async fn from_here_to_s3(desk: &Desk) -> (Vec<String>, FaultServer, String) {
+    std::fs::create_dir_all(desk.path("source")).unwrap();
+    std::fs::write(desk.path("source/big"), noise(40 << 20)).unwrap();
+    let store = FaultServer::start().await;
+    let output = store.url().replace("s3://bucket?", "s3://bucket/c.pacharc?");
+    (desk.backup_args(&words(&["--bucket", &desk.bucket("source")]), &output, &["--max-memory", "64M"]), store, output)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_bucket_of_the_bundle_hangs() {
+    let desk = Desk::new();
+    for (signal, code) in SIGNALS {
+        let (args, store, _) = from_here_to_s3(&desk).await;
+        store.plan_for("PUT", "c.pacharc", [Fault::Silent; 64]);
+        let running = Running::start(&mut desk.command(args));
+        wait_until("a part is on its way", || {
+            store.uploading() && store.seen().iter().any(|request| request.method == "PUT")
+        });
+        // The next one waits for it.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let begun = Instant::now();
+        running.signal(signal);
+        running.finish().code(code).says("error: ");
+        assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
+        assert!(!store.uploading());
+        assert_eq!(store.keys(), [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_bundle_gets_its_name() {
+    let desk = Desk::new();
+    let (args, store, output) = from_here_to_s3(&desk).await;
+    // It is begun, and completed without an answer.
+    store.plan_for("POST", "c.pacharc", [Fault::Pass, Fault::Silent, Fault::Silent, Fault::Silent]);
+    let running = Running::start(&mut desk.command(args));
+    wait_until("the bundle is there", || store.object("c.pacharc").is_some());
+    running.signal("INT");
+    running.finish().code(130).says("it is whole if there is c.pacharc");
+    store.calm();
+    desk.run(["verify", &output, "--identity", "key.txt"]).code(0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

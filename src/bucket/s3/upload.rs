@@ -309,8 +309,19 @@ impl Session {
         Ok(listed.and_then(|l| l.etag).is_some_and(|etag| etag.trim_matches('"').ends_with(&made_of)))
     }
 
+    /// Takes back what was sent; also where nobody waits for the end of that.
     async fn abort(mut self) -> Result<(), Error> {
-        self.take_back().await
+        let (sender, receiver) = oneshot::channel();
+        let take_back = self.take_back();
+        crate::farewell::start(async move {
+            if let Err(Err(error)) = sender.send(take_back.await) {
+                warn_of_parts(&error);
+            }
+        });
+        receiver.await.map_err(|error| {
+            let (bucket, doing) = (self.s3.0.url.clone(), format!("taking back object {}", self.key));
+            Error::Failed { bucket, doing, source: error.into() }
+        })?
     }
 
     /// Takes back what was sent. Whoever waits for it holds nothing of this upload any more.
@@ -343,10 +354,14 @@ impl Drop for Session {
         let take_back = self.take_back();
         crate::farewell::start(async move {
             if let Err(error) = take_back.await {
-                tracing::warn!(%error, "parts of an unfinished object may still lie in the bucket");
+                warn_of_parts(&error);
             }
         });
     }
+}
+
+fn warn_of_parts(error: &Error) {
+    tracing::warn!(%error, "parts of an unfinished object may still lie in the bucket");
 }
 
 #[cfg(test)]
