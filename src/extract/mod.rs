@@ -26,7 +26,7 @@ use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Monitor, Phase};
 use crate::signature::TrustedKeys;
 use losses::{Cause, Losses};
-use sink::Sink;
+use sink::{Sink, folder_id};
 use whole::Whole;
 
 /// Extracts the entries that `options` name; with `keep_going`, all of them that are undamaged. Every byte is checked before it is written; an object in pieces gets its
@@ -184,8 +184,8 @@ impl Extraction<'_> {
         }
         let Some(pieces) = line.entry.pieces else {
             let body = reader.read(&line.entry).await?;
-            self.append(path, &body)?;
-            return self.sink.finish(path);
+            self.append(path, path, &body)?;
+            return self.sink.finish(path, path);
         };
         let mut whole = Whole::new(path);
         for number in 0..pieces.count {
@@ -193,10 +193,10 @@ impl Extraction<'_> {
             let Some(line) = reader.find(&piece).await? else { return Err(Error::NoSuchEntry(piece)) };
             let body = reader.read(&line.entry).await?;
             whole.update(&body);
-            self.append(path, &body)?;
+            self.append(path, path, &body)?;
         }
         whole.check(path, line.entry.hash)?;
-        self.sink.finish(path)
+        self.sink.finish(path, path)
     }
 
     async fn by_stream(&mut self, input: &Input, unlock: &Unlock, options: &Options) -> Result<(), Error> {
@@ -232,34 +232,31 @@ impl Extraction<'_> {
         if self.selection.takes(&entry.path) {
             self.alone(&entry.path, open)?;
             self.seen(&entry.path);
-            self.append(&entry.path, &entry.body)?;
-            self.sink.finish(&entry.path)?;
+            self.append(&entry.path, &entry.path, &entry.body)?;
+            self.sink.finish(&entry.path, &entry.path)?;
         }
         match Piece::parse(&entry.path, &entry.body) {
             Some(Piece::Path { folder, path, .. }) if self.selection.takes(&path) => {
                 self.alone(&path, open)?;
-                // Of two at a time, which nobody writes, the slices would mingle.
-                let older = open.iter().find(|(_, other)| **other == path).map(|(folder, _)| *folder);
-                if let Some(path) = older.and_then(|folder| open.remove(&folder)) {
-                    self.take_back(&path)?;
-                }
                 open.insert(folder, path);
             }
             Some(Piece::Slice { folder, .. }) => {
                 if let Some(path) = open.get(&folder).cloned() {
-                    self.append(&path, &entry.body)?;
+                    self.append(&folder_id(folder), &path, &entry.body)?;
                 }
             }
             Some(Piece::Joined { folder, .. }) => {
                 if let Some(path) = open.remove(&folder) {
                     self.seen(&path);
-                    self.sink.finish(&path)?;
+                    self.sink.finish(&folder_id(folder), &path)?;
                 }
             }
-            // Its source took it back half-way; it may come again.
+            // Its source took it back half-way. What took its place may come before this, since segments are filled side by side.
             Some(Piece::Abandoned { folder }) => {
-                if let Some(path) = open.remove(&folder) {
-                    self.take_back(&path)?;
+                if let Some(path) = open.remove(&folder)
+                    && !self.sink.discard(&folder_id(folder))
+                {
+                    return Err(Error::Abandoned(path));
                 }
             }
             _ => {}
@@ -267,25 +264,23 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// Makes sure that the entry at `path` is not written into the middle of another one.
-    fn alone(&self, path: &str, open: &HashMap<u64, String>) -> Result<(), Error> {
+    /// Makes sure that on standard output the entry at `path` does not come into the middle of another one.
+    fn alone(&self, path: &str, open: &mut HashMap<u64, String>) -> Result<(), Error> {
         match open.values().next() {
-            Some(open) if !self.sink.takes_many() => Err(Error::Mingled([open.clone(), path.to_owned()])),
-            _ => Ok(()),
+            Some(_) if self.sink.takes_many() => Ok(()),
+            Some(other) if other != path => Err(Error::Mingled([other.clone(), path.to_owned()])),
+            Some(_) if self.sink.is_begun() => Err(Error::Abandoned(path.to_owned())),
+            Some(_) => {
+                open.clear();
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
-    /// Takes back what was written of an object that does not count.
-    fn take_back(&mut self, path: &str) -> Result<(), Error> {
-        match self.sink.discard(path) {
-            true => Ok(()),
-            false => Err(Error::Abandoned(path.to_owned())),
-        }
-    }
-
-    fn append(&mut self, path: &str, body: &[u8]) -> Result<(), Error> {
+    fn append(&mut self, id: &str, path: &str, body: &[u8]) -> Result<(), Error> {
         self.monitor.add(Counter::BundleBytes, body.len() as u64);
-        self.sink.append(path, body)
+        self.sink.append(id, path, body)
     }
 
     fn seen(&mut self, path: &str) {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use pacharc_format::{CatalogLine, Entry, Hash, IndexLine, Key, Piece, RangeReader, SalvageReader, Salvaged, State};
 
 use super::losses::Cause;
+use super::sink::folder_id;
 use super::whole::Whole;
 use super::{Error, Extraction};
 
@@ -48,8 +49,8 @@ impl Extraction<'_> {
                 Salvaged::Damage(error) => self.losses.damage(&error),
             }
         }
-        for object in std::mem::take(&mut objects.open).into_values() {
-            self.give_up(&object.path, "the end of its pieces cannot be read");
+        for (folder, object) in std::mem::take(&mut objects.open) {
+            self.give_up(folder, &object.path, "the end of its pieces cannot be read");
         }
         Ok(())
     }
@@ -58,8 +59,8 @@ impl Extraction<'_> {
     fn salvaged(&mut self, entry: &Entry, objects: &mut Objects) -> Result<(), Error> {
         if self.selection.takes(&entry.path) {
             self.seen(&entry.path);
-            self.append(&entry.path, &entry.body)?;
-            self.sink.finish(&entry.path)?;
+            self.append(&entry.path, &entry.path, &entry.body)?;
+            self.sink.finish(&entry.path, &entry.path)?;
         }
         match Piece::parse(&entry.path, &entry.body) {
             // It becomes the name of a file: nothing but an object's path is taken.
@@ -68,9 +69,9 @@ impl Extraction<'_> {
             {
                 self.seen(&path);
                 if objects.open.len() >= OPEN
-                    && let Some((_, oldest)) = objects.open.pop_first()
+                    && let Some((oldest, object)) = objects.open.pop_first()
                 {
-                    self.give_up(&oldest.path, "the end of its pieces did not come in time");
+                    self.give_up(oldest, &object.path, "the end of its pieces did not come in time");
                 }
                 let whole = Some(Whole::new(&path));
                 objects.open.insert(folder, Object { path, whole, next: 0 });
@@ -79,30 +80,29 @@ impl Extraction<'_> {
                 let Some(object) = objects.open.get_mut(&folder) else { return Ok(()) };
                 if object.next != number {
                     object.whole = None;
-                    self.sink.discard(&object.path);
+                    self.sink.discard(&folder_id(folder));
                 }
                 object.next += 1;
                 if let Some(whole) = &mut object.whole {
                     whole.update(&entry.body);
                     let path = object.path.clone();
-                    self.append(&path, &entry.body)?;
+                    self.append(&folder_id(folder), &path, &entry.body)?;
                 }
             }
             Some(Piece::Abandoned { folder }) => {
-                if let Some(object) = objects.open.remove(&folder) {
-                    self.sink.discard(&object.path);
-                }
+                objects.open.remove(&folder);
+                self.sink.discard(&folder_id(folder));
             }
             Some(Piece::Joined { folder, path, hash, count, .. }) if self.selection.takes(&path) => {
                 self.seen(&path);
                 let joined = match objects.open.remove(&folder) {
-                    Some(object) => self.joins(object, &path, hash, count)?,
+                    Some(object) => self.joins(folder, object, &path, hash, count)?,
                     None => false,
                 };
                 if joined {
                     objects.finished.insert(folder);
                 } else {
-                    self.give_up(&path, "one of its pieces cannot be read");
+                    self.give_up(folder, &path, "one of its pieces cannot be read");
                 }
             }
             _ => {}
@@ -111,16 +111,13 @@ impl Extraction<'_> {
     }
 
     /// Whether the pieces that came make the object at `path`; then it gets its name.
-    fn joins(&mut self, object: Object, path: &str, hash: Hash, count: u64) -> Result<bool, Error> {
-        let Some(whole) = object.whole.filter(|_| object.next == count && object.path == path) else {
-            self.sink.discard(&object.path);
-            return Ok(false);
-        };
-        if whole.check(path, Some(hash)).is_err() {
-            self.sink.discard(path);
+    fn joins(&mut self, folder: u64, object: Object, path: &str, hash: Hash, count: u64) -> Result<bool, Error> {
+        let whole = object.whole.filter(|_| object.next == count && object.path == path);
+        if !whole.is_some_and(|whole| whole.check(path, Some(hash)).is_ok()) {
+            self.sink.discard(&folder_id(folder));
             return Ok(false);
         }
-        self.sink.finish(path)?;
+        self.sink.finish(&folder_id(folder), path)?;
         Ok(true)
     }
 
@@ -134,13 +131,13 @@ impl Extraction<'_> {
             // Where only the end of the pieces is lost, this line says all that it said.
             (Some(pieces), _) => {
                 let joined = match (objects.open.remove(&pieces.folder), line.hash) {
-                    (Some(object), Some(hash)) => self.joins(object, &line.path, hash, pieces.count)?,
+                    (Some(object), Some(hash)) => self.joins(pieces.folder, object, &line.path, hash, pieces.count)?,
                     _ => false,
                 };
                 if joined {
                     objects.finished.insert(pieces.folder);
                 } else {
-                    self.give_up(&line.path, "one of its pieces cannot be read");
+                    self.give_up(pieces.folder, &line.path, "one of its pieces cannot be read");
                 }
             }
             (None, Some(place)) => {
@@ -163,13 +160,13 @@ impl Extraction<'_> {
         if line.state == State::Missing {
             self.losses.lose(path, Cause::Source, "its source did not have it");
         }
-        if line.entry.pieces.is_some_and(|pieces| !objects.finished.contains(&pieces.folder)) {
-            self.give_up(path, "one of its pieces cannot be read");
+        if let Some(pieces) = line.entry.pieces.filter(|pieces| !objects.finished.contains(&pieces.folder)) {
+            self.give_up(pieces.folder, path, "one of its pieces cannot be read");
         }
     }
 
-    fn give_up(&mut self, path: &str, problem: &str) {
-        self.sink.discard(path);
+    fn give_up(&mut self, folder: u64, path: &str, problem: &str) {
+        self.sink.discard(&folder_id(folder));
         self.losses.lose(path, Cause::Damage, problem);
     }
 }

@@ -32,8 +32,9 @@ impl Sink {
         Self { destination, open: HashMap::new(), root: None, is_begun: false, entries: 0, bytes: 0 }
     }
 
-    /// Appends to the entry at `path`, whose components the format's reader has found to be safe.
-    pub(super) fn append(&mut self, path: &str, bytes: &[u8]) -> Result<(), Error> {
+    /// Appends to the entry at `path`, whose components the format's reader has found to be safe. `id` tells apart who writes to
+    /// it: the path itself, or [`folder_id`].
+    pub(super) fn append(&mut self, id: &str, path: &str, bytes: &[u8]) -> Result<(), Error> {
         self.bytes += bytes.len() as u64;
         match &self.destination {
             Destination::Stdout => {
@@ -44,14 +45,18 @@ impl Sink {
             Destination::Folder(folder) => {
                 let target = folder.join(path);
                 let failed = |source| Error::Write { path: target.clone(), source };
-                if !self.open.contains_key(path) {
+                if !self.open.contains_key(id) {
+                    // Pieces that do not count may come behind the object that took their place.
+                    if id == path && target.symlink_metadata().is_ok() {
+                        return Err(Error::Exists(target));
+                    }
                     let file = create(folder, path)?;
                     if self.root.is_none() {
                         self.root = Some(File::open(folder).map_err(failed)?);
                     }
-                    self.open.insert(path.to_owned(), file);
+                    self.open.insert(id.to_owned(), file);
                 }
-                match self.open.get_mut(path) {
+                match self.open.get_mut(id) {
                     Some(file) => file.write_all(bytes).map_err(failed),
                     None => Ok(()),
                 }
@@ -60,12 +65,12 @@ impl Sink {
     }
 
     /// Gives the entry its name: everything of it was appended and checked.
-    pub(super) fn finish(&mut self, path: &str) -> Result<(), Error> {
+    pub(super) fn finish(&mut self, id: &str, path: &str) -> Result<(), Error> {
         // An entry of no bytes was perhaps never appended to.
-        self.append(path, &[])?;
+        self.append(id, path, &[])?;
         self.entries += 1;
         self.is_begun = false;
-        let (Destination::Folder(folder), Some(file)) = (&self.destination, self.open.remove(path)) else {
+        let (Destination::Folder(folder), Some(file)) = (&self.destination, self.open.remove(id)) else {
             return Ok(());
         };
         let target = folder.join(path);
@@ -81,13 +86,18 @@ impl Sink {
         matches!(self.destination, Destination::Folder(_))
     }
 
-    /// Takes back what was appended to the entry at `path`. Whether that can be: standard output gives nothing back.
-    pub(super) fn discard(&mut self, path: &str) -> bool {
-        if let Some(file) = self.open.remove(path) {
+    /// Whether standard output has the beginning of an entry.
+    pub(super) fn is_begun(&self) -> bool {
+        self.is_begun && !self.takes_many()
+    }
+
+    /// Takes back what `id` has appended. Whether that can be: standard output gives nothing back.
+    pub(super) fn discard(&mut self, id: &str) -> bool {
+        if let Some(file) = self.open.remove(id) {
             let written = file.as_file().metadata().map_or(0, |metadata| metadata.len());
             self.bytes = self.bytes.saturating_sub(written);
         }
-        !self.is_begun || self.takes_many()
+        !self.is_begun()
     }
 
     /// Flushes everything to where it goes.
@@ -107,14 +117,15 @@ impl Sink {
     }
 }
 
+/// Who writes an object in pieces: two folders may be for one object, of which one does not count.
+pub(super) fn folder_id(folder: u64) -> String {
+    format!("pieces/{folder}")
+}
+
 /// Makes the folders of `path` below `root`, and a file in the last of them that has no name yet. A link on the way would
 /// lead out of `root`: it is refused.
 fn create(root: &Path, path: &str) -> Result<NamedTempFile, Error> {
-    let target = root.join(path);
-    let failed = |source| Error::Write { path: target.clone(), source };
-    if target.symlink_metadata().is_ok() {
-        return Err(Error::Exists(target));
-    }
+    let failed = |source| Error::Write { path: root.join(path), source };
     std::fs::create_dir_all(root).map_err(failed)?;
     let mut folder = root.to_owned();
     let (parents, _) = path.rsplit_once('/').unwrap_or_default();

@@ -37,8 +37,17 @@ pub(super) struct ObjectWriter {
 struct OpenObject {
     key: Key,
     size: u64,
-    /// `None` where the target has it already.
-    upload: Option<Box<dyn Upload>>,
+    to: To,
+}
+
+/// Where its slices go.
+enum To {
+    Upload(Box<dyn Upload>),
+    /// The target has it already, from an earlier run.
+    There,
+    /// Something else lies in its place: an error if the object counts, and is none that its backup gave up, whose pieces may come
+    /// behind what took its place.
+    Taken(Error),
 }
 
 impl ObjectWriter {
@@ -110,25 +119,28 @@ impl ObjectWriter {
         match Piece::parse(&entry.path, &entry.body) {
             Some(Piece::Path { folder, path, size }) => {
                 let Some(key) = Key::from_path(&path) else { return Ok(()) };
-                let upload = match lies_there(self.bucket.as_ref(), &key, size, self.resumed).await? {
-                    true => None,
-                    false => Some(self.bucket.upload(&key, &entry.metadata, Size::Exactly(size)).await?),
+                let to = match lies_there(self.bucket.as_ref(), &key, size, self.resumed).await {
+                    Ok(true) => To::There,
+                    Ok(false) => To::Upload(self.bucket.upload(&key, &entry.metadata, Size::Exactly(size)).await?),
+                    Err(error @ Error::NotEmpty { .. }) => To::Taken(error),
+                    Err(error) => return Err(error),
                 };
-                self.open.insert(folder, OpenObject { key, size, upload });
+                self.open.insert(folder, OpenObject { key, size, to });
             }
             Some(Piece::Slice { folder, .. }) => {
-                if let Some(OpenObject { upload: Some(upload), .. }) = self.open.get_mut(&folder) {
+                if let Some(OpenObject { to: To::Upload(upload), .. }) = self.open.get_mut(&folder) {
                     let size = entry.body.len() as u64;
                     upload.write(entry.body).await?;
                     self.monitor.add(Counter::ObjectBytes, size);
                 }
             }
             Some(Piece::Joined { folder, hash, .. }) => match self.open.remove(&folder) {
-                Some(OpenObject { upload: Some(upload), .. }) => {
+                Some(OpenObject { to: To::Upload(upload), .. }) => {
                     upload.finish().await?;
                     self.monitor.add(Counter::Objects, 1);
                 }
-                Some(OpenObject { key, size, upload: None }) => {
+                Some(OpenObject { to: To::Taken(error), .. }) => return Err(error),
+                Some(OpenObject { key, size, to: To::There }) => {
                     check_ours(self.bucket.as_ref(), &key, hash).await?;
                     self.monitor.add(Counter::Objects, 1);
                     self.monitor.add(Counter::ObjectBytes, size);
@@ -136,7 +148,7 @@ impl ObjectWriter {
                 None => {}
             },
             Some(Piece::Abandoned { folder }) => {
-                if let Some(OpenObject { upload: Some(upload), .. }) = self.open.remove(&folder) {
+                if let Some(OpenObject { to: To::Upload(upload), .. }) = self.open.remove(&folder) {
                     upload.abort().await?;
                 }
             }
