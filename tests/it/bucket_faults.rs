@@ -211,6 +211,25 @@ async fn a_page_that_comes_twice_is_read_once() {
     assert_eq!(server.seen().len(), 6, "three pages, twice");
 }
 
+/// Wherever it is cut, and whatever length it says to have.
+#[tokio::test]
+async fn a_page_without_its_end_is_asked_for_again() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    for key in ["a", "b", "c", "d", "e"] {
+        server.hold(key, "");
+    }
+    let whole = "<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>a</Key><Size>0</Size></Contents>";
+    for cut in (1..whole.len()).step_by(3).chain([whole.len()]) {
+        server.plan("GET", [Fault::Pass, Fault::Short(cut)]);
+        let all: Vec<_> = bucket.list(b"").map_ok(|listed| listed.key).try_collect().await.unwrap();
+        assert_eq!(all, ["a", "b", "c", "d", "e"].map(Key::from), "cut at {cut}");
+    }
+    server.plan("GET", std::iter::repeat_n(Fault::Short(20), 10_000));
+    let error = bucket.list(b"").try_collect::<Vec<_>>().await.unwrap_err();
+    assert_eq!(error.class(), Class::Unreachable, "{error:?}");
+}
+
 #[tokio::test]
 async fn only_s3_itself_says_that_an_object_is_not_there() {
     let server = FaultServer::start().await;

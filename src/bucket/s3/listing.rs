@@ -2,7 +2,11 @@
 //! out instead of being listened to for ever.
 
 use std::collections::{HashSet, VecDeque};
+use std::io;
 
+use aws_sdk_s3::config::interceptors::AfterDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::{EncodingType, Object, ObjectStorageClass};
 use futures::stream::{BoxStream, StreamExt as _};
@@ -82,6 +86,7 @@ impl Pages {
         let request = s3.0.client.list_objects_v2().bucket(&s3.0.bucket).prefix(&self.prefix);
         // XML cannot carry every character: keys come percent-encoded.
         let request = request.encoding_type(EncodingType::Url).set_continuation_token(self.token.clone());
+        let request = request.customize().interceptor(WholePage);
         s3.once(Asked::bucket("listing"), s3.patience(), request.send()).await
     }
 
@@ -109,6 +114,32 @@ impl Pages {
 
     fn contradiction(&self, reason: &'static str) -> Error {
         Error::Listing { bucket: self.s3.0.url.clone(), reason }
+    }
+}
+
+/// Makes sure that a page has come with its end. The SDK takes XML that breaks off for a page of fewer keys, perhaps the last one:
+/// what a proxy cut, and gave a length that fits, would be missing from a backup without a word.
+#[derive(Debug)]
+struct WholePage;
+
+impl Intercept for WholePage {
+    fn name(&self) -> &'static str {
+        "WholePage"
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response();
+        let text = response.body().bytes().unwrap_or_default();
+        match !response.status().is_success() || text.trim_ascii_end().ends_with(b"ListBucketResult>") {
+            true => Ok(()),
+            // As one whose connection was closed: it is asked for again.
+            false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the page of the listing has no end").into()),
+        }
     }
 }
 
