@@ -113,7 +113,7 @@ impl Extraction<'_> {
     /// Whether the pieces that came make the object at `path`; then it gets its name.
     fn joins(&mut self, folder: u64, object: Object, path: &str, hash: Hash, count: u64) -> Result<bool, Error> {
         let whole = object.whole.filter(|_| object.next == count && object.path == path);
-        if !whole.is_some_and(|whole| whole.check(path, Some(hash)).is_ok()) {
+        if whole.is_none_or(|whole| whole.check(path, Some(hash)).is_err()) {
             self.sink.discard(&folder_id(folder));
             return Ok(false);
         }
