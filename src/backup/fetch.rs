@@ -135,6 +135,11 @@ impl Fetcher {
         // Room first: a response that waits for room would be cut by an impatient server.
         let mut buffer = self.feed.buffer(length(expected.min(limit))).await?;
         let object = self.bucket.get(key).await?;
+        // A chunk proves itself. Of anything else only its size says that it came whole: one that was cut on its way, with a length
+        // that fits, is told from one that was written anew since it was listed.
+        if object.size != expected && key.chunk().is_none() && self.bucket.head(key).await?.size != object.size {
+            return Err(bucket::Error::Changed { bucket: self.bucket.url().to_owned(), key: key.clone() }.into());
+        }
         if object.size > limit {
             drop(buffer);
             // It has grown since it was listed.

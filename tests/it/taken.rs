@@ -100,3 +100,16 @@ async fn a_listing_that_repeats_a_page_is_backed_up() {
     desk.restore("c.pacharc", &words(&["--bucket", &target.url()]), MEMORY).code(0);
     assert_eq!(target.keys(), source.keys());
 }
+
+/// What is no chunk has no hash to be told by.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cut_with_a_length_that_fits_is_read_again() {
+    let desk = Desk::new();
+    let source = source().await;
+    source.plan_for("GET", "object-3", [Fault::Short(22), Fault::Short(999)]);
+    desk.backup(&words(&["--bucket", &source.url()]), "c.pacharc", MEMORY).code(0);
+    assert_eq!(source.planned(), 0);
+    let target = FaultServer::start().await;
+    desk.restore("c.pacharc", &words(&["--bucket", &target.url()]), MEMORY).code(0);
+    assert!(target.object("object-3") == source.object("object-3"));
+}
