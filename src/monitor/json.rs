@@ -14,6 +14,9 @@ use super::{Counter, Event, Meter, Monitor, Phase, Progress, Relayed};
 /// Between two lines of progress.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// For so long an event is waited for to be written: what it announces begins behind it, where somebody reads.
+const PROMPT: Duration = Duration::from_secs(1);
+
 /// So many bytes of a line are written at a time: a pipe takes them whole or not at all, and a reader that takes one such step
 /// after the other is seen to do so.
 const STEP: usize = 4096;
@@ -44,6 +47,8 @@ struct Told {
     ended: bool,
     /// How long a reader is waited for that takes nothing.
     patience: Option<Duration>,
+    /// Whether the reader is behind: it is waited for once, and not at every event.
+    is_behind: bool,
 }
 
 impl Lines {
@@ -62,11 +67,11 @@ impl Lines {
         }
         let time = Timestamp::now().round(jiff::Unit::Millisecond).unwrap_or_default().to_string();
         if let Ok(line) = serde_json::to_vec(&Line { time, event }) {
-            self.hand_on(&told, line, is_progress);
+            self.hand_on(&mut told, line, is_progress);
         }
     }
 
-    fn hand_on(&self, told: &Told, mut line: Vec<u8>, is_progress: bool) {
+    fn hand_on(&self, told: &mut Told, mut line: Vec<u8>, is_progress: bool) {
         line.push(b'\n');
         let size = line.len();
         if is_progress {
@@ -74,6 +79,9 @@ impl Lines {
         } else if !self.outlet.push(line, size, told.patience) {
             self.outlet.give_up();
             nobody_reads();
+        } else if told.patience.is_some() {
+            let limit = if told.is_behind { Duration::ZERO } else { PROMPT };
+            told.is_behind = !self.outlet.settle(limit);
         }
     }
 
@@ -110,7 +118,7 @@ impl Json {
         let outlet = Outlet::start("events", move |line: Vec<u8>, moved| {
             write(&mut *output, &line, moved).inspect_err(|error| tracing::warn!("no more JSON events: {error}"))
         });
-        let told = Mutex::new(Told { ended: false, patience: Some(PATIENCE) });
+        let told = Mutex::new(Told { ended: false, patience: Some(PATIENCE), is_behind: false });
         let lines = Arc::new(Lines { outlet, told });
         let meter = Arc::new(Meter::default());
         let ticker = Ticker::start(INTERVAL, {
@@ -156,7 +164,7 @@ impl Monitor for Json {
     fn relay(&self, line: Relayed<'_>) {
         if let Relayed::Event(event) = line {
             let is_progress = Progress::of_event(event).is_some();
-            self.lines.hand_on(&self.lines.lock(), event.as_bytes().to_vec(), is_progress);
+            self.lines.hand_on(&mut self.lines.lock(), event.as_bytes().to_vec(), is_progress);
         }
     }
 

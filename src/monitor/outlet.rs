@@ -38,6 +38,12 @@ struct State<T> {
     is_closed: bool,
 }
 
+impl<T> State<T> {
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && !self.is_writing
+    }
+}
+
 impl<T: Send + 'static> Outlet<T> {
     /// Starts the thread `name`, which calls `write` for each item. `write` calls what it is given beside the item whenever
     /// the reader took a part of it; its first error is the end. A machine that has no thread left tells nothing, and nothing
@@ -92,12 +98,25 @@ impl<T> Outlet<T> {
     /// Waits until everything is written, as long as the reader takes something within `patience`, or for ever without one.
     /// The reader has that long from `since` on. Where it did not take everything, it is given up, and `false` comes out.
     pub(super) fn drain(&self, patience: Option<Duration>, since: Instant) -> bool {
-        let is_done = |state: &State<T>| state.waiting.is_empty() && !state.is_writing;
-        let is_drained = self.shared.wait(patience, Some(since), is_done).1;
+        let is_drained = self.shared.wait(patience, Some(since), State::is_idle).1;
         if !is_drained {
             self.give_up();
         }
         is_drained
+    }
+
+    /// Waits until everything is written, for `limit` at most. Whether it is.
+    pub(super) fn settle(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        let mut state = self.shared.lock();
+        while !state.is_over && !state.is_idle() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 
     /// Writes nothing more, but for the item that has begun.
@@ -152,7 +171,7 @@ impl<T> Shared<T> {
         if state.is_over {
             return;
         }
-        if state.waiting.is_empty() && !state.is_writing {
+        if state.is_idle() {
             // Nobody can have taken anything before.
             state.moved = Instant::now();
         }
@@ -258,6 +277,16 @@ mod tests {
         open.send(()).unwrap();
         assert!(outlet.drain(LONG, Instant::now()));
         assert_eq!(written.try_iter().collect::<Vec<_>>(), [0, 1, 5]);
+    }
+
+    #[test]
+    fn what_is_settled_is_written() {
+        let (outlet, open, written) = gated();
+        assert!(!outlet.settle(Duration::from_millis(1)));
+        open.send(()).unwrap();
+        open.send(()).unwrap();
+        assert!(outlet.settle(Duration::from_secs(60)));
+        assert_eq!(written.try_iter().collect::<Vec<_>>(), [0, 1]);
     }
 
     #[test]
