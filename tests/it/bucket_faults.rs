@@ -220,7 +220,7 @@ async fn a_page_without_its_end_is_asked_for_again() {
         server.hold(key, "");
     }
     let whole = "<ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key>a</Key><Size>0</Size></Contents>";
-    for cut in (1..whole.len()).step_by(3).chain([whole.len()]) {
+    for cut in 1..=whole.len() {
         server.plan("GET", [Fault::Pass, Fault::Short(cut)]);
         let all: Vec<_> = bucket.list(b"").map_ok(|listed| listed.key).try_collect().await.unwrap();
         assert_eq!(all, ["a", "b", "c", "d", "e"].map(Key::from), "cut at {cut}");

@@ -134,13 +134,19 @@ impl Intercept for WholePage {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let response = context.response();
-        let text = response.body().bytes().unwrap_or_default();
-        match !response.status().is_success() || text.trim_ascii_end().ends_with(b"ListBucketResult>") {
+        match !response.status().is_success() || is_ended(response.body().bytes().unwrap_or_default()) {
             true => Ok(()),
             // As one whose connection was closed: it is asked for again.
             false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the page of the listing has no end").into()),
         }
     }
+}
+
+/// Whether the last tag closes the page: cut behind the first one, it ends in the same word.
+fn is_ended(page: &[u8]) -> bool {
+    let page = page.trim_ascii_end();
+    let last = page.iter().rposition(|&byte| byte == b'<').map_or(page, |at| &page[at..]);
+    last.starts_with(b"</") && last.ends_with(b"ListBucketResult>")
 }
 
 /// Brent's algorithm: every page is compared with one that is kept, and which one is kept moves on at each power of two. It
@@ -178,6 +184,15 @@ impl LoopDetector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_has_ended_with_its_last_byte() {
+        let page = b"<?xml version=\"1.0\"?>\n<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+        assert!(is_ended(page) && is_ended(&[&page[..], b"\r\n"].concat()));
+        assert!((0..page.len()).all(|length| !is_ended(&page[..length])));
+        assert!(is_ended(b"<s3:ListBucketResult xmlns:s3='x'></s3:ListBucketResult>"));
+        assert!(!is_ended(b"<ListBucketResult/>") && !is_ended(b"<html></html>"));
+    }
 
     #[test]
     fn loops_of_any_length_are_found() {
