@@ -16,6 +16,7 @@ mod data;
 mod database_dump;
 mod dump;
 mod dump_error;
+mod endpoint;
 mod environment;
 mod error;
 mod live;
