@@ -400,6 +400,21 @@ async fn an_upload_that_is_given_up_is_taken_back() {
 }
 
 #[tokio::test]
+async fn an_upload_that_a_late_part_opens_anew_is_taken_back_again() {
+    let server = FaultServer::start().await;
+    let bucket = server.open().await;
+    // Later than is waited for; and two answers that tell of what is done already.
+    server.plan_for("PUT", "k", [Fault::Overdue(11_000)]);
+    server.plan_for("DELETE", "k", [Fault::Lost, Fault::Refuse(404, "NoSuchUpload")]);
+    let mut upload = bucket.upload(&Key::from("k"), &Metadata::default(), Size::About(0)).await.unwrap();
+    upload.write(vec![7; 20 << 20].into()).await.unwrap();
+    upload.abort().await.unwrap();
+    assert!(!server.uploading());
+    let taken_back = server.seen().iter().filter(|seen| seen.method == "DELETE").count();
+    assert_eq!(taken_back, 4, "the lost one, what follows it, and two more");
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_not_waited_for_long() {
     let url = format!("s3://bucket?endpoint=http://127.0.0.1:{}&region=us-east-1", s3_server::free_port());
     let retry = Policy { first: Duration::from_millis(10), total: Duration::from_millis(300), ..Policy::default() };

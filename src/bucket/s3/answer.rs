@@ -206,6 +206,12 @@ pub(super) fn knows_no_condition(error: &Error) -> bool {
     })
 }
 
+/// Whether there is no such upload in parts, or no longer.
+pub(super) fn is_no_upload(error: &Error) -> bool {
+    let Error::Failed { source, .. } = error else { return false };
+    source.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.code.as_deref() == Some("NoSuchUpload"))
+}
+
 /// Nothing came for too long.
 pub(super) fn silence(bucket: &str, asked: Asked<'_>, patience: Duration) -> Error {
     let source = format!("nothing came for {} seconds", patience.as_secs()).into();

@@ -11,7 +11,7 @@ use pacharc_format::{Key, Metadata};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
-use super::answer::Asked;
+use super::answer::{self, Asked};
 use super::{ANYTHING, Bucket as _, Error, S3, Size, Upload};
 
 const MIB: u64 = 1 << 20;
@@ -21,8 +21,10 @@ const PART_KIB: usize = 8 << 10;
 /// How many parts an object has as long as they can stay below [`LARGE_PART`]: some servers allow no more than 1,000.
 const FEW_PARTS: u64 = 1000;
 const LARGE_PART: u64 = 64 * MIB;
-/// How long parts that are on their way may take to arrive when an upload is taken back.
-const LATE_PARTS: Duration = Duration::from_secs(5);
+/// How long parts that are on their way may take to arrive when an upload is taken back; and when it is taken back once more
+/// where some did not, one after the other: all of it within the time that a process takes to end.
+const LATE_PARTS: Duration = Duration::from_secs(10);
+const ONCE_MORE: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
 /// How many bytes of an object are kept, to know it by: a bundle's first bytes are those of no other.
 const BEGINNING: usize = 16 << 10;
 /// The most parts that S3 allows ("Amazon S3 multipart upload limits").
@@ -331,17 +333,32 @@ impl Session {
         let (s3, key, name, id) = (s3.clone(), key.clone(), name.clone(), id.clone());
         let mut sending = std::mem::take(&mut self.sending);
         async move {
-            // A part that arrives after the end would stay, or even open the upload anew.
-            let arrived = async { while sending.join_next().await.is_some() {} };
-            if tokio::time::timeout(LATE_PARTS, arrived).await.is_err() {
-                sending.shutdown().await;
-            }
             let abort = || {
                 let request =
                     s3.0.client.abort_multipart_upload().bucket(&s3.0.bucket).key(&name).upload_id(&id).send();
                 s3.once(Asked::writing("taking back", &key), s3.patience(), request)
             };
-            s3.policy().run(abort).await.map(drop)
+            let take_back = async || match s3.policy().run(abort).await {
+                Err(error) if !answer::is_no_upload(&error) => Err(error),
+                _ => Ok(()),
+            };
+            let arrived = async {
+                let mut all = true;
+                while let Some(part) = sending.join_next().await {
+                    all &= matches!(part, Ok(Ok(_)));
+                }
+                all
+            };
+            let arrived = tokio::time::timeout(LATE_PARTS, arrived).await.unwrap_or(false);
+            sending.shutdown().await;
+            take_back().await?;
+            // A part that a server is still at when the upload ends stays, or even opens it anew: "it might be necessary to
+            // abort a given multipart upload multiple times" (S3, AbortMultipartUpload).
+            for pause in ONCE_MORE.into_iter().filter(|_| !arrived) {
+                tokio::time::sleep(pause).await;
+                take_back().await?;
+            }
+            Ok(())
         }
     }
 }

@@ -40,6 +40,9 @@ pub enum Fault {
     FlipAt(usize),
     /// The answer comes so many milliseconds later.
     Late(u64),
+    /// The request is carried out so many milliseconds later, whoever still waits for it; a part that comes behind the end of
+    /// its upload opens that anew, as Versity's gateway does.
+    Overdue(u64),
     /// The object is said to be written, and is not kept.
     Forget,
     /// The object is said to be written, and is kept without its last byte.
@@ -319,7 +322,7 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
             reached.send(()).ok();
             opened.await.ok();
         }
-        let (fault, answer) = {
+        let fault = {
             let mut state = state.lock().unwrap();
             let (method, path, query) = (request.method.clone(), request.path.clone(), request.query.clone());
             state.seen.push(Request { method, path, query, headers: request.headers.clone(), body: Vec::new() });
@@ -327,7 +330,13 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
             let mut of_key = of_key.filter(|((method, name), _)| *method == request.method && name == key(&request));
             let fault = of_key.find_map(|(_, faults)| faults.pop_front());
             let fault = fault.or_else(|| state.faults.get_mut(request.method.as_str()).and_then(VecDeque::pop_front));
-            let fault = fault.unwrap_or(Fault::Pass);
+            fault.unwrap_or(Fault::Pass)
+        };
+        if let Fault::Overdue(milliseconds) = fault {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        }
+        let answer = {
+            let mut state = state.lock().unwrap();
             let answer = match fault {
                 Fault::Refuse(status, code) => Answer::error(status, code),
                 Fault::Page(status) => Answer::new(status, "<html><body><p>no such page<br></body></html>"),
@@ -345,6 +354,10 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
                     }
                     answer
                 }
+                Fault::Overdue(_) => {
+                    state.uploads.entry(key(&request).to_owned()).or_default();
+                    state.answer(&request)
+                }
                 _ => state.answer(&request),
             };
             match fault {
@@ -353,7 +366,7 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
                 Fault::Clip => drop(state.objects.get_mut(key(&request)).and_then(Vec::pop)),
                 _ => {}
             }
-            (fault, answer)
+            answer
         };
         let head = request.method == "HEAD";
         let length = if let Fault::Short(length) = fault { length } else { answer.body.len() };
