@@ -189,13 +189,13 @@ fn run(page: &mut Page, evidence: &Evidence) {
         other => Some(other.to_string()),
     };
     let bytes = evidence.outcome.as_ref().and_then(|outcome| outcome.get("bytes")).and_then(Value::as_u64);
+    let trial = evidence.outcome.as_ref().and_then(|outcome| outcome.get("trial")).filter(|trial| !trial.is_null());
     let level = outcome("level").map(|level| {
         let joined = match outcome("closed") {
             Some(_) => ", the dump against the objects",
             None => " (there is no live set to compare objects with)",
         };
-        let tried =
-            if outcome("trial").is_some() { ", and a trial restore" } else { "; no trial restore came to its end" };
+        let tried = if trial.is_some() { ", and a trial restore" } else { "; no trial restore came to its end" };
         let told = match level.as_str() {
             "sums" => "every byte of the file".to_owned(),
             "contents" => "every byte, entry, chunk and row".to_owned(),
@@ -224,7 +224,7 @@ fn run(page: &mut Page, evidence: &Evidence) {
         ("Program", Some(format!("pacharc {}", evidence.pacharc))),
         ("Exit code", Some(evidence.exit_code.to_string())),
     ]);
-    if let Some(trial) = evidence.outcome.as_ref().and_then(|outcome| outcome.get("trial")) {
+    if let Some(trial) = trial {
         tried(page, trial);
     }
 }
@@ -312,6 +312,21 @@ mod tests {
     #[test]
     fn one_is_not_many() {
         assert_eq!(["0 rows", "1 row", "1,000 rows"], [0, 1, 1000].map(|count| counted(count, "row")));
+    }
+
+    #[test]
+    fn a_trial_restore_is_told_as_it_went() {
+        let page = |trial: Value| {
+            let mut evidence = Evidence::new("verify", jiff::Timestamp::UNIX_EPOCH, "sound", 0);
+            evidence.outcome = Some(serde_json::json!({ "level": "restore", "closed": true, "trial": trial }));
+            render(&evidence, "r.json", "0")
+        };
+        let done = page(serde_json::json!({ "server": "15", "databases": [] }));
+        assert!(done.contains("the dump against the objects, and a trial restore<"), "{done}");
+        assert!(done.contains("Trial restore into PostgreSQL 15"));
+        let not_done = page(Value::Null);
+        assert!(not_done.contains("no trial restore came to its end<"), "{not_done}");
+        assert!(!not_done.contains("Trial restore into"));
     }
 
     #[test]
