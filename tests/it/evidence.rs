@@ -142,7 +142,7 @@ async fn a_real_cluster_restores_on_trial() {
     let (trial, page) = kept(&desk, "trial");
     assert_eq!(trial["outcome"]["trial"]["databases"].as_array().unwrap().len(), 2);
     assert_eq!(trial["contents"]["objects"]["live"]["count"], 171);
-    for name in ["storage.chunk_objects", "2.11.x", "pachyderm", "live"] {
+    for name in ["storage.chunk_objects", "2.11.x", "pachyderm", "live", "against the objects, and a trial restore"] {
         assert!(page.contains(name), "{name}");
     }
     for name in ["backup.html", "trial.html"] {
