@@ -46,7 +46,7 @@ pub struct Evidence {
     pub summary: String,
     /// Why there is no outcome; `None` where there is one.
     pub failure: Option<Failed>,
-    /// What was warned of; the first hundred.
+    /// What was warned of, and the objects that the source lacked; the first hundred.
     pub warnings: Vec<String>,
     /// What the bundle holds; `None` where the manifest was not read.
     pub contents: Option<Contents>,

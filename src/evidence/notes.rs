@@ -1,30 +1,46 @@
-//! A monitor that keeps what was warned of, and passes everything on.
+//! A monitor that keeps what was warned of and which objects the source lacked, and passes everything on.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::monitor::{Counter, Event, Monitor, Phase, Wait};
 
-/// Warnings that are kept.
+/// Lines that are kept.
 const KEPT: usize = 100;
 
-/// Keeps warnings for the report.
+/// Keeps warnings and names of objects for the report.
 pub struct Notes {
     inner: Arc<dyn Monitor>,
-    warnings: Mutex<Vec<String>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    warnings: Vec<String>,
+    objects: Vec<String>,
 }
 
 impl Notes {
     /// Passes everything on to `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Monitor>) -> Self {
-        Self { inner, warnings: Mutex::default() }
+        Self { inner, kept: Mutex::default() }
     }
 
-    /// What was warned of; the first hundred.
+    /// What was warned of, and then the objects that were missing, rotten or archived; the first hundred. However many those
+    /// are, no warning is left out for them.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.warnings.iter().chain(&kept.objects).take(KEPT).cloned().collect()
+    }
+
+    fn keep(&self, line: String, list: fn(&mut Kept) -> &mut Vec<String>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = list(&mut kept);
+        if lines.len() < KEPT {
+            lines.push(line);
+        }
     }
 }
 
@@ -42,11 +58,14 @@ impl Monitor for Notes {
     }
 
     fn event(&self, event: Event) {
-        if let Event::Warning { message } = &event {
-            let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-            if warnings.len() < KEPT {
-                warnings.push(message.clone());
+        match &event {
+            Event::Warning { message } => self.keep(message.clone(), |kept| &mut kept.warnings),
+            Event::MissingObject { key, .. } => self.keep(format!("missing: {key}"), |kept| &mut kept.objects),
+            Event::RottenObject { key, .. } => self.keep(format!("rotten: {key}"), |kept| &mut kept.objects),
+            Event::ArchivedObject { key } => {
+                self.keep(format!("archived, must be thawed: {key}"), |kept| &mut kept.objects);
             }
+            _ => {}
         }
         self.inner.event(event);
     }

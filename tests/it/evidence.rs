@@ -94,7 +94,9 @@ async fn what_failed_and_what_is_wrong_leave_evidence_too() {
     desk.backup(&cluster.source(), "c.pacharc", &["--report", "lacking.json"]).code(4);
     let (lacking, page) = kept(&desk, "lacking");
     assert_eq!((&lacking["verdict"], &lacking["exit_code"]), (&"incomplete".into(), &4.into()));
-    assert!(page.contains("missing"), "{page}");
+    let named = format!("missing: {}", live[0]);
+    assert_eq!(lacking["warnings"].as_array().unwrap().iter().filter(|line| **line == named).count(), 1, "{lacking}");
+    assert!(page.contains(&named), "{page}");
 
     desk.run(["keygen", "--sign", "-o", "sign.key"]).code(0);
     let public = desk.run(["keygen", "-y", "sign.key"]).code(0).text();
