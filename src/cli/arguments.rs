@@ -301,7 +301,7 @@ pub(super) struct ExpectArgs {
     /// Refuse any bundle but the one with this id
     #[arg(long, value_name = "ID", value_parser = values::bundle_id)]
     expect_id: Option<String>,
-    /// Refuse a bundle that was begun earlier: an age (7d, 36h) or a time (RFC 3339)
+    /// Refuse a bundle that was begun earlier: an age (7d, 36h), a day (UTC) or a time (RFC 3339)
     #[arg(long, value_name = "AGE|TIME", value_parser = values::not_older_than)]
     not_older_than: Option<jiff::Timestamp>,
     #[command(flatten)]

@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 use crate::restore::Rename;
@@ -100,12 +102,19 @@ pub(super) fn bundle_id(text: &str) -> Result<String, String> {
     }
 }
 
-/// An age before now (`7d`, `36h`) or a point in time (RFC 3339): the earliest time that is young enough.
+/// An age before now (`7d`, `36h`), a day (from its beginning, UTC) or a point in time (RFC 3339): the earliest time that is
+/// young enough.
 pub(super) fn not_older_than(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
-    let problem = || "write an age such as 7d or 36h, or a time such as 2025-01-31T00:00:00Z".to_owned();
+    let problem = || {
+        "write an age such as 7d or 36h, a day such as 2025-01-31, or a time such as 2025-01-31T09:30:00Z".to_owned()
+    };
+    // A time without its zone could be meant otherwise.
+    if let Some(day) = text.parse::<Date>().ok().filter(|day| day.to_string() == text) {
+        return day.to_zoned(TimeZone::UTC).map(|day| day.timestamp()).map_err(|_| problem());
+    }
     let span: Span = text.parse().map_err(|_| problem())?;
     let age = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| problem())?;
     if age < SignedDuration::ZERO {
@@ -157,6 +166,8 @@ mod tests {
     fn ages_and_times() {
         let time = not_older_than("2025-01-31T00:00:00Z").unwrap();
         assert_eq!(time.to_string(), "2025-01-31T00:00:00Z");
+        assert_eq!(not_older_than("2025-01-31"), Ok(time));
+        assert!(not_older_than("2025-01-31T00:00:00").is_err(), "in which zone?");
         let ago = Timestamp::now().duration_since(not_older_than("7d").unwrap());
         assert!((ago - SignedDuration::from_hours(7 * 24)).abs() < SignedDuration::from_secs(60));
         for text in ["", "soon", "-1d", "7"] {
