@@ -30,7 +30,8 @@ const EXAMPLES: &str = "
     pacharc verify --identity key.txt --level restore cluster.pacharc
   Has the bucket still what was backed up, a thirtieth each day?
     pacharc verify --identity key.txt --against source --bucket s3://pachyderm \\
-      --postgres postgres://pachyderm@db.example/pachyderm --sample $(date +%-d)/31 cluster.pacharc
+      --postgres postgres://pachyderm@db.example/pachyderm \\
+      --sample $(( $(date +%s) / 86400 % 30 + 1 ))/30 cluster.pacharc
   On the way into cold storage:
     pacharc backup --config cluster.toml -o - | tee /vault/cluster.pacharc | pacharc verify -
   Is it this one, and fresh?

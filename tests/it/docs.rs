@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -61,4 +62,20 @@ fn sentences_name_real_tests() {
         sentences += 1;
     }
     assert!(sentences >= 15, "{sentences}");
+}
+
+/// What the page has somebody compare, one part a day, is all thirty parts, however long the months are.
+#[test]
+fn a_part_each_day_is_everything() {
+    let page = fs::read_to_string(root().join("docs/verify.md")).unwrap();
+    let (_, behind) = page.split_once("`--sample $((").unwrap();
+    let (part, _) = behind.split_once("))/30`").unwrap();
+    let help = fs::read_to_string(root().join("src/cli/verify.rs")).unwrap();
+    assert!(help.contains(&format!("--sample $(({part}))/30")), "{part}");
+    let of_day = part.replace("$(date +%s)", "$((day * 86400 + 7000))");
+    let script = format!("day=20000; while [ $day -lt 20030 ]; do echo $(({of_day})); day=$((day + 1)); done");
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let parts: BTreeSet<u32> = printed.lines().map(|part| part.parse().unwrap()).collect();
+    assert_eq!(parts, (1..=30).collect::<BTreeSet<u32>>());
 }
