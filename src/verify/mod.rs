@@ -172,7 +172,11 @@ impl Verification<'_> {
             && self.findings.count == 0
         {
             let contradiction = head.and_then(|head| contradiction(&head, manifest)).map(str::to_owned);
-            for problem in contradiction.into_iter().chain(tables.compare(manifest).await?) {
+            let mut problems = tables.compare(manifest).await?;
+            if level >= Level::Closed {
+                problems.append(&mut tables.lacking_large_objects(manifest));
+            }
+            for problem in contradiction.into_iter().chain(problems) {
                 self.finding(Finding { path: "manifest.json.zst.age".into(), offset: None, problem });
             }
         }

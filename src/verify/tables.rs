@@ -17,6 +17,10 @@ use super::closed::{Dump, Wanted};
 const TABLES: usize = 1 << 18;
 /// The scripts that every dump has.
 const SCRIPTS: [&str; 3] = ["pre-data", "sequences", "post-data"];
+/// The script that a dump with large objects has besides.
+const LARGE_OBJECTS: &str = "large-objects";
+/// More bytes than a `VALID` has: so many are kept of it.
+const VALID: usize = 20;
 /// The most that is kept of a line before the rows: a COPY of 1,600 columns fits.
 const STATEMENT: usize = 1 << 20;
 /// The line that ends the rows; no row looks like it.
@@ -36,9 +40,11 @@ pub(super) struct TableCheck {
     tables: HashMap<String, Rows>,
     /// Scripts of dumps: `database/<folder>/attempt-<n>/<script>`.
     scripts: HashSet<String>,
+    /// What `database/<folder>/VALID` says, by folder: by it those who have no manifest to read choose the attempt.
+    valid: HashMap<String, Vec<u8>>,
     /// Bytes that are held of unfinished lines.
     held: usize,
-    /// Whether there were more than [`TABLES`] of either, or [`HELD`].
+    /// Whether there were more than [`TABLES`] of any, or [`HELD`].
     too_many: bool,
     /// Who reads rows, at level *closed*.
     pub(super) dump: Option<Dump>,
@@ -106,11 +112,19 @@ impl TableCheck {
             }
             ["database", database, attempt, file, rest @ ..] if matches!(rest, [] | ["00000000"]) => {
                 let script = if rest.is_empty() { file.strip_suffix(".sql") } else { Some(*file) };
-                if let Some(script) = script.filter(|script| SCRIPTS.contains(script)) {
+                let is_known = |script: &&str| SCRIPTS.contains(script) || *script == LARGE_OBJECTS;
+                if let Some(script) = script.filter(is_known) {
                     self.too_many |= self.scripts.len() == TABLES;
                     if !self.too_many {
                         self.scripts.insert(format!("database/{database}/{attempt}/{script}"));
                     }
+                }
+            }
+            ["database", database, "VALID"] => {
+                self.too_many |= self.valid.len() == TABLES;
+                if !self.too_many {
+                    let said = entry.body.get(..VALID).unwrap_or(&entry.body).to_vec();
+                    self.valid.insert((*database).to_owned(), said);
                 }
             }
             _ => {}
@@ -197,8 +211,25 @@ impl TableCheck {
             }
             let missing = SCRIPTS.iter().find(|script| !self.scripts.contains(&format!("{folder}/{script}")));
             problems.extend(missing.map(|script| format!("database {}: {script} is not in the bundle", database.name)));
+            let wanted = format!("attempt-{}\n", manifest.attempt);
+            let problem = match self.valid.get(&database.folder) {
+                Some(said) if said.as_slice() == wanted.as_bytes() => None,
+                Some(_) => Some("names another attempt than the manifest"),
+                None => Some("is not in the bundle"),
+            };
+            problems.extend(problem.map(|problem| format!("database {}: VALID {problem}", database.name)));
         }
         Ok(problems)
+    }
+
+    /// Databases of which the manifest counts large objects, and the bundle has none, in words.
+    pub(super) fn lacking_large_objects(&self, manifest: &Manifest) -> Vec<String> {
+        let counted = manifest.databases.iter().filter(|database| database.large_objects.count > 0);
+        let lacking = counted.filter(|database| {
+            let folder = format!("database/{}/attempt-{}", database.folder, manifest.attempt);
+            !self.scripts.contains(&format!("{folder}/{LARGE_OBJECTS}"))
+        });
+        lacking.map(|database| format!("database {}: its large objects are not in the bundle", database.name)).collect()
     }
 }
 
@@ -359,12 +390,52 @@ mod tests {
         }
         assert!(tables.tables.is_empty() && tables.scripts.is_empty());
         let mut lacking = tables.compare(&manifest()).await.unwrap();
-        assert_eq!(lacking, ["database a: pre-data is not in the bundle"]);
+        let without = ["pre-data is not in the bundle", "VALID names another attempt than the manifest"];
+        assert_eq!(lacking, without.map(|problem| format!("database a: {problem}")));
         for path in ["pre-data.sql", "sequences/00000000", "post-data.sql"] {
             tables.entry(&Entry::text(format!("database/a/attempt-1/{path}"), "x")).await.unwrap();
         }
+        tables.entry(&Entry::text("database/a/VALID", "attempt-1\n")).await.unwrap();
         lacking = tables.compare(&manifest()).await.unwrap();
         assert_eq!(lacking, [""; 0]);
+    }
+
+    /// Whoever has bash alone loads the attempt that `VALID` names: it must be the one that the manifest says counts.
+    #[tokio::test]
+    async fn valid_names_the_attempt_of_the_manifest_and_nothing_else() {
+        let other = Some("database a: VALID names another attempt than the manifest".to_owned());
+        let absent = Some("database a: VALID is not in the bundle".to_owned());
+        for (said, wanted) in [
+            (Some("attempt-1\n"), &None),
+            (Some("attempt-2\n"), &other),
+            (Some("attempt-1"), &other),
+            (Some("attempt-1\n\n"), &other),
+            (Some("attempt-1\nattempt-1\nattempt-1\n"), &other),
+            (Some(""), &other),
+            (None, &absent),
+        ] {
+            let mut tables = TableCheck::default();
+            if let Some(said) = said {
+                tables.entry(&Entry::text("database/a/VALID", said)).await.unwrap();
+            }
+            let problems = tables.compare(&manifest()).await.unwrap();
+            let found = problems.into_iter().find(|problem| problem.contains("VALID"));
+            assert_eq!(found, *wanted, "{said:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn large_objects_that_are_counted_must_be_there() {
+        let mut manifest = manifest();
+        let mut tables = TableCheck::default();
+        assert_eq!(tables.lacking_large_objects(&manifest), [""; 0]);
+        manifest.databases[0].large_objects.count = 1;
+        for path in ["attempt-2/large-objects/00000000", "attempt-1/large-objects/00000001"] {
+            tables.entry(&Entry::text(format!("database/a/{path}"), "x")).await.unwrap();
+        }
+        assert_eq!(tables.lacking_large_objects(&manifest), ["database a: its large objects are not in the bundle"]);
+        tables.entry(&Entry::text("database/a/attempt-1/large-objects/00000000", "x")).await.unwrap();
+        assert_eq!(tables.lacking_large_objects(&manifest), [""; 0]);
     }
 
     fn manifest() -> Manifest {

@@ -218,13 +218,15 @@ async fn a_manifest_that_is_not_what_the_dump_holds() {
     }
     let desk = Desk::new();
     let verify = |level: &'static str| desk.run(["verify", "c.pacharc", "--identity", "key.txt", "--level", level]);
-    let lies: [Lie; 6] = [
+    let lies: [Lie; 8] = [
         (|manifest| table(manifest).rows = 51, "50 rows where the manifest has 51"),
         (|manifest| table(manifest).bytes += 1, "the size of its rows differs"),
         (|manifest| table(manifest).fingerprint = "0".repeat(64), "the fingerprint of its rows differs"),
         (|manifest| table(manifest).number = 13, "its rows are not in the bundle"),
         (|manifest| manifest.attempt = 2, "its rows are not in the bundle"),
+        (|manifest| manifest.attempt = 2, "VALID names another attempt than the manifest"),
         (|manifest| manifest.databases[0].folder = "dex".into(), "pre-data is not in the bundle"),
+        (|manifest| manifest.databases[0].folder = "dex".into(), "VALID is not in the bundle"),
     ];
     let write = |crafted: Crafted| std::fs::write(desk.path("c.pacharc"), crafted.bundle).unwrap();
     write(craft_with(&desk.recipient, 1, |_| ()).await);
@@ -237,4 +239,6 @@ async fn a_manifest_that_is_not_what_the_dump_holds() {
         // Sums are sums.
         verify("sums").code(0);
     }
+    write(craft_with(&desk.recipient, 1, |manifest| manifest.databases[0].large_objects.count = 1).await);
+    verify("closed").code(3).says("damaged").says("its large objects are not in the bundle");
 }
