@@ -190,7 +190,10 @@ impl Extraction<'_> {
         let mut whole = Whole::new(path);
         for number in 0..pieces.count {
             let piece = format!("pieces/{}/{number:08}", pieces.folder);
-            let Some(line) = reader.find(&piece).await? else { return Err(Error::NoSuchEntry(piece)) };
+            let Some(line) = reader.find(&piece).await? else {
+                let what = format!("the catalog lacks its slice {piece}");
+                return Err(format::Error::Damaged { entry: path.to_owned(), offset: 0, what }.into());
+            };
             let body = reader.read(&line.entry).await?;
             whole.update(&body);
             self.append(path, path, &body)?;

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use pacharc_format::Entry;
 use serde_json::Value;
 
-use crate::support::crafted::{Crafted, craft};
+use crate::support::crafted::{Crafted, craft, craft_of};
 use crate::support::outer::{Place, places};
 use crate::support::program::{Desk, Run};
 
@@ -194,6 +195,20 @@ async fn a_torn_bundle_gives_what_came_before_the_cut() {
     // Before the key there is nothing.
     let run = rescue(&desk, &original.bundle[..3000]).run;
     assert_eq!(run.status.code(), Some(3), "{}", run.stderr);
+}
+
+/// The catalog can be read, and knows nothing of a slice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slice_that_the_catalog_lacks_costs_its_object_alone() {
+    let desk = Desk::new();
+    let lose = |entries: &mut Vec<Entry>| entries.retain(|entry| entry.path != "pieces/0/00000001");
+    let original = craft_of(&desk.recipient, 1, lose, |_| ()).await;
+    let large = "objects/other/large";
+    let found = expect(&desk, &original, "a slice", &original.bundle, &BTreeSet::from([large.to_owned()]), 3);
+    found.run.says("the catalog lacks its slice pieces/0/00000001");
+    let extract = ["extract", "bad.pacharc", "--identity", "key.txt", "-o", "out", large];
+    desk.run(extract).code(3).says("the catalog lacks its slice pieces/0/00000001").advises();
+    assert!(!desk.path("out").join(large).exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

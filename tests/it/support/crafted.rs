@@ -25,6 +25,16 @@ pub async fn craft(recipient: &str, seed: u8) -> Crafted {
 
 /// The same, by an author who lies in the manifest.
 pub async fn craft_with(recipient: &str, seed: u8, lie: impl FnOnce(&mut Manifest)) -> Crafted {
+    craft_of(recipient, seed, |_| (), lie).await
+}
+
+/// The same, by an author who loses entries on their way into the bundle, or writes others, and may lie in the manifest.
+pub async fn craft_of(
+    recipient: &str,
+    seed: u8,
+    alter: impl FnOnce(&mut Vec<Entry>),
+    lie: impl FnOnce(&mut Manifest),
+) -> Crafted {
     let recipient: x25519::Recipient = recipient.parse().unwrap();
     let options = WriterOptions {
         bundle: Uuid::from_bytes([seed | 0x40; 16]),
@@ -65,13 +75,15 @@ pub async fn craft_with(recipient: &str, seed: u8, lie: impl FnOnce(&mut Manifes
     let whole = halves.concat();
     // Others lie between the pieces, so that each has a segment of its own.
     let second = entries.split_off(6);
-    let all = std::iter::once(begin)
+    let mut all: Vec<Entry> = std::iter::once(begin)
         .chain([pieces.piece(halves[0].clone().into())])
         .chain(entries)
         .chain([pieces.piece(halves[1].clone().into())])
         .chain(second)
-        .chain([pieces.finish(Hash::blake3(&whole), false)]);
+        .chain([pieces.finish(Hash::blake3(&whole), false)])
+        .collect();
     files.insert(large, whole);
+    alter(&mut all);
 
     let head = Head {
         bundle: options.bundle,
