@@ -82,6 +82,34 @@ async fn a_source_that_goes_on_is_no_damage_and_one_that_rots_is() {
     assert_eq!((&alone["objects"]["lost"], &alone["objects"]["gone"]), (&1.into(), &1.into()), "{alone}");
 }
 
+/// What the bundle has of a chunk that was rotten is nothing that a source should have kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_was_healed_is_not_broken() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "against_healed").await else { return };
+    let rotten = [cluster.live().await[7].clone(), cluster.made.orphans[0].clone()];
+    for key in &rotten {
+        cluster.flip(key).await;
+    }
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(4);
+    let counts = |side: &str, place: &[String], code: i32| {
+        let objects = outcome(&desk.run(args(side, place, &["--json"])).code(code))["objects"].take();
+        ["changed", "healed"].map(|count| objects[count].as_u64().unwrap())
+    };
+    let (source, bucket) = (cluster.source(), words(&["--bucket", &cluster.bucket_url]));
+    assert_eq!(counts("source", &source, 0), [0, 0]);
+    for key in &rotten {
+        cluster.flip(key).await;
+    }
+    assert_eq!(counts("source", &source, 0), [0, 2]);
+    desk.run(args("source", &source, &[])).code(0).says("sound: the source").says("2 healed");
+    // A target must be what the bundle holds, rotten or not.
+    assert_eq!(counts("target", &bucket, 3), [2, 0]);
+    // Other wrong bytes are no right ones.
+    cluster.bucket.put(&rotten[0], vec![7; 100].into()).await.unwrap();
+    assert_eq!(counts("source", &source, 4), [1, 1]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_bucket_is_not_called_sound() {
     let desk = Desk::new();

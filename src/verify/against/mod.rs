@@ -2,7 +2,8 @@
 //!
 //! A target must be equal. A source may have gone on: what was changed or deleted since is counted; but a chunk never changes,
 //! and an object that a live row names must be there: where these do not hold, the source is damaged, and the bundle has what
-//! it lacks. Everything is read from the bundle's catalog and manifest, and from the other side.
+//! it lacks. A chunk that was rotten at the backup may have been healed since. Everything is read from the bundle's catalog and
+//! manifest, and from the other side.
 
 mod outcome;
 mod progress;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use pacharc_format::manifest::{self, Manifest};
-use pacharc_format::{BundleReader, CatalogLine, Key, RangeReader, State, Unlock};
+use pacharc_format::{BundleReader, CatalogLine, Hash, Key, RangeReader, State, Unlock};
 
 pub use outcome::{ComparedDatabase, Comparison, Objects, Side};
 pub use sample::Sample;
@@ -118,6 +119,8 @@ struct Compare<'a, S> {
 enum Met {
     Equal(u64),
     Changed(u64),
+    /// It has the bytes that its key promises, which the bundle has not.
+    Healed(u64),
     Gone,
     Archived,
 }
@@ -306,7 +309,11 @@ impl<'a, S: RangeReader> Compare<'a, S> {
                 self.progress.objects.archived += 1;
                 (0, None)
             }
-            Met::Changed(bytes) => {
+            Met::Healed(bytes) if side == Side::Source => {
+                self.progress.objects.healed += 1;
+                (bytes, None)
+            }
+            Met::Changed(bytes) | Met::Healed(bytes) => {
                 self.progress.objects.changed += 1;
                 let told = side == Side::Target || is_chunk;
                 (bytes, told.then(|| "it has other bytes there than in the bundle".to_owned()))
@@ -395,17 +402,27 @@ fn finding(path: String, problem: String) -> Finding {
 /// Reads an object there and compares it with the catalog's line; what differs is read again before it is believed.
 async fn look(bucket: &Arc<dyn Bucket>, line: CatalogLine) -> Result<(CatalogLine, Met), Error> {
     let Some(key) = Key::from_path(&line.entry.path) else { return Ok((line, Met::Archived)) };
+    // What is rotten in the bundle is known there by the hash of its wrong bytes.
+    let promised = key.chunk().filter(|_| line.entry.rotten).map(|chunk| Hash::Blake2b(chunk.id));
     let mut met = Met::Gone;
     for _ in 0..ATTEMPTS {
         met = match bucket.get(&key).await {
             Ok(object) => {
                 let (size, mut body) = (object.size, object.body);
                 let mut hasher = Hasher::like(line.entry.hash);
+                let mut right = promised.map(|hash| Hasher::like(Some(hash)));
                 while let Some(bytes) = body.next().await {
-                    hasher.update(&bytes?);
+                    let bytes = bytes?;
+                    hasher.update(&bytes);
+                    right.iter_mut().for_each(|right| right.update(&bytes));
                 }
                 let is_equal = size == line.entry.size && Some(hasher.finish()) == line.entry.hash;
-                if is_equal { Met::Equal(size) } else { Met::Changed(size) }
+                let is_healed = promised.is_some() && right.map(Hasher::finish) == promised;
+                match (is_equal, is_healed) {
+                    (true, _) => Met::Equal(size),
+                    (false, true) => Met::Healed(size),
+                    (false, false) => Met::Changed(size),
+                }
             }
             Err(bucket::Error::NotFound { .. }) => Met::Gone,
             Err(bucket::Error::Archived { .. }) => Met::Archived,

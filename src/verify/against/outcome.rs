@@ -36,6 +36,9 @@ pub struct Objects {
     pub lost: u64,
     /// There, with other bytes than the bundle has.
     pub changed: u64,
+    /// Of a source: chunks that are rotten in the bundle, and there have the bytes that their keys promise.
+    #[serde(default)]
+    pub healed: u64,
     /// There, and to be thawed before they can be read: these were not compared.
     pub archived: u64,
 }
@@ -129,12 +132,16 @@ impl crate::outcome::Outcome for Comparison {
             };
         }
         if let (Some(bucket), Some(objects)) = (&self.bucket, &self.objects) {
-            let Objects { compared, bytes, equal, gone, lost, changed, archived } = objects;
+            let Objects { compared, bytes, equal, gone, lost, changed, healed, archived } = objects;
             let bytes = indicatif::HumanBytes(*bytes);
             let _ = write!(text, "{bucket}: {compared} objects compared, {bytes} read: {equal} as in the bundle");
-            for (count, what) in
-                [(gone, "gone"), (lost, "LOST"), (changed, "with other bytes"), (archived, "to be thawed")]
-            {
+            for (count, what) in [
+                (gone, "gone"),
+                (lost, "LOST"),
+                (changed, "with other bytes"),
+                (healed, "healed, which are rotten in the bundle"),
+                (archived, "to be thawed"),
+            ] {
                 if *count > 0 {
                     let _ = write!(text, ", {count} {what}");
                 }
@@ -212,7 +219,7 @@ mod tests {
             differences: Vec::new(),
             different,
         };
-        let objects = Objects { compared: 9, bytes: 1, equal: 5, gone: 0, lost: 1, changed: 1, archived: 2 };
+        let objects = Objects { compared: 9, bytes: 1, equal: 4, gone: 0, lost: 1, changed: 1, healed: 1, archived: 2 };
         let finding = Finding { path: "a".to_owned(), offset: None, problem: "gone".to_owned() };
         let told = Comparison {
             bucket: Some("s3://b".to_owned()),
@@ -227,7 +234,8 @@ mod tests {
             told.summary(),
             "database pachyderm: 3 rows in 2 tables are as in the bundle\n\
              database pachyderm (there other): of 2 tables and what belongs to them, 4 differ since the backup\n\
-             s3://b: 9 objects compared, 1 B read: 5 as in the bundle, 1 LOST, 1 with other bytes, 2 to be thawed\n\
+             s3://b: 9 objects compared, 1 B read: 4 as in the bundle, 1 LOST, 1 with other bytes, 1 healed, which are \
+             rotten in the bundle, 2 to be thawed\n\
              a sample: 10%, --seed 7\n\
              incomplete: the source has lost or broken what b.pacharc still has; id ab:\n  a: gone"
         );
