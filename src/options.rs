@@ -220,6 +220,14 @@ pub struct Expectations {
     pub trusted: TrustedKeys,
 }
 
+impl Expectations {
+    /// Whether any bundle will do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.id.is_none() && self.created_after.is_none() && self.trusted.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

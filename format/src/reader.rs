@@ -3,6 +3,8 @@
 //! One object costs five ranged reads: TRAILER; key slot with manifest; directory block; catalog block; segment
 //! (SPEC §11.2). Everything read is checked by its hash or its place before it is used.
 
+mod segments;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -20,10 +22,12 @@ use crate::range::RangeReader;
 use crate::seal::BundleKey;
 use crate::segment::{self, SegmentPlace};
 use crate::signature::{SIGNATURE, SIGNATURE_LIMIT};
-use crate::spool::{Sorted, Spool};
+use crate::spool::Spool;
 use crate::stream::JSON_LIMIT;
 use crate::sums;
 use crate::trailer::{Extent, TRAILER, TRAILER_FROM_END, Trailer};
+
+pub use segments::SegmentReader;
 
 /// What a bundle says of itself to anyone.
 #[derive(Clone, Debug)]
@@ -315,7 +319,7 @@ impl<S: RangeReader> BundleReader<S> {
         CatalogReader { reader: self, from: from.to_owned(), directories, blocks: VecDeque::new() }
     }
 
-    /// Walks the segments with entries whose paths begin with `prefix`. Where they lie is sorted in `spool`.
+    /// Walks the segments with entries whose paths begin with `prefix`. What the catalog says of these is sorted in `spool`.
     ///
     /// # Errors
     /// Damage of the catalog, [`Error::Read`], [`Error::Spool`].
@@ -323,17 +327,16 @@ impl<S: RangeReader> BundleReader<S> {
         let mut catalog = self.catalog(prefix);
         while let Some(lines) = catalog.next().await? {
             let is_past = lines.last().is_some_and(|line| !line.entry.path.starts_with(prefix));
-            let places =
-                lines.iter().filter(|line| line.entry.path.starts_with(prefix)).filter_map(|line| line.entry.place);
-            for place in places {
-                let json = serde_json::to_vec(&place).map_err(|e| Error::Worker(e.to_string()))?;
-                spool.push(&place.offset.to_be_bytes(), &json)?;
+            for CatalogLine { entry, .. } in lines.iter().filter(|line| line.entry.path.starts_with(prefix)) {
+                if let Some(place) = entry.place {
+                    spool.push(&place.offset.to_be_bytes(), entry.to_json().as_bytes())?;
+                }
             }
             if is_past {
                 break;
             }
         }
-        Ok(SegmentReader { reader: self, prefix: prefix.to_owned(), places: spool.sorted()?, last: None })
+        Ok(SegmentReader::new(self, prefix, spool.sorted()?))
     }
 
     /// The bytes of an entry (not of an object in pieces: its pieces are entries of their own).
@@ -439,34 +442,6 @@ impl<S: RangeReader> CatalogReader<'_, S> {
             let skip = blocks.iter().rposition(|block| block.first <= self.from).unwrap_or(0);
             self.blocks = blocks.into_iter().skip(skip).collect();
         }
-    }
-}
-
-/// Walks the segments that hold certain entries, one at a time, in the order of the file.
-pub struct SegmentReader<'a, S> {
-    reader: &'a BundleReader<S>,
-    prefix: String,
-    /// Places, by their offset; those of a segment's entries follow each other.
-    places: Sorted,
-    last: Option<u64>,
-}
-
-impl<S: RangeReader> SegmentReader<'_, S> {
-    /// The entries of the next segment that are asked for, in the order in which they were written; `None` at the end.
-    ///
-    /// # Errors
-    /// Damage of the segment, [`Error::Read`], [`Error::Spool`].
-    pub async fn next(&mut self) -> Result<Option<Vec<Entry>>> {
-        while let Some(record) = self.places.next() {
-            let (_, place) = record?;
-            let place: Place = serde_json::from_slice(&place).map_err(|e| Error::Worker(e.to_string()))?;
-            if self.last.replace(place.offset) == Some(place.offset) {
-                continue;
-            }
-            let entries = self.reader.segment(place).await?.into_iter().map(|(entry, _)| entry);
-            return Ok(Some(entries.filter(|entry| entry.path.starts_with(&self.prefix)).collect()));
-        }
-        Ok(None)
     }
 }
 

@@ -114,8 +114,11 @@ impl<'a> Job<'a> {
         let mut target = Target::open(self.options).await?;
         let mut release = Release::open(self.options).await?;
         let known = self.know(unlock, interrupt, release.as_mut()).await?;
+        // A dump is picked out beside the objects; and wherever it must be that of a certain bundle, since what comes front to
+        // back is bound to sums and signature only at its end.
+        let is_picked = self.options.bucket.is_some() || !self.options.expect.is_empty();
         // Two who read the bundle share the memory.
-        let is_shared = known.is_some() && self.options.postgres.is_some() && self.options.bucket.is_some();
+        let is_shared = known.is_some() && self.options.postgres.is_some() && is_picked;
         let budget = if is_shared { self.budget().beside_databases() } else { self.budget() };
         let mut stream = BundleStream::open(self.input.stream().await?, self.read_options(budget)).await?;
         match &known {
@@ -203,7 +206,7 @@ impl<'a> Job<'a> {
         }
         let reader = BundleReader::open(self.input.ranges().await?, unlock).await?;
         let manifest = reader.manifest().clone();
-        // What is read by this key and this manifest later is what was signed, even if somebody swaps the file meanwhile.
+        // What this reader gives later is what the catalog names, and so what was signed, even if somebody swaps the file.
         let signed_by = trusted.check_reader::<_, Error>(&reader).await?;
         let id = hex::encode(reader.trailer().id);
         verify::expected(&self.options.expect, Some(&id), &manifest.about.created)?;
@@ -326,7 +329,8 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Loads the databases alone: their dump comes behind all objects, and needs not wait for those to be written.
+    /// Loads the databases alone: their dump comes behind all objects, and needs not wait for those to be written. Each entry is
+    /// one that the catalog names, by its hash.
     async fn load(
         &self,
         reader: &BundleReader<Box<dyn RangeReader>>,

@@ -187,3 +187,20 @@ async fn databases_under_other_names_and_each_half_alone() {
     let compared = compare::buckets(&cluster.bucket, &restored, None).await.unwrap();
     assert!(compared.is_equal(), "{compared}");
 }
+
+/// Whoever says which bundle it must be gets databases of what the catalog names, also where nothing else is restored.
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_alone_of_the_bundle_that_it_must_be() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "must_be").await else { return };
+    let Some(server) = target_server() else { return };
+    desk.backup(&cluster.source(), "c.pacharc", &["--json-file", "events"]).code(0);
+    let events = std::fs::read_to_string(desk.path("events")).unwrap();
+    let finished: serde_json::Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+    let id = finished["outcome"]["id"].as_str().unwrap();
+    let databases = words(&["--postgres", &server.url("postgres")]);
+    desk.restore("c.pacharc", &databases, &["--expect-id", &"0".repeat(64)]).code(5);
+    cluster.assert_not_restored();
+    desk.restore("c.pacharc", &databases, &["--expect-id", id]).code(0);
+    cluster.assert_databases_restored();
+}

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::*;
 use crate::manifest::{Count, Objects};
 use crate::range::tests::Memory;
+use crate::segment::{Form, SegmentBuilder};
 use crate::{BundleStream, BundleWriter, Found, Head, Key, Lock, ReadOptions, Signer, State, WriterOptions};
 
 /// A file of zeros that ends in these bytes.
@@ -50,6 +51,12 @@ fn missing_path() -> String {
 
 /// A bundle of `count` objects, each in a segment of its own, and one that is missing.
 async fn bundle(identity: &x25519::Identity, count: usize, signer: Option<&dyn Signer>) -> Bytes {
+    let entries = (0..count).map(|n| Entry::text(key(n).to_path(), body(n))).collect();
+    bundle_of(identity, entries, signer).await
+}
+
+/// The same of these objects.
+async fn bundle_of(identity: &x25519::Identity, entries: Vec<Entry>, signer: Option<&dyn Signer>) -> Bytes {
     let options = WriterOptions {
         bundle: Uuid::from_u128(7),
         created: "2026-01-01T00:00:00Z".into(),
@@ -64,8 +71,10 @@ async fn bundle(identity: &x25519::Identity, count: usize, signer: Option<&dyn S
         spool_memory: 1 << 20,
     };
     let mut writer = BundleWriter::create(Vec::new(), options, Head::default()).await.unwrap();
-    for n in 0..count {
-        writer.add(Entry::text(key(n).to_path(), body(n))).await.unwrap();
+    let mut foreign = Count::default();
+    for entry in entries {
+        foreign.add(entry.body.len() as u64);
+        writer.add(entry).await.unwrap();
     }
     let (mut catalog, lines) = writer.finish_entries().await.unwrap();
     // Chunks come before all others.
@@ -75,7 +84,6 @@ async fn bundle(identity: &x25519::Identity, count: usize, signer: Option<&dyn S
         let (path, json) = (String::from_utf8(path).unwrap(), String::from_utf8(json).unwrap());
         catalog.push(State::Foreign, &path, &json).await.unwrap();
     }
-    let foreign = Count { count: count as u64, bytes: (0..count).map(|n| body(n).len() as u64).sum() };
     let missing = Count { count: 1, bytes: 77 };
     let objects = Objects { closed: Some(false), foreign, missing, ..Objects::default() };
     let manifest = Manifest { objects: Some(objects), ..Manifest::default() };
@@ -181,6 +189,38 @@ async fn segments_are_walked_by_what_their_paths_begin_with() {
         }
         assert!(paths.is_sorted() && paths.iter().all(|path| path.starts_with(&prefix)), "{prefix}");
         assert_eq!(paths.len(), count, "{prefix}");
+    }
+}
+
+/// Whoever has the bundle's key can seal another segment, and answer with it where ranges are read.
+#[tokio::test]
+async fn a_segment_holds_what_the_catalog_names_and_nothing_else() {
+    let identity = x25519::Identity::generate();
+    let object = |n: usize, byte: u8| Entry { packing: Packing::Raw, ..Entry::text(key(n).to_path(), vec![byte; 100]) };
+    let first = async |bytes: Bytes| {
+        let reader = open(bytes, &identity).await?;
+        reader.segments("objects/other/", Spool::new(&std::env::temp_dir(), 1 << 20)).await?.next().await
+    };
+    let good = bundle_of(&identity, vec![object(0, 0)], None).await;
+    let entries = first(good.clone()).await.unwrap().unwrap();
+    assert!(entries.len() == 1 && entries[0].body == [0; 100][..], "{entries:?}");
+
+    let reader = open(good.clone(), &identity).await.unwrap();
+    let place = reader.find(&key(0).to_path()).await.unwrap().unwrap().entry.place.unwrap();
+    let form = Form { bundle: Uuid::from_u128(7), level: 1 };
+    for other in [object(0, 1), object(1, 0)] {
+        // It must be as long as the right one, and age gives each header a length of its own.
+        let sealed = loop {
+            let mut builder = SegmentBuilder::default();
+            builder.push(other.clone());
+            let sealed = builder.seal(&reader.key(), place.segment, Packing::Raw, &form).unwrap().sealed.bytes;
+            if sealed.len() as u64 == place.length {
+                break sealed;
+            }
+        };
+        let (mut forged, at) = (good.to_vec(), usize::try_from(place.offset).unwrap());
+        forged[at..at + sealed.len()].copy_from_slice(&sealed);
+        assert_damaged(first(forged.into()).await, "not those that the catalog says", place.offset);
     }
 }
 
