@@ -17,7 +17,8 @@ use std::sync::Arc;
 
 use pacharc_format::manifest::Manifest;
 use pacharc_format::{
-    self as format, BundleReader, BundleStream, Entry, Found, Head, IndexLine, ReadOptions, Source, Unlock,
+    self as format, BundleReader, BundleStream, Entry, Found, Head, IndexLine, RangeReader, ReadOptions, Source, Spool,
+    Unlock,
 };
 
 pub use closed::SourceDamage;
@@ -28,7 +29,7 @@ pub use outcome::{Finding, Outcome, Verdict};
 pub use trial::{Scratch, Trial, TriedDatabase};
 
 use crate::budget::Budget;
-use crate::bundle::Input;
+use crate::bundle::{self, Input};
 use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Event, Monitor, Phase};
 use crate::options::Expectations;
@@ -42,11 +43,11 @@ const REREADS: u32 = 2;
 /// Findings that are told one by one.
 const FINDINGS: usize = 100;
 
-/// Reads the whole bundle and comes to a verdict.
+/// Reads the whole bundle and comes to a verdict. SQL of one that must be a certain one is run only when it is known to be that.
 ///
 /// # Errors
 /// [`Error`] where there is no verdict to come to: not a bundle, an unknown format, a wrong key, another bundle than was
-/// expected, a file that cannot be read.
+/// expected, a file that cannot be read, or not twice where it must be.
 pub async fn run(
     options: &Options,
     unlock: Option<&Unlock>,
@@ -57,6 +58,10 @@ pub async fn run(
         return Err(Error::NoKey);
     }
     let input = Input::open(&options.bundle, options.ca_file.as_deref(), Arc::clone(&monitor)).await?;
+    // Which one it is, a pipe tells when it is too late to load what came.
+    if options.level == Level::Restore && !options.expect.is_empty() && !input.is_seekable() {
+        return Err(bundle::Error::NotSeekable.into());
+    }
     let (mut before, mut reread) = (None, 0);
     loop {
         let verification = Verification {
@@ -106,7 +111,7 @@ struct Findings {
     count: u64,
 }
 
-impl Verification<'_> {
+impl<'a> Verification<'a> {
     async fn run(mut self, unlock: Option<&Unlock>) -> Result<Outcome, Error> {
         let level = self.options.level;
         self.monitor.phase(if level == Level::Sums { Phase::Sums } else { Phase::Contents });
@@ -153,7 +158,7 @@ impl Verification<'_> {
                     if level >= Level::Closed {
                         (check, tables.dump) = ClosedCheck::new(&found, &limits.temp_dir, budget.write).unzip();
                     }
-                    if level == Level::Restore {
+                    if level == Level::Restore && self.options.expect.is_empty() {
                         let begun = TrialRun::begin(&self.options.scratch, &found, limits, self.monitor).await;
                         trial = self.settle(begun, &mut source)?.flatten();
                     }
@@ -171,7 +176,7 @@ impl Verification<'_> {
         if let Some(manifest) = &manifest
             && self.findings.count == 0
         {
-            let contradiction = head.and_then(|head| contradiction(&head, manifest)).map(str::to_owned);
+            let contradiction = head.as_ref().and_then(|head| contradiction(head, manifest)).map(str::to_owned);
             let mut problems = tables.compare(manifest).await?;
             if level >= Level::Closed {
                 problems.append(&mut tables.lacking_large_objects(manifest));
@@ -209,6 +214,31 @@ impl Verification<'_> {
             }
             source.append(report.source);
         }
+        let mut closed = manifest.as_ref().and_then(|manifest| closed(manifest));
+        if level >= Level::Closed && !is_joined {
+            // There was no dump to prove it by.
+            closed = closed.filter(|closed| !closed);
+        }
+        if let Some(unlock) = unlock.filter(|_| level == Level::Sums && self.input.is_seekable())
+            && self.findings.count == 0
+        {
+            // The sums need no key; what the manifest says does.
+            closed = self::closed(BundleReader::open(self.input.ranges().await?, unlock).await?.manifest());
+        }
+        let (id, signature) = end.unzip();
+        let (signature, mut signed_by) = (signature.flatten(), None);
+        // A damaged bundle is damaged, whatever it was expected to be.
+        if self.findings.count == 0 {
+            let expect = &self.options.expect;
+            signed_by = expect.trusted.check(signature.as_deref(), stream.sums()?)?;
+            expected(expect, id.as_deref(), &about.created)?;
+            if let (Some(head), Some(id), Some(unlock)) = (&head, &id, unlock)
+                && level == Level::Restore
+                && !expect.is_empty()
+            {
+                trial = self.try_known(head, id, unlock, &mut source).await?;
+            }
+        }
         let mut tried = None;
         if let Some(trial) = trial {
             match &manifest {
@@ -225,31 +255,12 @@ impl Verification<'_> {
                 _ => drop(self.settle(trial.end().await, &mut source)?),
             }
         }
-        let mut closed = manifest.as_ref().and_then(|manifest| closed(manifest));
-        if level >= Level::Closed && !is_joined {
-            // There was no dump to prove it by.
-            closed = closed.filter(|closed| !closed);
-        }
-        if let Some(unlock) = unlock.filter(|_| level == Level::Sums && self.input.is_seekable())
-            && self.findings.count == 0
-        {
-            // The sums need no key; what the manifest says does.
-            closed = self::closed(BundleReader::open(self.input.ranges().await?, unlock).await?.manifest());
-        }
         let verdict = match (self.findings.count, closed) {
             (0, Some(false)) => Verdict::Incomplete,
             (0, _) if source.count > 0 => Verdict::Incomplete,
             (0, _) => Verdict::Sound,
             _ => Verdict::Damaged,
         };
-        let (id, signature) = end.unzip();
-        let (signature, mut signed_by) = (signature.flatten(), None);
-        // A damaged bundle is damaged, whatever it was expected to be.
-        if verdict != Verdict::Damaged {
-            let trusted = &self.options.expect.trusted;
-            signed_by = trusted.check(signature.as_deref(), stream.sums()?)?;
-            expected(&self.options.expect, id.as_deref(), &about.created)?;
-        }
         let (lost, lost_count) = self.losses.into_named(manifest.as_deref());
         Ok(Outcome {
             input: self.input.to_string(),
@@ -259,7 +270,7 @@ impl Verification<'_> {
             id: id.filter(|_| verdict != Verdict::Damaged),
             created: about.created,
             signed: signature.is_some(),
-            signed_by,
+            signed_by: signed_by.filter(|_| verdict != Verdict::Damaged),
             bytes: stream.offset(),
             retried: self.input.faults(),
             reread: 0,
@@ -295,6 +306,56 @@ impl Verification<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Begins the trial of a bundle that has come whole, with the expected `id`, and loads its dump: each entry as the catalog names
+    /// it, which is bound to that id.
+    async fn try_known(
+        &mut self,
+        head: &Head,
+        id: &str,
+        unlock: &Unlock,
+        source: &mut SourceDamages,
+    ) -> Result<Option<TrialRun<'a>>, Error> {
+        let reader = BundleReader::open(self.input.ranges().await?, unlock).await?;
+        let found = hex::encode(reader.trailer().id);
+        if found != id {
+            return Err(format::Error::WrongId { expected: id.to_owned(), found }.into());
+        }
+        reader.check_sums().await?;
+        self.monitor.phase(Phase::Unpack);
+        let begun = TrialRun::begin(&self.options.scratch, head, &self.options.limits, self.monitor).await;
+        let Some(mut trial) = self.settle(begun, source)?.flatten() else { return Ok(None) };
+        let loaded = self.load(&reader, &mut trial, source).await;
+        if let Ok(true) = loaded {
+            return Ok(Some(trial));
+        }
+        // What it has made is taken away before anything is read again.
+        let ended = trial.end().await;
+        loaded?;
+        self.settle(ended, source)?;
+        Ok(None)
+    }
+
+    /// Loads all that belongs to a dump; `false` where something is wrong with it.
+    async fn load(
+        &mut self,
+        reader: &BundleReader<Box<dyn RangeReader>>,
+        trial: &mut TrialRun<'_>,
+        source: &mut SourceDamages,
+    ) -> Result<bool, Error> {
+        let limits = &self.options.limits;
+        let spool = Spool::new(&limits.temp_dir, Budget::new(limits.max_memory).spool);
+        let mut segments = reader.segments("database/", spool).await?;
+        while let Some(entries) = segments.next().await? {
+            for entry in &entries {
+                let loaded = trial.entry(entry).await;
+                if self.settle(loaded, source)?.is_none() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// What stopped a trial becomes part of the verdict, or an error; `None` where it was stopped.

@@ -1,7 +1,8 @@
 //! Level *restore*: the dump is loaded into a PostgreSQL that nobody else uses, and read out again.
 //!
-//! It is loaded by the code of a restore, in the same pass that checks the bundle, and under temporary names. What the
-//! server refuses since the rows contradict each other was wrong at the source; what it lacks says nothing of the bundle.
+//! It is loaded by the code of a restore, under temporary names, and in the same pass that checks the bundle; of one that must be a
+//! certain one, behind that pass. What the server refuses since the rows contradict each other was wrong at the source; what it
+//! lacks says nothing of the bundle.
 
 use std::path::PathBuf;
 use std::time::Duration;

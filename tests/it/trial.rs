@@ -155,6 +155,41 @@ async fn what_a_dump_says_is_not_done_as_superuser() {
     assert_nothing_left(&desk);
 }
 
+/// Only of a bundle that is the expected one any SQL is run: of no other a server is asked for anything. Here it is not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_the_expected_bundle_is_not_tried() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "unexpected").await else { return };
+    desk.run(["keygen", "--sign", "-o", "sign.key"]).code(0);
+    let public = desk.run(["keygen", "-y", "sign.key"]).code(0).text();
+    std::fs::write(desk.path("sign.pub"), public).unwrap();
+    desk.backup(&cluster.source(), "ours.pacharc", &["--sign-key", "sign.key"]).code(0);
+    desk.backup(&cluster.source(), "theirs.pacharc", &[]).code(0);
+    let nowhere = ["--scratch-postgres", "postgres://postgres@127.0.0.1:1/postgres"];
+    let asked = |bundle: &str, more: &[&str]| verify(&desk, bundle, &[&nowhere[..], more].concat());
+    asked("theirs.pacharc", &[]).code(7).says("says nothing of the bundle");
+    let (trusted, other) = (["--trusted-key", "sign.pub"], "0".repeat(64));
+    for (expected, code) in
+        [(trusted, 6), (["--expect-id", &other], 5), (["--not-older-than", "2999-01-01T00:00:00Z"], 5)]
+    {
+        asked("theirs.pacharc", &expected).code(code).advises();
+    }
+    asked("ours.pacharc", &trusted).code(7).says("says nothing of the bundle");
+    let run = verify(&desk, "ours.pacharc", &trusted).code(0).says("signed by the trusted key");
+    run.says("restored into a throwaway PostgreSQL");
+    assert_nothing_left(&desk);
+    // It is too late when a pipe tells.
+    let mut command = desk.command([&["verify", "-"][..], &LEVEL, &trusted].concat());
+    command.stdin(std::fs::File::open(desk.path("ours.pacharc")).unwrap());
+    Running::start(&mut command).finish().code(2).says("standard input cannot").advises();
+    // Damage is damage, whoever signed it.
+    let mut bytes = std::fs::read(desk.path("ours.pacharc")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(desk.path("ours.pacharc"), bytes).unwrap();
+    asked("ours.pacharc", &trusted).code(3);
+}
+
 /// A trial whose server runs, and that has seconds to go.
 fn under_way(desk: &Desk) -> Running {
     let mut running = Running::start(&mut desk.command([&["verify", "c.pacharc"][..], &LEVEL].concat()));
