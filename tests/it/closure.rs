@@ -6,8 +6,9 @@ use pacharc_sample::bucket::{Bucket, Directory};
 use pacharc_sample::cluster::Options;
 use pacharc_sample::compare;
 
-use crate::support::cluster::{Cluster, target};
+use crate::support::cluster::{Cluster, target, target_server};
 use crate::support::fault_server::{Fault, FaultServer};
+use crate::support::moments::Told;
 use crate::support::program::{Desk, Running, wait_until, words};
 
 /// The entries that `list` shows, each with its state in front.
@@ -200,4 +201,37 @@ async fn a_bucket_that_is_half_restored_is_refused() {
     assert_eq!(desk.leftovers(), [""; 0]);
     cluster.bucket.delete("pacharc.restoring").await.unwrap();
     desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_half_restored_is_refused() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "half_loaded").await else { return };
+    let Some(to) = target_server() else { return };
+    desk.backup(&cluster.databases(), "c.pacharc", &[]).code(0);
+    let place = words(&["--postgres", &to.url("postgres")]);
+    let half = [place.clone(), words(&["--database", &cluster.database, "--database", &cluster.dex])].concat();
+    // All rows are there or not: its mark says that it is not done.
+    for phase in ["unpack", "prove"] {
+        let mut command = desk.command(Desk::restore_args("c.pacharc", &place, &["--json"]));
+        assert!(Told::kill_at(&mut command, phase), "{phase}");
+        for command in [&["backup", "-o", "half.pacharc", "--recipient", &desk.recipient][..], &["plan", "backup"]] {
+            let run = desk.run([words(command), half.clone()].concat()).code(5).advises();
+            run.says(&format!("database \"{}\" is the target of a restore that has not finished", cluster.database));
+        }
+    }
+    assert!(!desk.path("half.pacharc").exists());
+    desk.restore("c.pacharc", &place, &[]).code(0);
+    desk.backup(&half, "again.pacharc", &[]).code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_table_of_migrations_is_warned_of() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "no_migrations").await else { return };
+    let says = "its table of migrations is empty";
+    let run = desk.backup(&cluster.databases(), "c.pacharc", &[]).code(0);
+    assert!(!run.stderr.contains(says), "{}", run.stderr);
+    cluster.server.psql(&cluster.database, "DELETE FROM migrations").unwrap();
+    desk.backup(&cluster.databases(), "empty.pacharc", &[]).code(0).says(says);
 }

@@ -6,7 +6,9 @@ use pacharc_format::manifest::DatabaseProperties;
 use serde::Serialize;
 use tokio_postgres::error::SqlState;
 
-use super::mark::{LOADED_CREATED, LOADED_FOUND, Mark, UNDER_WAY_CREATED, UNDER_WAY_FOUND, comment_sql, set_mark};
+use super::mark::{
+    LOADED_CREATED, LOADED_FOUND, Mark, UNDER_WAY_CREATED, UNDER_WAY_FOUND, comment_sql, is_mark, set_mark,
+};
 use super::settings::literal;
 use super::settings::setting_value;
 use super::{RestoreError, Target};
@@ -380,7 +382,9 @@ pub async fn release(server: &Server, all: &[Proved<'_>]) -> Result<(), Error> {
         if let Some(name) = rename_to {
             sql += &format!("ALTER DATABASE {} RENAME TO {};", quote_identifier(database), quote_identifier(name));
         }
-        sql += &comment_sql(rename_to.unwrap_or(database), properties.comment.as_deref());
+        // Earlier versions have backed up databases with the mark of a restore: another run would take it for its own.
+        let comment = properties.comment.as_deref().filter(|comment| !is_mark(comment));
+        sql += &comment_sql(rename_to.unwrap_or(database), comment);
     }
     let began = Instant::now();
     loop {

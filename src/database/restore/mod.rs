@@ -21,6 +21,7 @@ use pacharc_format::manifest::{self, DatabaseProperties};
 pub use claim::claim;
 pub use create::{Place, Proved, check, create_script, drop_database, release, system_identifier};
 pub use error::RestoreError;
+pub(crate) use mark::is_mark;
 pub use mark::unload;
 pub use prove::{Difference, Proof, check_owner, prove};
 
