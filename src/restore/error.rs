@@ -87,6 +87,14 @@ pub enum Error {
         /// What its mark says.
         mark: String,
     },
+    /// Another run has set its own mark in the bucket, or taken this one's away.
+    #[error("the mark of this restore in {bucket} is not its own any more: {found}")]
+    TakenOver {
+        /// The bucket's URL.
+        bucket: String,
+        /// What the mark says now.
+        found: String,
+    },
     /// From a pipe, a database must not exist.
     #[error("database {0} exists, and a bundle from a pipe is proved only at its end")]
     DatabaseExists(String),
@@ -129,6 +137,7 @@ impl Explain for Error {
             | Self::IsSource(_)
             | Self::NotEmpty { .. }
             | Self::OtherRestore { .. }
+            | Self::TakenOver { .. }
             | Self::DatabaseExists(_) => Class::Refused,
             Self::Worker(_) => Class::Other,
         }
@@ -164,6 +173,10 @@ impl Explain for Error {
             }
             Self::NotEmpty { .. } => "Use an empty bucket: nothing is overwritten.",
             Self::OtherRestore { .. } => "Finish that restore, or use another bucket.",
+            Self::TakenOver { .. } => {
+                "Another run goes on with this restore, or has ended it: what it says counts. If there is none, run the same \
+                 command again."
+            }
             Self::DatabaseExists(_) => {
                 "Look into it before you drop it: where an earlier run was stopped at its very end, it is whole and proved. \
                  From a file instead of a pipe, that run is ended, and an empty database is taken."

@@ -7,6 +7,7 @@
 
 mod databases;
 mod error;
+mod mark;
 mod objects;
 pub mod options;
 mod outcome;
@@ -23,7 +24,6 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use pacharc_format::manifest::Manifest;
 use pacharc_format::{BundleReader, BundleStream, Entry, Found, Head, RangeReader, ReadOptions, Source, Spool, Unlock};
-use uuid::Uuid;
 
 pub use error::Error;
 pub use options::{Options, Rename};
@@ -39,10 +39,10 @@ use crate::outcome::Outcome as _;
 use crate::signature::SignedBy;
 use crate::verify::{self, Level, Scratch};
 pub(crate) use databases::DatabaseWriter;
+pub(crate) use mark::MARK;
 use objects::ObjectWriter;
 use proof::Expected;
 use release::{LoadedDatabases, Release};
-pub(crate) use target::MARK;
 use target::Target;
 
 /// Restores a bundle into the target that `options` name.
@@ -82,15 +82,14 @@ struct Known {
 /// A restore that holds, but for the marks that it is not done.
 struct Proved<'a> {
     outcome: Outcome,
-    bundle: Uuid,
     databases: Option<DatabaseWriter<'a>>,
     target: Target,
 }
 
 impl Proved<'_> {
-    async fn release(self) -> Result<Outcome, Error> {
+    async fn release(mut self) -> Result<Outcome, Error> {
         if let Some(databases) = &self.databases {
-            self.target.mark_proved(self.bundle).await?;
+            self.target.mark_proved().await?;
             databases.release().await?;
         }
         self.target.release_bucket().await?;
@@ -146,11 +145,11 @@ impl<'a> Job<'a> {
         target.check_bucket(head.bundle).await?;
         let proved = async {
             if let Some(databases) = &mut databases {
-                databases.create(target.was_proved).await?;
+                databases.create(target.was_proved()).await?;
             }
             target.mark_bucket(head.bundle).await?;
             let objects = target.bucket.as_ref().map(|bucket| {
-                ObjectWriter::new(Arc::clone(bucket), budget.write, target.resumed, Arc::clone(self.monitor))
+                ObjectWriter::new(Arc::clone(bucket), budget.write, target.is_resumed(), Arc::clone(self.monitor))
             });
             let is_loading = AtomicBool::new(is_shared);
             let unpacked = match (&known, &mut databases) {
@@ -179,7 +178,7 @@ impl<'a> Job<'a> {
             Ok(outcome)
         };
         match (proved.await, &mut databases) {
-            (Ok(outcome), _) => Ok(Proved { outcome, bundle: head.bundle, databases, target }),
+            (Ok(outcome), _) => Ok(Proved { outcome, databases, target }),
             (Err(error), Some(databases)) => {
                 // Nothing of what a pipe brought and that did not hold may look like a database.
                 databases.drop_temporary().await;
@@ -373,6 +372,7 @@ impl<'a> Job<'a> {
         let Unpacked { manifest, id, mut expected } = unpacked;
         verify::expected(&self.options.expect, Some(&id), &manifest.about.created)?;
         target::check_closed(&manifest, self.options.allow_incomplete)?;
+        target.check_mark().await?;
         let mut restored = Vec::new();
         if let Some(databases) = databases {
             let finished = timed(self.monitor.as_ref(), Wait::Databases, databases.finish(&manifest)).await?;

@@ -2,7 +2,7 @@
 
 use pacharc_format::{CatalogLine, Key, Spool, State};
 
-use super::{Error, target};
+use super::{Error, mark};
 use crate::bucket::Bucket;
 use crate::monitor::{Counter, Event, Monitor, Phase};
 use futures::StreamExt;
@@ -53,7 +53,7 @@ impl Expected {
         let mut listing = bucket.list(b"");
         while let Some(found) = listing.next().await {
             let found = found?;
-            if !target::is_mark(&found.key) {
+            if !mark::is_mark(&found.key) {
                 listed.push(found.key.to_path().as_bytes(), &found.size.to_le_bytes())?;
             }
         }
