@@ -11,6 +11,8 @@ use crate::bucket::{self, Bucket};
 
 /// The key of the object that marks a bucket while a restore is under way.
 pub(crate) const MARK: &str = "pacharc.restoring";
+/// What is deleted, and was never there, to find out whether the mark could be.
+const PROBE: &str = "pacharc.restoring.probe";
 
 /// What is added to the mark when all is proved.
 const PROVED: &str = "proved\n";
@@ -106,14 +108,25 @@ impl Mark {
     /// Takes it away.
     ///
     /// # Errors
-    /// As [`Mark::check`].
+    /// As [`Mark::check`]; [`Error::MarkStays`].
     pub(super) async fn remove(&self, bucket: &dyn Bucket) -> Result<(), Error> {
         self.check(bucket).await?;
-        Ok(bucket.delete(&Key::from(MARK)).await?)
+        bucket.delete(&Key::from(MARK)).await.map_err(|error| Error::MarkStays(Box::new(error)))
     }
 
     async fn put(&self, bucket: &dyn Bucket) -> Result<(), Error> {
         Ok(bucket.put(&Key::from(MARK), &metadata(), Bytes::from(self.to_string())).await?)
+    }
+}
+
+/// Makes sure, before there is a mark, that these credentials could take it away: at the end that would be learnt too late.
+///
+/// # Errors
+/// [`Error::MayNotDelete`]; the bucket's.
+pub(super) async fn try_deleting(bucket: &dyn Bucket) -> Result<(), Error> {
+    match bucket.delete(&Key::from(PROBE)).await {
+        Err(error @ bucket::Error::Denied { .. }) => Err(Error::MayNotDelete(Box::new(error))),
+        deleted => Ok(deleted?),
     }
 }
 

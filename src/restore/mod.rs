@@ -143,6 +143,7 @@ impl<'a> Job<'a> {
             DatabaseWriter::new(server, owner, &head, &selection, attempt, self.monitor.as_ref())
         });
         target.check_bucket(head.bundle).await?;
+        target.check_deleting().await?;
         let proved = async {
             if let Some(databases) = &mut databases {
                 databases.create(target.was_proved()).await?;

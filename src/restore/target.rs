@@ -8,7 +8,7 @@ use pacharc_format::Head;
 use pacharc_format::manifest::Manifest;
 use uuid::Uuid;
 
-use super::mark::{Left, Mark};
+use super::mark::{self, Left, Mark};
 use super::{Error, Options, Rename};
 use crate::bucket::{self, Bucket, BucketUrl};
 use crate::budget::Budget;
@@ -135,6 +135,14 @@ impl Target {
             return Err(Error::NotEmpty { bucket: bucket.url().to_owned(), key: found?.key });
         }
         Ok(())
+    }
+
+    /// Refuses a bucket whose mark could not be taken away.
+    pub(super) async fn check_deleting(&self) -> Result<(), Error> {
+        match &self.bucket {
+            Some(bucket) => mark::try_deleting(bucket.as_ref()).await,
+            None => Ok(()),
+        }
     }
 
     /// Whether an earlier run of this restore has written into the bucket.
