@@ -27,7 +27,7 @@ use pacharc_format::{BundleReader, BundleStream, Entry, Found, Head, RangeReader
 
 pub use error::Error;
 pub use options::{Options, Rename};
-pub use outcome::{Outcome, RestoredDatabase, RestoredObjects};
+pub use outcome::{Incomplete, Outcome, RestoredDatabase, RestoredObjects};
 pub use plan::{Plan, PlannedDatabase, plan};
 pub use release::RestoredRelease;
 
@@ -385,18 +385,20 @@ impl<'a> Job<'a> {
                 restored.push(RestoredDatabase { name, tables: proof.tables, rows: proof.rows });
             }
         }
+        let incomplete = Incomplete::of(&manifest);
         let mut objects = None;
         if let Some(bucket) = &target.bucket {
             let proved = expected.prove(bucket.as_ref(), self.spool(), self.monitor.as_ref());
             if let Some((first, count)) = timed(self.monitor.as_ref(), Wait::Bucket, proved).await? {
                 return Err(Error::NotEqual { first, count });
             }
-            let Expected { count, bytes, missing, rotten, .. } = expected;
+            let Expected { count, bytes, .. } = expected;
+            let Incomplete { missing, rotten } = incomplete.unwrap_or(Incomplete { missing: 0, rotten: 0 });
             objects = Some(RestoredObjects { bucket: bucket.url().to_owned(), count, bytes, missing, rotten });
         }
         let contents = Some(manifest.as_ref().into());
         let (bundle, databases) = (manifest.about.bundle, restored);
-        Ok(Outcome { bundle, id, databases, objects, release: None, signed_by: None, contents })
+        Ok(Outcome { bundle, id, databases, objects, incomplete, release: None, signed_by: None, contents })
     }
 
     fn budget(&self) -> Budget {

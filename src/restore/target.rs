@@ -9,7 +9,7 @@ use pacharc_format::manifest::Manifest;
 use uuid::Uuid;
 
 use super::mark::{self, Left, Mark};
-use super::{Error, Options, Rename};
+use super::{Error, Incomplete, Options, Rename};
 use crate::bucket::{self, Bucket, BucketUrl};
 use crate::budget::Budget;
 use crate::database::restore::system_identifier;
@@ -233,10 +233,8 @@ pub(super) fn selection(options: &Options, head: &Head) -> Result<Vec<Rename>, E
 
 /// Refuses a bundle that is not closed, unless that is allowed.
 pub(super) fn check_closed(manifest: &Manifest, allow_incomplete: bool) -> Result<(), Error> {
-    match &manifest.objects {
-        Some(objects) if objects.closed == Some(false) && !allow_incomplete => {
-            Err(Error::NotClosed { missing: objects.missing.count, rotten: objects.rotten.count })
-        }
+    match Incomplete::of(manifest) {
+        Some(Incomplete { missing, rotten }) if !allow_incomplete => Err(Error::NotClosed { missing, rotten }),
         _ => Ok(()),
     }
 }

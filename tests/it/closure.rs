@@ -72,6 +72,27 @@ async fn what_the_source_lacks_is_named_and_the_rest_saved() {
     }
     assert_eq!(objects["bytes"], bytes);
     done.says("INCOMPLETE: of the live objects, 1 missing and 2 rotten");
+
+    // Where the databases alone are restored, out of a file or a pipe, they lack as much.
+    let databases = |name: &str| {
+        let (main, dex) = (format!("{}={name} main", cluster.database), format!("{}={name} dex", cluster.dex));
+        let url = target_server().unwrap().url("postgres");
+        words(&["--postgres", &url, "--database", &main, "--database", &dex])
+    };
+    desk.restore("c.pacharc", &databases("refused"), &[]).code(5).says("not closed");
+    let args = |bundle, name| Desk::restore_args(bundle, &databases(name), &["--allow-incomplete", "--json"]);
+    let mut from_pipe = desk.command(args("-", "piped"));
+    from_pipe.stdin(std::fs::File::open(desk.path("c.pacharc")).unwrap());
+    for run in [desk.run(args("c.pacharc", "lacking")), Running::start(&mut from_pipe).finish()] {
+        let told = run.code(4).text();
+        for key in [gone, flipped, emptied] {
+            assert_eq!(told.matches(key.as_str()).count(), 1, "{key}: {told}");
+        }
+        let finished: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+        let incomplete = &finished["outcome"]["incomplete"];
+        assert_eq!((&incomplete["missing"], &incomplete["rotten"]), (&1.into(), &2.into()), "{finished}");
+        assert!(finished["outcome"]["objects"].is_null(), "{finished}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
