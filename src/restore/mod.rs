@@ -1,11 +1,13 @@
 //! Restore: a bundle becomes databases and a bucket again, and the result is proved.
 //!
 //! From a file or a bucket, the whole bundle is checked against its sums before the first byte is written, and then read by
-//! two: while one pass writes the objects and checks all that goes by, another reads the dumps alone, and loads them. From a
-//! pipe that cannot be, so databases are loaded under temporary names, which they lose when everything held. Bucket and
-//! databases carry a mark until the proof; the same bundle goes on where an interrupted run stopped.
+//! two: while one pass writes the objects and checks all that goes by, another reads the dumps alone, and loads them; where the
+//! databases alone are restored, nobody else reads. From a pipe that cannot be, so databases are loaded under temporary names,
+//! which they lose when everything held. Bucket and databases carry a mark until the proof; the same bundle goes on where an
+//! interrupted run stopped.
 
 mod databases;
+mod dumps;
 mod error;
 mod mark;
 mod objects;
@@ -116,12 +118,21 @@ impl<'a> Job<'a> {
         // Two who read the bundle share the memory.
         let is_shared = known.is_some() && self.options.postgres.is_some() && self.options.bucket.is_some();
         let budget = if is_shared { self.budget().beside_databases() } else { self.budget() };
-        let mut stream = BundleStream::open(self.input.stream().await?, self.read_options(budget)).await?;
-        match &known {
-            Some(known) => stream.unlock_with(known.reader.key()),
-            None => stream.unlock(unlock)?,
-        }
-        let head = self.head(&mut stream).await?;
+        let dumps_alone = known.as_ref().map(|known| known.reader.manifest()).filter(|manifest| {
+            // Without objects there is nothing that need not be read, and a stream reads ahead.
+            self.options.bucket.is_none() && manifest.objects.is_some()
+        });
+        let (head, mut stream) = match dumps_alone {
+            Some(manifest) => (dumps::head(manifest), None),
+            None => {
+                let mut stream = BundleStream::open(self.input.stream().await?, self.read_options(budget)).await?;
+                match &known {
+                    Some(known) => stream.unlock_with(known.reader.key()),
+                    None => stream.unlock(unlock)?,
+                }
+                (self.head(&mut stream).await?, Some(stream))
+            }
+        };
         let selection = target::selection(self.options, &head)?;
         if self.options.bucket.is_some() && head.bucket.is_none() {
             return Err(Error::NoObjects);
@@ -153,14 +164,17 @@ impl<'a> Job<'a> {
                 ObjectWriter::new(Arc::clone(bucket), budget.write, target.is_resumed(), Arc::clone(self.monitor))
             });
             let is_loading = AtomicBool::new(is_shared);
-            let unpacked = match (&known, &mut databases) {
-                (Some(known), Some(databases)) if is_shared => {
-                    let unpacking = self.unpack(&mut stream, objects, None, release.as_mut(), &is_loading);
+            let unpacked = match (&known, &mut stream, &mut databases) {
+                (Some(known), Some(stream), Some(databases)) if is_shared => {
+                    let unpacking = self.unpack(stream, objects, None, release.as_mut(), &is_loading);
                     self.beside(unpacking, self.load(&known.reader, databases, &is_loading)).await?
                 }
-                (_, databases) => {
-                    self.unpack(&mut stream, objects, databases.as_mut(), release.as_mut(), &is_loading).await?
+                (_, Some(stream), databases) => {
+                    self.unpack(stream, objects, databases.as_mut(), release.as_mut(), &is_loading).await?
                 }
+                (Some(known), None, Some(databases)) => self.load_alone(&known.reader, databases).await?,
+                // There is a stream where there is no database.
+                (_, None, _) => return Err(Error::Nothing),
             };
             // Whoever has the bundle's key could have put another one in its place since.
             let checked = known.as_ref().map(|known| hex::encode(known.reader.trailer().id));
@@ -341,6 +355,23 @@ impl<'a> Job<'a> {
         }
         is_loading.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Loads the databases of a bundle of which nothing else is restored.
+    async fn load_alone(
+        &self,
+        reader: &BundleReader<Box<dyn RangeReader>>,
+        databases: &mut DatabaseWriter<'_>,
+    ) -> Result<Unpacked, Error> {
+        let monitor = self.monitor.as_ref();
+        monitor.phase(Phase::Unpack);
+        let manifest = Box::new(reader.manifest().clone());
+        if Incomplete::of(&manifest).is_some() {
+            dumps::tell_lacking(reader, monitor).await?;
+        }
+        let is_loading = AtomicBool::new(true);
+        timed(monitor, Wait::Databases, self.load(reader, databases, &is_loading)).await?;
+        Ok(Unpacked { manifest, id: hex::encode(reader.trailer().id), expected: Expected::new(self.spool()) })
     }
 
     /// Unpacks and loads at the same time; the first error ends both.
