@@ -132,6 +132,23 @@ async fn of_two_that_go_on_with_one_restore_the_later_one_ends_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_is_read_wrong_once_is_no_other_run() {
+    let desk = Desk::new();
+    let source = source().await;
+    desk.backup(&words(&["--bucket", &source.url()]), "c.pacharc", MEMORY).code(0);
+    let target = FaultServer::start().await;
+    // There is none, it is set, it is looked at before the proof and at the end.
+    target.plan_for(
+        "GET",
+        MARK,
+        [Fault::Pass, Fault::Short(50), Fault::Pass, Fault::Short(50), Fault::Pass, Fault::Flip],
+    );
+    desk.restore("c.pacharc", &words(&["--bucket", &target.url()]), MEMORY).code(0);
+    assert_eq!(target.planned(), 0);
+    assert_eq!(target.keys(), source.keys());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_listing_that_repeats_a_page_is_backed_up() {
     let desk = Desk::new();
     let source = source().await;
