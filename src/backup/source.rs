@@ -112,8 +112,14 @@ impl Source {
         self.in_cluster.as_ref().is_some_and(InCluster::is_forwarded)
     }
 
-    /// Warns where the image's version and the database's schema are of different releases.
+    /// Warns where no schema is on record, or that of another release than the image's version.
     fn compare_versions(&self, monitor: &dyn Monitor) {
+        if let Some(DatabaseSurvey { name, schema_version: None, .. }) = self.pachyderm() {
+            monitor.warn(format!(
+                "database \"{name}\" has Pachyderm's tables, and its table of migrations is empty, which pachd's never is: \
+                 somebody may be loading it at this moment"
+            ));
+        }
         let version = self.discovery().and_then(|discovery| discovery.version.as_ref());
         let schema = self.pachyderm().and_then(|database| database.schema_version);
         let (Some(version), Some(schema)) = (version, schema) else { return };

@@ -2,6 +2,7 @@
 
 use std::process::ExitStatus;
 
+use super::catalog::quote_identifier;
 use super::script::ScriptError;
 use crate::failure::{Class, Explain};
 use crate::feed::Closed;
@@ -18,6 +19,12 @@ pub enum DumpError {
         object: String,
         /// How many others there are.
         more: usize,
+    },
+    /// A restore of the database was begun and has not ended: its rows may not all be there.
+    #[error("database \"{database}\" is the target of a restore that has not finished")]
+    HalfRestored {
+        /// The database.
+        database: String,
     },
     /// A migration of the schema was begun and never ended: the state is neither the old nor the new one.
     #[error("migration {id} ({name}) of database \"{database}\" was begun and never ended")]
@@ -194,6 +201,7 @@ impl DumpError {
             // A dump that ends too early is a child that died.
             Self::Script { source, .. } => matches!(source, ScriptError::Truncated | ScriptError::Read(_)),
             Self::Permission { .. }
+            | Self::HalfRestored { .. }
             | Self::UnfinishedMigration { .. }
             | Self::Migrated { .. }
             | Self::TwoPachyderms { .. }
@@ -209,7 +217,10 @@ impl Explain for DumpError {
     fn class(&self) -> Class {
         match self {
             Self::Permission { .. } => Class::Credentials,
-            Self::UnfinishedMigration { .. } | Self::Migrated { .. } | Self::NotUtf8 { .. } => Class::Refused,
+            Self::HalfRestored { .. }
+            | Self::UnfinishedMigration { .. }
+            | Self::Migrated { .. }
+            | Self::NotUtf8 { .. } => Class::Refused,
             Self::TwoPachyderms { .. } => Class::Usage,
             Self::HolderLost { .. } | Self::Unlocked { .. } | Self::Start { .. } | Self::Child { .. } => {
                 Class::Unreachable
@@ -226,6 +237,13 @@ impl Explain for DumpError {
             Self::Permission { .. } => {
                 "Connect as the owner of the database, or grant the role USAGE on its schemas and SELECT on its tables \
                  and sequences (from PostgreSQL 14 on: GRANT pg_read_all_data)."
+            }
+            Self::HalfRestored { database } => {
+                return Some(format!(
+                    "Finish that restore first: run its command again. Where none is under way and the database is whole, its \
+                     comment alone says so: COMMENT ON DATABASE {} IS NULL.",
+                    quote_identifier(database)
+                ));
             }
             Self::UnfinishedMigration { .. } => {
                 "Let pachd start and finish its migrations, or mend what stopped them, and back up then."

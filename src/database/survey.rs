@@ -5,6 +5,7 @@ use pacharc_format::manifest::{DatabaseKind, DatabaseProperties, Postgres};
 use super::catalog::{self, Table};
 use super::check;
 use super::dump_error::DumpError;
+use super::restore::is_mark;
 use super::{Error, Server, Session};
 
 /// The databases that are backed up where none is named: Pachyderm's, and Dex's where it is there.
@@ -56,7 +57,7 @@ impl DatabaseSurvey {
 /// Looks at the databases `names`, or where there are none at `pachyderm` and, if it is there, `dex`.
 ///
 /// # Errors
-/// Those of a connection; [`DumpError::Permission`] if the role may not read everything;
+/// Those of a connection; [`DumpError::HalfRestored`]; [`DumpError::Permission`] if the role may not read everything;
 /// [`DumpError::UnfinishedMigration`]; [`DumpError::TwoPachyderms`].
 pub async fn inspect(server: &Server, names: &[String]) -> Result<Vec<DatabaseSurvey>, Error> {
     inspect_or(server, names, DEFAULT_DATABASES).await
@@ -96,8 +97,13 @@ pub async fn inspect_or(
 
 async fn survey(server: &Server, session: &Session, name: &str) -> Result<DatabaseSurvey, Error> {
     let postgres = describe(server, session).await.map_err(Error::query("cannot read the server's version"))?;
-    check_permissions(session, name).await?;
     let failed = |source| Error::query(format!("cannot read the catalogs of database \"{name}\""))(source);
+    let mut properties = catalog::properties(session, postgres.version_num).await.map_err(failed)?;
+    // Before anything else is looked for in it: it may lack whatever comes late in a restore.
+    if properties.comment.as_deref().is_some_and(is_mark) {
+        return Err(DumpError::HalfRestored { database: name.to_owned() }.into());
+    }
+    check_permissions(session, name).await?;
     let kind = catalog::kind(session).await.map_err(failed)?;
     let migrations = catalog::migrations(session, kind).await.map_err(failed)?;
     if let Some((id, migration)) = migrations.unfinished {
@@ -107,7 +113,6 @@ async fn survey(server: &Server, session: &Session, name: &str) -> Result<Databa
         .query_one("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())", &[])
         .await
         .map_err(failed)?;
-    let mut properties = catalog::properties(session, postgres.version_num).await.map_err(failed)?;
     // This session has the database's own settings, its search path among them.
     let timezone = "SELECT pg_catalog.current_setting('TimeZone')";
     let timezone = server.bare().connect(name).await?.query_one(timezone, &[]).await;

@@ -153,6 +153,7 @@ impl<'a> DatabaseWriter<'a> {
         for database in &manifest.databases {
             let Some(restoring) = self.databases.get_mut(&database.folder) else { continue };
             self.monitor.phase(Phase::Indexes);
+            let was_loaded = matches!(restoring.state, State::Loaded);
             if let State::Loading(loading) = std::mem::replace(&mut restoring.state, State::Loaded) {
                 for warning in loading.finish(database).await? {
                     self.monitor.warn(format!("database {}: {warning}", restoring.target.database));
@@ -164,6 +165,10 @@ impl<'a> DatabaseWriter<'a> {
             // What is kept of it must not be taken for whole by the next run; under a temporary name it is dropped.
             if !proof.holds() && restoring.rename_to.is_none() {
                 restore::unload(&restoring.target).await?;
+            }
+            // What this run has loaded it has loaded for this owner, and has looked.
+            if was_loaded && proof.holds() {
+                restore::check_owner(&restoring.target).await?;
             }
             proofs.push((restoring.name().to_owned(), proof));
         }

@@ -87,6 +87,20 @@ pub enum Error {
         /// What its mark says.
         mark: String,
     },
+    /// Another run has set its own mark in the bucket, or taken this one's away.
+    #[error("the mark of this restore in {bucket} is not its own any more: {found}")]
+    TakenOver {
+        /// The bucket's URL.
+        bucket: String,
+        /// What the mark says now.
+        found: String,
+    },
+    /// The mark of a restore could be set in the bucket, and not be taken away.
+    #[error("the mark of a restore could not be taken away again")]
+    MayNotDelete(#[source] Box<bucket::Error>),
+    /// The mark was not taken away, at the very end.
+    #[error("all is restored and proved, but the bucket's mark could not be taken away")]
+    MarkStays(#[source] Box<bucket::Error>),
     /// From a pipe, a database must not exist.
     #[error("database {0} exists, and a bundle from a pipe is proved only at its end")]
     DatabaseExists(String),
@@ -122,6 +136,7 @@ impl Explain for Error {
             Self::Signature(error) => error.class(),
             Self::Release(error) => error.class(),
             Self::Interrupted(error) => error.class(),
+            Self::MayNotDelete(error) | Self::MarkStays(error) => error.class(),
             Self::Nothing | Self::NoSuchDatabase(_) | Self::NoObjects | Self::NoDatabases => Class::Usage,
             Self::Damaged(_) | Self::Replaced { .. } | Self::NotEqual { .. } => Class::Damaged,
             Self::NotClosed { .. }
@@ -129,6 +144,7 @@ impl Explain for Error {
             | Self::IsSource(_)
             | Self::NotEmpty { .. }
             | Self::OtherRestore { .. }
+            | Self::TakenOver { .. }
             | Self::DatabaseExists(_) => Class::Refused,
             Self::Worker(_) => Class::Other,
         }
@@ -164,6 +180,18 @@ impl Explain for Error {
             }
             Self::NotEmpty { .. } => "Use an empty bucket: nothing is overwritten.",
             Self::OtherRestore { .. } => "Finish that restore, or use another bucket.",
+            Self::TakenOver { .. } => {
+                "Another run goes on with this restore, or has ended it: what it says counts. If there is none, run the same \
+                 command again."
+            }
+            Self::MayNotDelete(_) => {
+                "Nothing was written. Give these credentials the right to delete pacharc.restoring and pacharc.restoring.probe \
+                 there (s3:DeleteObject), then run the same command again."
+            }
+            Self::MarkStays(_) => {
+                "Nothing else is left to do: delete the object pacharc.restoring, with other credentials if these may not. The \
+                 same command would prove all once more, and a backup of that bucket is refused until then."
+            }
             Self::DatabaseExists(_) => {
                 "Look into it before you drop it: where an earlier run was stopped at its very end, it is whole and proved. \
                  From a file instead of a pipe, that run is ended, and an empty database is taken."

@@ -1,12 +1,15 @@
 //! Restore: a bundle becomes databases and a bucket again, and the result is proved.
 //!
 //! From a file or a bucket, the whole bundle is checked against its sums before the first byte is written, and then read by
-//! two: while one pass writes the objects and checks all that goes by, another reads the dumps alone, and loads them. From a
-//! pipe that cannot be, so databases are loaded under temporary names, which they lose when everything held. Bucket and
-//! databases carry a mark until the proof; the same bundle goes on where an interrupted run stopped.
+//! two: while one pass writes the objects and checks all that goes by, another reads the dumps alone, and loads them; where the
+//! databases alone are restored, nobody else reads. From a pipe that cannot be, so databases are loaded under temporary names,
+//! which they lose when everything held. Bucket and databases carry a mark until the proof; the same bundle goes on where an
+//! interrupted run stopped.
 
 mod databases;
+mod dumps;
 mod error;
+mod mark;
 mod objects;
 pub mod options;
 mod outcome;
@@ -23,11 +26,10 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use pacharc_format::manifest::Manifest;
 use pacharc_format::{BundleReader, BundleStream, Entry, Found, Head, RangeReader, ReadOptions, Source, Spool, Unlock};
-use uuid::Uuid;
 
 pub use error::Error;
 pub use options::{Options, Rename};
-pub use outcome::{Outcome, RestoredDatabase, RestoredObjects};
+pub use outcome::{Incomplete, Outcome, RestoredDatabase, RestoredObjects};
 pub use plan::{Plan, PlannedDatabase, plan};
 pub use release::RestoredRelease;
 
@@ -39,10 +41,10 @@ use crate::outcome::Outcome as _;
 use crate::signature::SignedBy;
 use crate::verify::{self, Level, Scratch};
 pub(crate) use databases::DatabaseWriter;
+pub(crate) use mark::MARK;
 use objects::ObjectWriter;
 use proof::Expected;
 use release::{LoadedDatabases, Release};
-pub(crate) use target::MARK;
 use target::Target;
 
 /// Restores a bundle into the target that `options` name.
@@ -82,15 +84,14 @@ struct Known {
 /// A restore that holds, but for the marks that it is not done.
 struct Proved<'a> {
     outcome: Outcome,
-    bundle: Uuid,
     databases: Option<DatabaseWriter<'a>>,
     target: Target,
 }
 
 impl Proved<'_> {
-    async fn release(self) -> Result<Outcome, Error> {
+    async fn release(mut self) -> Result<Outcome, Error> {
         if let Some(databases) = &self.databases {
-            self.target.mark_proved(self.bundle).await?;
+            self.target.mark_proved().await?;
             databases.release().await?;
         }
         self.target.release_bucket().await?;
@@ -120,12 +121,21 @@ impl<'a> Job<'a> {
         // Two who read the bundle share the memory.
         let is_shared = known.is_some() && self.options.postgres.is_some() && is_picked;
         let budget = if is_shared { self.budget().beside_databases() } else { self.budget() };
-        let mut stream = BundleStream::open(self.input.stream().await?, self.read_options(budget)).await?;
-        match &known {
-            Some(known) => stream.unlock_with(known.reader.key()),
-            None => stream.unlock(unlock)?,
-        }
-        let head = self.head(&mut stream).await?;
+        let dumps_alone = known.as_ref().map(|known| known.reader.manifest()).filter(|manifest| {
+            // Without objects there is nothing that need not be read, and a stream reads ahead.
+            self.options.bucket.is_none() && manifest.objects.is_some()
+        });
+        let (head, mut stream) = match dumps_alone {
+            Some(manifest) => (dumps::head(manifest), None),
+            None => {
+                let mut stream = BundleStream::open(self.input.stream().await?, self.read_options(budget)).await?;
+                match &known {
+                    Some(known) => stream.unlock_with(known.reader.key()),
+                    None => stream.unlock(unlock)?,
+                }
+                (self.head(&mut stream).await?, Some(stream))
+            }
+        };
         let selection = target::selection(self.options, &head)?;
         if self.options.bucket.is_some() && head.bucket.is_none() {
             return Err(Error::NoObjects);
@@ -147,23 +157,27 @@ impl<'a> Job<'a> {
             DatabaseWriter::new(server, owner, &head, &selection, attempt, self.monitor.as_ref())
         });
         target.check_bucket(head.bundle).await?;
+        target.check_deleting().await?;
         let proved = async {
             if let Some(databases) = &mut databases {
-                databases.create(target.was_proved).await?;
+                databases.create(target.was_proved()).await?;
             }
             target.mark_bucket(head.bundle).await?;
             let objects = target.bucket.as_ref().map(|bucket| {
-                ObjectWriter::new(Arc::clone(bucket), budget.write, target.resumed, Arc::clone(self.monitor))
+                ObjectWriter::new(Arc::clone(bucket), budget.write, target.is_resumed(), Arc::clone(self.monitor))
             });
             let is_loading = AtomicBool::new(is_shared);
-            let unpacked = match (&known, &mut databases) {
-                (Some(known), Some(databases)) if is_shared => {
-                    let unpacking = self.unpack(&mut stream, objects, None, release.as_mut(), &is_loading);
+            let unpacked = match (&known, &mut stream, &mut databases) {
+                (Some(known), Some(stream), Some(databases)) if is_shared => {
+                    let unpacking = self.unpack(stream, objects, None, release.as_mut(), &is_loading);
                     self.beside(unpacking, self.load(&known.reader, databases, &is_loading)).await?
                 }
-                (_, databases) => {
-                    self.unpack(&mut stream, objects, databases.as_mut(), release.as_mut(), &is_loading).await?
+                (_, Some(stream), databases) => {
+                    self.unpack(stream, objects, databases.as_mut(), release.as_mut(), &is_loading).await?
                 }
+                (Some(known), None, Some(databases)) => self.load_alone(&known.reader, databases).await?,
+                // There is a stream where there is no database.
+                (_, None, _) => return Err(Error::Nothing),
             };
             // Whoever has the bundle's key could have put another one in its place since.
             let checked = known.as_ref().map(|known| hex::encode(known.reader.trailer().id));
@@ -182,7 +196,7 @@ impl<'a> Job<'a> {
             Ok(outcome)
         };
         match (proved.await, &mut databases) {
-            (Ok(outcome), _) => Ok(Proved { outcome, bundle: head.bundle, databases, target }),
+            (Ok(outcome), _) => Ok(Proved { outcome, databases, target }),
             (Err(error), Some(databases)) => {
                 // Nothing of what a pipe brought and that did not hold may look like a database.
                 databases.drop_temporary().await;
@@ -347,6 +361,23 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
+    /// Loads the databases of a bundle of which nothing else is restored.
+    async fn load_alone(
+        &self,
+        reader: &BundleReader<Box<dyn RangeReader>>,
+        databases: &mut DatabaseWriter<'_>,
+    ) -> Result<Unpacked, Error> {
+        let monitor = self.monitor.as_ref();
+        monitor.phase(Phase::Unpack);
+        let manifest = Box::new(reader.manifest().clone());
+        if Incomplete::of(&manifest).is_some() {
+            dumps::tell_lacking(reader, monitor).await?;
+        }
+        let is_loading = AtomicBool::new(true);
+        timed(monitor, Wait::Databases, self.load(reader, databases, &is_loading)).await?;
+        Ok(Unpacked { manifest, id: hex::encode(reader.trailer().id), expected: Expected::new(self.spool()) })
+    }
+
     /// Unpacks and loads at the same time; the first error ends both.
     async fn beside(
         &self,
@@ -377,6 +408,7 @@ impl<'a> Job<'a> {
         let Unpacked { manifest, id, mut expected } = unpacked;
         verify::expected(&self.options.expect, Some(&id), &manifest.about.created)?;
         target::check_closed(&manifest, self.options.allow_incomplete)?;
+        target.check_mark().await?;
         let mut restored = Vec::new();
         if let Some(databases) = databases {
             let finished = timed(self.monitor.as_ref(), Wait::Databases, databases.finish(&manifest)).await?;
@@ -388,18 +420,20 @@ impl<'a> Job<'a> {
                 restored.push(RestoredDatabase { name, tables: proof.tables, rows: proof.rows });
             }
         }
+        let incomplete = Incomplete::of(&manifest);
         let mut objects = None;
         if let Some(bucket) = &target.bucket {
             let proved = expected.prove(bucket.as_ref(), self.spool(), self.monitor.as_ref());
             if let Some((first, count)) = timed(self.monitor.as_ref(), Wait::Bucket, proved).await? {
                 return Err(Error::NotEqual { first, count });
             }
-            let Expected { count, bytes, missing, rotten, .. } = expected;
+            let Expected { count, bytes, .. } = expected;
+            let Incomplete { missing, rotten } = incomplete.unwrap_or(Incomplete { missing: 0, rotten: 0 });
             objects = Some(RestoredObjects { bucket: bucket.url().to_owned(), count, bytes, missing, rotten });
         }
         let contents = Some(manifest.as_ref().into());
         let (bundle, databases) = (manifest.about.bundle, restored);
-        Ok(Outcome { bundle, id, databases, objects, release: None, signed_by: None, contents })
+        Ok(Outcome { bundle, id, databases, objects, incomplete, release: None, signed_by: None, contents })
     }
 
     fn budget(&self) -> Budget {

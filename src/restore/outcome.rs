@@ -1,5 +1,6 @@
 //! What a restore was, for people and programs.
 
+use pacharc_format::manifest::Manifest;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -24,6 +25,9 @@ pub struct Outcome {
     /// The objects; absent where no bucket was restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objects: Option<RestoredObjects>,
+    /// What the bundle lacks, whatever of it was restored; absent where it is closed, or has no live set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<Incomplete>,
     /// What the release to come needs; absent where that was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release: Option<RestoredRelease>,
@@ -58,10 +62,26 @@ pub struct RestoredObjects {
     pub rotten: u64,
 }
 
+/// What a bundle that is not closed lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Incomplete {
+    /// Live objects that are not in it.
+    pub missing: u64,
+    /// Live objects that were rotten at the source, and are so in it.
+    pub rotten: u64,
+}
+
+impl Incomplete {
+    /// What the manifest says; `None` where the bundle is closed, or has no live set.
+    pub(super) fn of(manifest: &Manifest) -> Option<Self> {
+        let objects = manifest.objects.as_ref().filter(|objects| objects.closed == Some(false))?;
+        Some(Self { missing: objects.missing.count, rotten: objects.rotten.count })
+    }
+}
+
 impl crate::outcome::Outcome for Outcome {
     fn class(&self) -> Option<Class> {
-        let incomplete = self.objects.as_ref().is_some_and(|objects| objects.missing + objects.rotten > 0);
-        incomplete.then_some(Class::Incomplete)
+        self.incomplete.map(|_| Class::Incomplete)
     }
 
     fn contents(&self) -> Option<&Contents> {
@@ -76,14 +96,12 @@ impl crate::outcome::Outcome for Outcome {
                 one_line(name)
             ));
         }
-        if let Some(RestoredObjects { bucket, count, bytes, missing, rotten }) = &self.objects {
+        if let Some(RestoredObjects { bucket, count, bytes, .. }) = &self.objects {
             lines
                 .push(format!("{bucket}: {count} objects, {}, each seen with its size", indicatif::HumanBytes(*bytes)));
-            if missing + rotten > 0 {
-                lines.push(format!(
-                    "INCOMPLETE: of the live objects, {missing} missing and {rotten} rotten (named above)"
-                ));
-            }
+        }
+        if let Some(Incomplete { missing, rotten }) = self.incomplete {
+            lines.push(format!("INCOMPLETE: of the live objects, {missing} missing and {rotten} rotten (named above)"));
         }
         if let Some(release) = &self.release {
             lines.extend(told(release));
@@ -110,4 +128,40 @@ fn told(release: &RestoredRelease) -> Vec<String> {
         lines.push(format!("\nWhat is left to do ({}/NEXT-STEPS.txt):\n{}", folder.display(), release.steps));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use pacharc_format::manifest::{Count, Objects};
+
+    use super::*;
+    use crate::outcome::Outcome as _;
+
+    #[test]
+    fn what_a_bundle_lacks_counts_where_no_object_was_restored() {
+        let manifest = |closed| {
+            let (missing, rotten) = (Count { count: 1, bytes: 10 }, Count { count: 2, bytes: 20 });
+            Manifest { objects: Some(Objects { closed, missing, rotten, ..Objects::default() }), ..Manifest::default() }
+        };
+        for (manifest, incomplete) in [
+            (Manifest::default(), None),
+            (manifest(None), None),
+            (manifest(Some(true)), None),
+            (manifest(Some(false)), Some(Incomplete { missing: 1, rotten: 2 })),
+        ] {
+            let outcome = Outcome {
+                bundle: Uuid::nil(),
+                id: String::new(),
+                signed_by: None,
+                databases: Vec::new(),
+                objects: None,
+                incomplete: Incomplete::of(&manifest),
+                release: None,
+                contents: None,
+            };
+            assert_eq!(outcome.incomplete, incomplete);
+            assert_eq!(outcome.class(), incomplete.map(|_| Class::Incomplete));
+            assert_eq!(outcome.summary().contains("INCOMPLETE: of the live objects, 1 missing"), incomplete.is_some());
+        }
+    }
 }

@@ -103,7 +103,7 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input, monitor: &Arc<d
         let owner = (options.owner.as_deref(), options.limits.jobs);
         let writer = DatabaseWriter::new(server, owner, &head, &selection, Some(manifest.attempt), monitor.as_ref());
         for rename in selection {
-            let place = writer.place(&rename.bundled, target.was_proved).await?;
+            let place = writer.place(&rename.bundled, target.was_proved()).await?;
             databases.extend(place.map(|place| database(&manifest, rename, place)));
         }
     }
@@ -120,7 +120,7 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input, monitor: &Arc<d
         databases,
         bucket: options.bucket.clone(),
         objects: written,
-        resumed: target.resumed,
+        resumed: target.is_resumed(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use pacharc_format::{CatalogLine, Key, Spool, State};
 
-use super::{Error, target};
+use super::{Error, mark};
 use crate::bucket::Bucket;
 use crate::monitor::{Counter, Event, Monitor, Phase};
 use futures::StreamExt;
@@ -12,29 +12,18 @@ pub(super) struct Expected {
     objects: Spool,
     pub(super) count: u64,
     pub(super) bytes: u64,
-    pub(super) missing: u64,
-    pub(super) rotten: u64,
 }
 
 impl Expected {
     pub(super) fn new(objects: Spool) -> Self {
-        Self { objects, count: 0, bytes: 0, missing: 0, rotten: 0 }
+        Self { objects, count: 0, bytes: 0 }
     }
 
-    /// Takes a line of the catalog.
+    /// Takes a line of the catalog; an object that is not as it should be is told.
     pub(super) fn line(&mut self, line: &CatalogLine, monitor: &dyn Monitor) -> Result<(), Error> {
-        let Some(key) = Key::from_path(&line.entry.path) else { return Ok(()) };
-        match line.state {
-            State::Missing => {
-                self.missing += 1;
-                monitor.event(Event::MissingObject { key, size: Some(line.entry.size) });
-                return Ok(());
-            }
-            State::Rotten => {
-                self.rotten += 1;
-                monitor.event(Event::RottenObject { key, size: line.entry.size });
-            }
-            _ => {}
+        tell(line, monitor);
+        if line.state == State::Missing || Key::from_path(&line.entry.path).is_none() {
+            return Ok(());
         }
         self.count += 1;
         self.bytes += line.entry.size;
@@ -53,7 +42,7 @@ impl Expected {
         let mut listing = bucket.list(b"");
         while let Some(found) = listing.next().await {
             let found = found?;
-            if !target::is_mark(&found.key) {
+            if !mark::is_mark(&found.key) {
                 listed.push(found.key.to_path().as_bytes(), &found.size.to_le_bytes())?;
             }
         }
@@ -76,4 +65,15 @@ impl Expected {
         }
         Ok(first.map(|first| (first, count)))
     }
+}
+
+/// Tells of a live object that the bundle lacks, or has as it was at the source: rotten.
+pub(super) fn tell(line: &CatalogLine, monitor: &dyn Monitor) {
+    let (State::Missing | State::Rotten) = line.state else { return };
+    let Some(key) = Key::from_path(&line.entry.path) else { return };
+    let size = line.entry.size;
+    monitor.event(match line.state {
+        State::Missing => Event::MissingObject { key, size: Some(size) },
+        _ => Event::RottenObject { key, size },
+    });
 }

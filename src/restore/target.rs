@@ -3,24 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::StreamExt;
+use pacharc_format::Head;
 use pacharc_format::manifest::Manifest;
-use pacharc_format::{Head, Key, Metadata};
 use uuid::Uuid;
 
-use super::{Error, Options, Rename};
+use super::mark::{self, Left, Mark};
+use super::{Error, Incomplete, Options, Rename};
 use crate::bucket::{self, Bucket, BucketUrl};
 use crate::budget::Budget;
 use crate::database::restore::system_identifier;
 use crate::database::{self, Environment, Server, Tool, Tools};
 use crate::monitor::Monitor;
-
-/// The key of the object that marks a bucket while a restore is under way.
-pub const MARK: &str = "pacharc.restoring";
-
-/// What is added to the mark when all is proved.
-const PROVED: &str = "proved\n";
 
 /// Where a restore writes.
 pub(super) struct Target {
@@ -31,10 +25,10 @@ pub(super) struct Target {
     /// A `file:` bucket whose directory is made when nothing stands in the way of the restore any more.
     new_directory: Option<BucketUrl>,
     settings: bucket::Options,
-    /// Whether an earlier run of this restore has written into the bucket.
-    pub(super) resumed: bool,
-    /// Whether it had proved everything: its databases may have been released already.
-    pub(super) was_proved: bool,
+    /// What an earlier run of this restore has left in the bucket.
+    left: Option<Left>,
+    /// This run's mark in the bucket.
+    mark: Option<Mark>,
 }
 
 impl Target {
@@ -43,8 +37,7 @@ impl Target {
         let upload_memory = Budget::new(options.limits.max_memory).upload;
         let ca_file = options.ca_file.clone();
         let settings = bucket::Options { ca_file, upload_memory, ..bucket::Options::default() };
-        let mut target =
-            Self { server: None, bucket: None, new_directory: None, settings, resumed: false, was_proved: false };
+        let mut target = Self { server: None, bucket: None, new_directory: None, settings, left: None, mark: None };
         if let Some(url) = &options.bucket {
             let parsed: BucketUrl = url.parse().map_err(Error::Bucket)?;
             if let BucketUrl::S3(s3) = &parsed
@@ -134,14 +127,9 @@ impl Target {
     /// Refuses a bucket that holds chunks, or that another restore is under way in.
     pub(super) async fn check_bucket(&mut self, bundle: Uuid) -> Result<(), Error> {
         let Some(bucket) = &self.bucket else { return Ok(()) };
-        match read_mark(bucket.as_ref()).await? {
-            Some(found) if found.starts_with(&mark_of(bundle)) => {
-                self.resumed = true;
-                self.was_proved = found.ends_with(PROVED);
-                return Ok(());
-            }
-            Some(found) => return Err(other_restore(bucket.as_ref(), &found)),
-            None => {}
+        self.left = Left::find(bucket.as_ref(), bundle).await?;
+        if self.left.is_some() {
+            return Ok(());
         }
         if let Some(found) = bucket.list(b"chunk/").next().await {
             return Err(Error::NotEmpty { bucket: bucket.url().to_owned(), key: found?.key });
@@ -149,40 +137,57 @@ impl Target {
         Ok(())
     }
 
-    /// Marks the bucket, made where it is not there yet: a restore is under way. Of two that have found it empty at once, one
-    /// goes on.
+    /// Refuses a bucket whose mark could not be taken away.
+    pub(super) async fn check_deleting(&self) -> Result<(), Error> {
+        match &self.bucket {
+            Some(bucket) => mark::try_deleting(bucket.as_ref()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether an earlier run of this restore has written into the bucket.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// Whether it had proved everything.
+    pub(super) fn was_proved(&self) -> bool {
+        self.left.is_some_and(|left| left.was_proved)
+    }
+
+    /// Marks the bucket, made where it is not there yet: this run restores into it.
     pub(super) async fn mark_bucket(&mut self, bundle: Uuid) -> Result<(), Error> {
         if let Some(url) = self.new_directory.take() {
             let settings = bucket::Options { create: true, ..self.settings.clone() };
             self.bucket = Some(bucket::open(&url, &settings).await?);
         }
-        let (Some(bucket), false) = (&self.bucket, self.resumed) else { return Ok(()) };
-        // The same bundle may be restored twice at once, too.
-        let mark = format!("{}run {}\n", mark_of(bundle), Uuid::new_v4());
-        match bucket.put_new(&Key::from(MARK), &mark_metadata(), Bytes::from(mark.clone())).await {
-            Err(bucket::Error::Exists { .. }) => {}
-            put => put?,
+        if let Some(bucket) = &self.bucket {
+            self.mark = Some(Mark::set(bucket.as_ref(), bundle, self.left).await?);
         }
-        // Servers that know no condition may have let another one put its mark over this one.
-        match read_mark(bucket.as_ref()).await? {
-            Some(found) if found == mark => Ok(()),
-            found => Err(other_restore(bucket.as_ref(), &found.unwrap_or_default())),
+        Ok(())
+    }
+
+    /// Makes sure that no other run has taken the bucket over.
+    pub(super) async fn check_mark(&self) -> Result<(), Error> {
+        match (&self.bucket, &self.mark) {
+            (Some(bucket), Some(mark)) => mark.check(bucket.as_ref()).await,
+            _ => Ok(()),
         }
     }
 
-    /// Marks the bucket: all is proved, and databases lose their marks before it does. A run that comes after that does not
-    /// take them for somebody else's.
-    pub(super) async fn mark_proved(&self, bundle: Uuid) -> Result<(), Error> {
-        let Some(bucket) = &self.bucket else { return Ok(()) };
-        let mark = mark_of(bundle) + PROVED;
-        Ok(bucket.put(&Key::from(MARK), &mark_metadata(), Bytes::from(mark)).await?)
+    /// Marks the bucket: all is proved.
+    pub(super) async fn mark_proved(&mut self) -> Result<(), Error> {
+        match (&self.bucket, &mut self.mark) {
+            (Some(bucket), Some(mark)) => mark.prove(bucket.as_ref()).await,
+            _ => Ok(()),
+        }
     }
 
     /// Takes the mark away: all is proved.
     pub(super) async fn release_bucket(&self) -> Result<(), Error> {
-        match &self.bucket {
-            Some(bucket) => Ok(bucket.delete(&Key::from(MARK)).await?),
-            None => Ok(()),
+        match (&self.bucket, &self.mark) {
+            (Some(bucket), Some(mark)) => mark.remove(bucket.as_ref()).await,
+            _ => Ok(()),
         }
     }
 }
@@ -191,42 +196,6 @@ impl Target {
 fn can_be_made(url: &BucketUrl) -> bool {
     let BucketUrl::Directory { path } = url else { return false };
     path.ancestors().find(|folder| folder.exists()).is_some_and(Path::is_dir)
-}
-
-/// Whether `key` is the restore's own.
-pub(super) fn is_mark(key: &Key) -> bool {
-    key.as_str() == Some(MARK)
-}
-
-fn mark_of(bundle: Uuid) -> String {
-    format!("pacharc restore of bundle {bundle}\n")
-}
-
-fn mark_metadata() -> Metadata {
-    Metadata { content_type: Some("text/plain".into()), ..Metadata::default() }
-}
-
-/// The refusal of a bucket with this mark.
-fn other_restore(bucket: &dyn Bucket, mark: &str) -> Error {
-    let mark = mark.lines().next().unwrap_or_default().to_owned();
-    Error::OtherRestore { bucket: bucket.url().to_owned(), mark }
-}
-
-async fn read_mark(bucket: &dyn Bucket) -> Result<Option<String>, Error> {
-    match bucket.get(&Key::from(MARK)).await {
-        Err(bucket::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-        Ok(object) => {
-            let mut text = Vec::new();
-            let mut body = object.body;
-            while let Some(bytes) = body.next().await {
-                let bytes = bytes?;
-                let room = 4096_usize.saturating_sub(text.len());
-                text.extend_from_slice(bytes.get(..bytes.len().min(room)).unwrap_or_default());
-            }
-            Ok(Some(String::from_utf8_lossy(&text).into_owned()))
-        }
-    }
 }
 
 /// A session on a database that is there before any restore.
@@ -264,10 +233,8 @@ pub(super) fn selection(options: &Options, head: &Head) -> Result<Vec<Rename>, E
 
 /// Refuses a bundle that is not closed, unless that is allowed.
 pub(super) fn check_closed(manifest: &Manifest, allow_incomplete: bool) -> Result<(), Error> {
-    match &manifest.objects {
-        Some(objects) if objects.closed == Some(false) && !allow_incomplete => {
-            Err(Error::NotClosed { missing: objects.missing.count, rotten: objects.rotten.count })
-        }
+    match Incomplete::of(manifest) {
+        Some(Incomplete { missing, rotten }) if !allow_incomplete => Err(Error::NotClosed { missing, rotten }),
         _ => Ok(()),
     }
 }

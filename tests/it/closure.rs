@@ -6,8 +6,9 @@ use pacharc_sample::bucket::{Bucket, Directory};
 use pacharc_sample::cluster::Options;
 use pacharc_sample::compare;
 
-use crate::support::cluster::{Cluster, target};
+use crate::support::cluster::{Cluster, target, target_server};
 use crate::support::fault_server::{Fault, FaultServer};
+use crate::support::moments::Told;
 use crate::support::program::{Desk, Running, wait_until, words};
 
 /// The entries that `list` shows, each with its state in front.
@@ -71,6 +72,27 @@ async fn what_the_source_lacks_is_named_and_the_rest_saved() {
     }
     assert_eq!(objects["bytes"], bytes);
     done.says("INCOMPLETE: of the live objects, 1 missing and 2 rotten");
+
+    // Where the databases alone are restored, out of a file or a pipe, they lack as much.
+    let databases = |name: &str| {
+        let (main, dex) = (format!("{}={name} main", cluster.database), format!("{}={name} dex", cluster.dex));
+        let url = target_server().unwrap().url("postgres");
+        words(&["--postgres", &url, "--database", &main, "--database", &dex])
+    };
+    desk.restore("c.pacharc", &databases("refused"), &[]).code(5).says("not closed");
+    let args = |bundle, name| Desk::restore_args(bundle, &databases(name), &["--allow-incomplete", "--json"]);
+    let mut from_pipe = desk.command(args("-", "piped"));
+    from_pipe.stdin(std::fs::File::open(desk.path("c.pacharc")).unwrap());
+    for run in [desk.run(args("c.pacharc", "lacking")), Running::start(&mut from_pipe).finish()] {
+        let told = run.code(4).text();
+        for key in [gone, flipped, emptied] {
+            assert_eq!(told.matches(key.as_str()).count(), 1, "{key}: {told}");
+        }
+        let finished: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+        let incomplete = &finished["outcome"]["incomplete"];
+        assert_eq!((&incomplete["missing"], &incomplete["rotten"]), (&1.into(), &2.into()), "{finished}");
+        assert!(finished["outcome"]["objects"].is_null(), "{finished}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,4 +222,37 @@ async fn a_bucket_that_is_half_restored_is_refused() {
     assert_eq!(desk.leftovers(), [""; 0]);
     cluster.bucket.delete("pacharc.restoring").await.unwrap();
     desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_half_restored_is_refused() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "half_loaded").await else { return };
+    let Some(to) = target_server() else { return };
+    desk.backup(&cluster.databases(), "c.pacharc", &[]).code(0);
+    let place = words(&["--postgres", &to.url("postgres")]);
+    let half = [place.clone(), words(&["--database", &cluster.database, "--database", &cluster.dex])].concat();
+    // All rows are there or not: its mark says that it is not done.
+    for phase in ["unpack", "prove"] {
+        let mut command = desk.command(Desk::restore_args("c.pacharc", &place, &["--json"]));
+        assert!(Told::kill_at(&mut command, phase), "{phase}");
+        for command in [&["backup", "-o", "half.pacharc", "--recipient", &desk.recipient][..], &["plan", "backup"]] {
+            let run = desk.run([words(command), half.clone()].concat()).code(5).advises();
+            run.says(&format!("database \"{}\" is the target of a restore that has not finished", cluster.database));
+        }
+    }
+    assert!(!desk.path("half.pacharc").exists());
+    desk.restore("c.pacharc", &place, &[]).code(0);
+    desk.backup(&half, "again.pacharc", &[]).code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_table_of_migrations_is_warned_of() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "no_migrations").await else { return };
+    let says = "its table of migrations is empty";
+    let run = desk.backup(&cluster.databases(), "c.pacharc", &[]).code(0);
+    assert!(!run.stderr.contains(says), "{}", run.stderr);
+    cluster.server.psql(&cluster.database, "DELETE FROM migrations").unwrap();
+    desk.backup(&cluster.databases(), "empty.pacharc", &[]).code(0).says(says);
 }

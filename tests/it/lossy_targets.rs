@@ -1,4 +1,5 @@
-//! A target that does not keep what it took: the restore says so, names it, and does not call itself done.
+//! A target that does not keep what it took, or keeps what it should give up: the restore says so, names it, and does not call
+//! itself done.
 
 use pacharc_sample::chunk::Chunk;
 
@@ -6,6 +7,7 @@ use crate::support::fault_server::{Fault, FaultServer};
 use crate::support::program::{Desk, words};
 
 const MEMORY: &[&str] = &["--max-memory", "64M"];
+const MARK: &str = "pacharc.restoring";
 
 /// A bundle of some chunks and of an object that is uploaded in parts, without databases; its keys, with sizes.
 async fn bundle(desk: &Desk) -> Vec<(String, usize)> {
@@ -53,4 +55,27 @@ async fn what_a_bucket_did_not_keep_is_named() {
         let is_whole = objects.iter().all(|(key, size)| target.object(key).is_some_and(|body| body.len() == *size));
         assert_eq!(again.status.code() == Some(0), is_whole, "{problem}: {}", again.stderr);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_may_not_be_deleted_is_told_before_the_first_byte() {
+    let desk = Desk::new();
+    bundle(&desk).await;
+    let denied = || Fault::Refuse(403, "AccessDenied");
+    let target = FaultServer::start().await;
+    let to = words(&["--bucket", &target.url()]);
+    target.plan_for("DELETE", "pacharc.restoring.probe", [denied()]);
+    desk.restore("c.pacharc", &to, MEMORY).code(6).advises().says("could not be taken away again").says("AccessDenied");
+    assert_eq!(target.keys(), [""; 0]);
+    assert!(target.seen().iter().all(|request| request.method != "PUT"));
+
+    // The right may be lost on the way.
+    target.plan_for("DELETE", MARK, [denied(), denied()]);
+    for _ in 0..2 {
+        let run = desk.restore("c.pacharc", &to, MEMORY).code(6).advises();
+        run.says("all is restored and proved, but").says("delete the object pacharc.restoring");
+        assert!(target.object(MARK).is_some());
+    }
+    desk.restore("c.pacharc", &to, MEMORY).code(0);
+    assert_eq!(target.object(MARK), None);
 }

@@ -97,6 +97,34 @@ async fn a_database_that_proved_wrong_is_loaded_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_loaded_for_another_owner_is_not_called_restored() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "other_owner").await else { return };
+    if target_server().is_none() {
+        return;
+    }
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+    let bucket = FaultServer::start().await;
+    let args = target(&bucket.url());
+    let restore_for = |owner: &str| desk.restore("c.pacharc", &args, &["--owner", owner]);
+    // The databases are loaded for the connecting role, and kept; then they are released, and the bucket's mark is left.
+    for stopped in ["proof", "end"] {
+        match stopped {
+            "proof" => bucket.plan_for("PUT", &cluster.live().await[0], [Fault::Forget]),
+            _ => bucket.plan_for("DELETE", "pacharc.restoring", [Fault::Refuse(403, "AccessDenied")]),
+        }
+        desk.restore("c.pacharc", &args, &[]).code(if stopped == "proof" { 3 } else { 6 });
+        assert_eq!(bucket.planned(), 0, "{stopped}");
+        restore_for("pachyderm").code(6).advises().says("role \"pachyderm\" may not use");
+        restore_for("nobody_here").code(5).advises().says("nobody_here");
+        let plan = [words(&["plan"]), Desk::restore_args("c.pacharc", &args, &["--owner", "nobody_here"])].concat();
+        desk.run(plan).code(5).advises().says("nobody_here");
+    }
+    desk.restore("c.pacharc", &args, &[]).code(0);
+    cluster.assert_databases_restored();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_has_touched_no_database() {
     let desk = Desk::new();
     let Some(cluster) = Cluster::small(&desk, "untouched").await else { return };

@@ -1,9 +1,10 @@
 //! What a restore gives back although servers, roles and triggers are in its way; and what it says, and does not say, of it.
 
 use bytes::Bytes;
-use pacharc::database::Error;
-use pacharc::database::restore::{DatabaseRestore, RestoreError, Start, Target, claim, unload};
+use pacharc::database::restore::{DatabaseRestore, Proved, RestoreError, Start, Target, claim, release, unload};
+use pacharc::database::{DumpError, Error, inspect};
 use pacharc::failure::{Class, Explain as _, chain};
+use pacharc_format::manifest::DatabaseProperties;
 use pacharc_sample::postgres::TempServer;
 
 use crate::database_restore::{Dumped, comment, dump, dump_with, proof, restore, schema, server, target};
@@ -248,6 +249,26 @@ async fn a_database_that_proved_wrong_is_loaded_anew_if_it_was_made_for_that() {
     // One without a mark stays so.
     unload(&target(&superuser, "theirs", None)).await.unwrap();
     assert_eq!(comment(&postgres, "theirs"), "");
+}
+
+/// Bundles of earlier versions may hold a mark: their source had it from a restore that had not ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_is_neither_backed_up_nor_brought_back() {
+    let Some(postgres) = postgres::start() else { return };
+    source(&postgres);
+    let dumped = dump(&postgres, "source").await;
+    let back = target(&server(&postgres, "postgres"), "back", None);
+    restore(&back, &dumped).await.unwrap();
+    let mark = comment(&postgres, "back");
+    assert!(mark.starts_with("pacharc restore of bundle-1: "), "{mark}");
+    let refused = inspect(&back.server, &["back".to_owned()]).await.unwrap_err();
+    assert!(matches!(&refused, Error::Dump(DumpError::HalfRestored { database }) if database == "back"), "{refused}");
+    assert_eq!(refused.class(), Class::Refused);
+
+    let properties = DatabaseProperties { comment: Some(mark), ..dumped.manifest.properties.clone() };
+    release(&back.server, &[Proved { database: "back", rename_to: None, properties: &properties }]).await.unwrap();
+    assert_eq!(comment(&postgres, "back"), "");
+    assert_eq!(inspect(&back.server, &["back".to_owned()]).await.unwrap()[0].properties.comment, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

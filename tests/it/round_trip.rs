@@ -9,6 +9,7 @@ use pacharc_sample::compare;
 use pacharc_sample::postgres::{Options, TempServer};
 
 use crate::support::cluster::{Cluster, target, target_server};
+use crate::support::fault_server::FaultServer;
 use crate::support::program::{Desk, words};
 use crate::support::sdk_bucket::SdkBucket;
 use crate::support::versitygw;
@@ -156,6 +157,34 @@ async fn through_a_bundle_in_s3() {
     assert!(compared.is_equal(), "{compared}");
     cluster.assert_databases_restored();
     assert_eq!((bundles.keys().await.unwrap().len(), bundles.uploads().await), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_the_databases_alone_no_object_is_read_again() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "dumps_alone").await else { return };
+    let Some(to) = target_server() else { return };
+    let mut noise = vec![0; 8 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    cluster.bucket.put("big", noise.into()).await.unwrap();
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+    let (store, bundle) = (FaultServer::start().await, std::fs::read(desk.path("c.pacharc")).unwrap());
+    let length = bundle.len();
+    store.hold("c.pacharc", bundle);
+    let url = store.url().replace("s3://bucket?", "s3://bucket/c.pacharc?");
+    let done = desk.restore(&url, &words(&["--postgres", &to.url("postgres")]), &[]).code(0);
+    done.says("counts and fingerprints as in the bundle");
+    cluster.assert_databases_restored();
+    let (mut whole, mut ranges) = (0, 0);
+    for request in store.seen().into_iter().filter(|request| request.method == "GET") {
+        let Some(range) = request.headers.get("range") else {
+            whole += 1;
+            continue;
+        };
+        let (start, end) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+        ranges += end.parse().unwrap_or(length) - start.parse::<usize>().unwrap() + 1;
+    }
+    assert!(whole == 1 && ranges < length / 2, "{whole} times as a whole, then {ranges} of {length} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -90,6 +90,64 @@ async fn of_two_restores_that_start_at_once_one_goes_on() {
     assert_eq!(target.keys(), source.keys());
 }
 
+/// A run may live on when its terminal is gone, and is taken for one that was interrupted.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_go_on_with_one_restore_the_later_one_ends_it() {
+    let desk = Desk::new();
+    let source = source().await;
+    desk.backup(&words(&["--bucket", &source.url()]), "c.pacharc", MEMORY).code(0);
+    for is_at_work in [true, false] {
+        let target = FaultServer::start().await;
+        let to = words(&["--bucket", &target.url()]);
+        let start = || Running::start(&mut desk.command(Desk::restore_args("c.pacharc", &to, MEMORY)));
+        let mut written = target.gate("PUT", "object-0");
+        let first = start();
+        written.reached().await;
+        let before = target.object(MARK).unwrap();
+        let mut ends = target.gate("DELETE", MARK);
+        let second = start();
+        ends.reached().await;
+        let after = target.object(MARK).unwrap();
+        assert!(after != before, "a mark of its own");
+        if is_at_work {
+            written.open();
+            first.finish().code(5).advises().says("is not its own any more: pacharc restore of bundle");
+            assert!(target.object(MARK).unwrap() == after, "it is left alone");
+            ends.open();
+            second.finish().code(0);
+        } else {
+            ends.open();
+            second.finish().code(0);
+            written.open();
+            first.finish().code(5).advises().says("it is gone");
+        }
+        assert_eq!(target.keys(), source.keys());
+        // A former version's mark is anybody's.
+        let named = String::from_utf8(before).unwrap();
+        target.hold(MARK, named.lines().next().unwrap().to_owned() + "\n");
+        target.remove("object-1");
+        desk.restore("c.pacharc", &to, MEMORY).code(0);
+        assert_eq!(target.keys(), source.keys());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_is_read_wrong_once_is_no_other_run() {
+    let desk = Desk::new();
+    let source = source().await;
+    desk.backup(&words(&["--bucket", &source.url()]), "c.pacharc", MEMORY).code(0);
+    let target = FaultServer::start().await;
+    // There is none, it is set, it is looked at before the proof and at the end.
+    target.plan_for(
+        "GET",
+        MARK,
+        [Fault::Pass, Fault::Short(50), Fault::Pass, Fault::Short(50), Fault::Pass, Fault::Flip],
+    );
+    desk.restore("c.pacharc", &words(&["--bucket", &target.url()]), MEMORY).code(0);
+    assert_eq!(target.planned(), 0);
+    assert_eq!(target.keys(), source.keys());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_that_repeats_a_page_is_backed_up() {
     let desk = Desk::new();

@@ -6,7 +6,9 @@ use pacharc_format::manifest::DatabaseProperties;
 use serde::Serialize;
 use tokio_postgres::error::SqlState;
 
-use super::mark::{LOADED_CREATED, LOADED_FOUND, Mark, UNDER_WAY_CREATED, UNDER_WAY_FOUND, comment_sql, set_mark};
+use super::mark::{
+    LOADED_CREATED, LOADED_FOUND, Mark, UNDER_WAY_CREATED, UNDER_WAY_FOUND, comment_sql, is_mark, set_mark,
+};
 use super::settings::literal;
 use super::settings::setting_value;
 use super::{RestoreError, Target};
@@ -72,9 +74,10 @@ pub(super) async fn create(target: &Target, properties: &DatabaseProperties) -> 
 
 /// Looks for whatever stands in the way.
 async fn look(session: &Session, target: &Target, properties: &DatabaseProperties) -> Result<Place, Error> {
+    // First, since what an earlier run has loaded, or released, is not looked at any further.
+    check_roles(session, target, properties).await?;
     let place = place(session, target, properties).await?;
     if !matches!(place, Place::Loaded) {
-        check_roles(session, target, properties).await?;
         check_extensions(session, properties).await?;
     }
     if matches!(place, Place::Free | Place::Left) {
@@ -313,8 +316,8 @@ fn create_statement(
     Some(statement)
 }
 
-/// Checks that the owner may use the database and everything in it.
-pub(super) async fn check_owner(target: &Target) -> Result<(), Error> {
+/// Checks that the owner may use the database of `session` and everything in it.
+pub(super) async fn check_owner(session: &Session, target: &Target) -> Result<(), Error> {
     // Extensions' members are left out: they are whoever's who created the extension, with grants of their own.
     const SQL: &str = "
         WITH spaces AS (
@@ -340,7 +343,6 @@ pub(super) async fn check_owner(target: &Target) -> Result<(), Error> {
                     ELSE false END
               AND NOT EXISTS (SELECT FROM members WHERE classid = 'pg_catalog.pg_class'::regclass AND objid = c.oid)) lacking
         LIMIT 1";
-    let session = target.server.connect(&target.database).await?;
     let row = session.query_opt(SQL, &[&target.owner()]).await;
     let object: Option<String> = row
         .and_then(|row| row.map(|row| row.try_get(0)).transpose())
@@ -380,7 +382,9 @@ pub async fn release(server: &Server, all: &[Proved<'_>]) -> Result<(), Error> {
         if let Some(name) = rename_to {
             sql += &format!("ALTER DATABASE {} RENAME TO {};", quote_identifier(database), quote_identifier(name));
         }
-        sql += &comment_sql(rename_to.unwrap_or(database), properties.comment.as_deref());
+        // Earlier versions have backed up databases with the mark of a restore: another run would take it for its own.
+        let comment = properties.comment.as_deref().filter(|comment| !is_mark(comment));
+        sql += &comment_sql(rename_to.unwrap_or(database), comment);
     }
     let began = Instant::now();
     loop {

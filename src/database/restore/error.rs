@@ -172,7 +172,12 @@ impl Explain for RestoreError {
                 "Create them first; the bundle's globals.sql has the source's roles, without passwords.".to_owned()
             }
             Self::ExtensionsMissing { .. } => "Install them on the server.".to_owned(),
-            Self::OwnerLacks { .. } => "Grant it, or restore with another --owner.".to_owned(),
+            Self::OwnerLacks { database, .. } => {
+                format!(
+                    "Grant it, or restore with another --owner. Where an earlier run has loaded the database, that is the \
+                     owner that it was given; to have another one, drop \"{database}\" first."
+                )
+            }
             Self::Script { .. } | Self::UnexpectedEntry { .. } | Self::Rows { .. } | Self::RowCount { .. } => {
                 return None;
             }

@@ -26,6 +26,11 @@ impl<'a> Mark<'a> {
     }
 }
 
+/// Whether a database's comment says that a restore of it is not done.
+pub(crate) fn is_mark(comment: &str) -> bool {
+    Mark::parse(comment).is_some()
+}
+
 impl std::fmt::Display for Mark<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "pacharc restore of {}: {}", self.bundle, self.stage)
@@ -87,5 +92,9 @@ mod tests {
         let mark = Mark { bundle: "x-1", stage: LOADED_FOUND };
         assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
         assert_eq!(Mark::parse("default administrative connection database"), None);
+        for stage in [UNDER_WAY_CREATED, UNDER_WAY_FOUND, LOADED_CREATED, LOADED_FOUND, "of another version"] {
+            assert!(is_mark(&Mark { bundle: "x-1", stage }.to_string()), "{stage}");
+        }
+        assert!(!is_mark("pacharc restores into it each night"));
     }
 }

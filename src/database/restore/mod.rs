@@ -21,8 +21,9 @@ use pacharc_format::manifest::{self, DatabaseProperties};
 pub use claim::claim;
 pub use create::{Place, Proved, check, create_script, drop_database, release, system_identifier};
 pub use error::RestoreError;
+pub(crate) use mark::is_mark;
 pub use mark::unload;
-pub use prove::{Difference, Proof, prove};
+pub use prove::{Difference, Proof, check_owner, prove};
 
 use super::catalog::quote_qualified;
 use super::{Error, Server};
@@ -169,7 +170,7 @@ impl DatabaseRestore {
             .batch_execute("ANALYZE")
             .await
             .map_err(Error::query(format!("cannot analyze database \"{}\"", self.target.database)))?;
-        create::check_owner(&self.target).await?;
+        create::check_owner(&self.target.server.connect(&self.target.database).await?, &self.target).await?;
         self.sessions.run_statements(event_triggers).await?;
         mark::mark_loaded(self.sessions.witness().await?, &self.target).await?;
         Ok(warnings)

@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio_postgres::error::SqlState;
 
 use super::Target;
-use super::create::maintenance;
+use super::create::{self, maintenance};
 use super::sessions::{ROOM, failed};
 use crate::database::catalog::{quote_identifier, quote_qualified};
 use crate::database::child::{Child, Label};
@@ -124,6 +124,15 @@ pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) 
     proof.compare("large objects".to_owned(), expected, describe(&objects));
     proof.differences.sort_by(|a, b| a.object.cmp(&b.object));
     Ok(proof)
+}
+
+/// Checks that the owner may use everything in a database that an earlier run has loaded, perhaps for another owner.
+///
+/// # Errors
+/// [`super::RestoreError::OwnerLacks`]; what the server says.
+pub async fn check_owner(target: &Target) -> Result<(), Error> {
+    let session = undisturbed(target).await?.await_session(&target.database, ROOM, || {}).await?;
+    create::check_owner(&session, target).await
 }
 
 /// The server, without event triggers where the role may do without them: one on login may write into what is read here.
