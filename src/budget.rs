@@ -80,6 +80,13 @@ impl Budget {
         let share = |bytes| bytes / 5 * 3;
         Self { read_ahead: share(self.read_ahead), write: share(self.write), ..self }
     }
+
+    /// What those have: segments of the dump, sealed and opened.
+    #[must_use]
+    pub fn of_databases(self) -> usize {
+        let share = |bytes| bytes / 5 * 2;
+        share(self.read_ahead) + share(self.write)
+    }
 }
 
 #[cfg(test)]

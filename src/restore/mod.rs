@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::future::{Either, select};
+use futures::future::{Either, select, try_join};
 use pacharc_format::manifest::Manifest;
 use pacharc_format::{BundleReader, BundleStream, Entry, Found, Head, RangeReader, ReadOptions, Source, Spool, Unlock};
 
@@ -352,10 +352,24 @@ impl<'a> Job<'a> {
         is_loading: &AtomicBool,
     ) -> Result<(), Error> {
         let mut segments = reader.segments(DATABASES, self.spool()).await?;
-        while let Some(entries) = segments.next().await? {
-            for entry in entries {
-                databases.entry(entry).await?;
-            }
+        let (mut largest, room) = (0_usize, self.budget().of_databases());
+        let mut following = segments.next().await?;
+        while let Some(entries) = following {
+            largest = largest.max(entries.iter().map(|entry| entry.body.len()).sum());
+            let feeding = async {
+                for entry in entries {
+                    databases.entry(entry).await?;
+                }
+                Ok::<_, Error>(())
+            };
+            // The server works on this one while the next is opened, where there is room for two and for what is sealed.
+            following = match largest.saturating_mul(3) <= room {
+                true => try_join(feeding, async { Ok(segments.next().await?) }).await?.1,
+                false => {
+                    feeding.await?;
+                    segments.next().await?
+                }
+            };
         }
         is_loading.store(false, Ordering::Release);
         Ok(())
