@@ -75,6 +75,28 @@ async fn literals_are_what_they_were_however_servers_read_backslashes() {
     }
 }
 
+/// The connecting role may have a time zone of its own, which nobody else has.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_zone_is_the_sources_for_everybody() {
+    let Some(from) = postgres::start_with("", &[("timezone", "Asia/Tokyo")], Vec::new()) else { return };
+    let Some(postgres) = postgres::start() else { return };
+    source(&from);
+    let dumped = dump(&from, "source").await;
+    postgres.sql("postgres", "CREATE ROLE pach LOGIN");
+    let zone = |database: &str| {
+        let mut psql = postgres.command("psql");
+        psql.env("PGUSER", "pach").args(["-X", "-q", "-A", "-t", "-d", database, "-c", "SHOW timezone"]);
+        run(&mut psql).trim().to_owned()
+    };
+    for (set, database) in [("SET timezone = 'Asia/Tokyo'", "as the source"), ("RESET timezone", "as the server")] {
+        postgres.sql("postgres", &format!("ALTER ROLE postgres {set}"));
+        let back = target(&server(&postgres, "postgres"), database, Some("pach"));
+        assert_eq!(restore(&back, &dumped).await.unwrap(), [""; 0]);
+        assert_eq!(zone(database), "Asia/Tokyo", "{database}");
+    }
+    assert_eq!(zone("postgres"), "UTC");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_message_holds_a_value() {
     let Some(postgres) = postgres::start() else { return };

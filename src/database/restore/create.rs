@@ -76,6 +76,7 @@ async fn look(session: &Session, target: &Target, properties: &DatabasePropertie
     if !matches!(place, Place::Loaded) {
         check_roles(session, target, properties).await?;
         check_extensions(session, properties).await?;
+        super::settings::check_zone(session, properties).await?;
     }
     if matches!(place, Place::Free | Place::Left) {
         check_making(session, target, properties).await?;
