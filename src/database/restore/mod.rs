@@ -4,6 +4,7 @@
 //! COPY of its own, tables that mingle in the bundle are loaded at the same time. A comment on the database marks it
 //! until the whole restore is done, so that an interrupted one is told from a database that somebody uses.
 
+mod analyze;
 mod claim;
 mod create;
 mod error;
@@ -14,6 +15,7 @@ mod prove;
 mod sessions;
 mod settings;
 mod statements;
+mod tables;
 
 use bytes::Bytes;
 use pacharc_format::manifest::{self, DatabaseProperties};
@@ -166,7 +168,7 @@ impl DatabaseRestore {
         warnings.extend(self.sessions.take_warnings());
         let session = self.sessions.take().await?;
         session
-            .batch_execute("ANALYZE")
+            .batch_execute(&analyze::statement(&session).await?)
             .await
             .map_err(Error::query(format!("cannot analyze database \"{}\"", self.target.database)))?;
         create::check_owner(&self.target).await?;
