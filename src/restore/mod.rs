@@ -88,8 +88,8 @@ struct Proved<'a> {
 }
 
 impl Proved<'_> {
-    async fn release(self) -> Result<Outcome, Error> {
-        if let Some(databases) = &self.databases {
+    async fn release(mut self) -> Result<Outcome, Error> {
+        if let Some(databases) = &mut self.databases {
             self.target.mark_proved(self.bundle).await?;
             databases.release().await?;
         }
