@@ -1,8 +1,8 @@
 //! What a restore gives back although servers, roles and triggers are in its way; and what it says, and does not say, of it.
 
 use bytes::Bytes;
-use pacharc::database::Error;
 use pacharc::database::restore::{DatabaseRestore, RestoreError, Start, Target, claim, unload};
+use pacharc::database::{Environment, Error, Server};
 use pacharc::failure::{Class, Explain as _, chain};
 use pacharc_sample::postgres::TempServer;
 
@@ -322,4 +322,29 @@ async fn a_second_run_on_the_same_database_is_refused() {
     postgres.sql("postgres", &format!("SELECT {ends}"));
     claim(&server, &["a", "b"]).await.unwrap();
     drop(first);
+}
+
+/// A session on `template1` would keep everybody from making a database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_stands_in_nobodys_way_where_there_is_no_database_postgres() {
+    let Some(postgres) = postgres::start() else { return };
+    for database in ["admin", "other"] {
+        postgres.sql("postgres", &format!("CREATE DATABASE {database}"));
+    }
+    postgres.sql("admin", "DROP DATABASE postgres");
+    let named = |database: &str| {
+        let url = postgres.socket().replace("@/?", &format!("@/{database}?"));
+        Server::new(Some(&url), true, &Environment::of_process(), None).unwrap()
+    };
+    let first = claim(&named("admin"), &["a"]).await.unwrap();
+    postgres.sql("admin", "CREATE DATABASE theirs");
+    // Whichever way the second one comes in.
+    for database in ["admin", "other"] {
+        let error = claim(&named(database), &["a"]).await.unwrap_err();
+        assert!(matches!(&error, Error::Restore(RestoreError::UnderWay { .. })), "{database}: {error}");
+    }
+    drop(first);
+    claim(&named("other"), &["a"]).await.unwrap();
+    // Where there is nothing else, it has to do.
+    claim(&server(&postgres, "postgres"), &["b"]).await.unwrap();
 }

@@ -422,12 +422,15 @@ pub async fn system_identifier(session: &Session) -> Result<Option<String>, Erro
     }
 }
 
-/// A session on any database but these, which may be dropped or renamed from there.
-pub(super) async fn maintenance(server: &Server, others: &[&str]) -> Result<Session, Error> {
+/// A session on any database but these, which may be dropped or renamed from there. On `template1` only where nothing else can be
+/// had: as long as somebody is there, nobody can make a database.
+///
+/// # Errors
+/// Those of a connection.
+pub(crate) async fn maintenance(server: &Server, others: &[&str]) -> Result<Session, Error> {
     let mut failure = None;
-    for name in
-        ["postgres", "template1"].into_iter().chain(server.default_database()).filter(|name| !others.contains(name))
-    {
+    let names = ["postgres"].into_iter().chain(server.default_database()).chain(["template1"]);
+    for name in names.filter(|name| !others.contains(name)) {
         match server.connect(name).await {
             Ok(session) => return Ok(session),
             Err(error) => {

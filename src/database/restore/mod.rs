@@ -21,6 +21,7 @@ use bytes::Bytes;
 use pacharc_format::manifest::{self, DatabaseProperties};
 
 pub use claim::claim;
+pub(crate) use create::maintenance;
 pub use create::{Place, Proved, check, create_script, drop_database, release, system_identifier};
 pub use error::RestoreError;
 pub use mark::unload;
