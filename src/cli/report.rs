@@ -214,7 +214,8 @@ impl Report {
             let is_owed = farewell::owed().is_some();
             if !farewell::finish(if is_owed { RETURN } else { FAREWELL }).await && !is_owed {
                 self.monitor.warn(
-                    "what is unfinished may be left, parts of uploads or databases of a trial: a server did not answer"
+                    "what is unfinished may be left, parts of uploads or databases under temporary names: a server did not \
+                     answer"
                         .into(),
                 );
             }

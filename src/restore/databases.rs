@@ -1,6 +1,7 @@
 //! Databases on their way from the bundle into the target's server.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use pacharc_format::manifest::Manifest;
 use pacharc_format::{Entry, Head, HeadDatabase};
@@ -10,6 +11,10 @@ use super::{Error, Rename};
 use crate::database::restore::{self, DatabaseRestore, Place, Proof, Proved, RestoreError, Start, Target};
 use crate::database::{self, Server, Session, Tool};
 use crate::monitor::{Counter, Monitor, Phase};
+use crate::{failure, farewell};
+
+/// How long a server may take to make a database that nobody waits for any more.
+const SWEEP: Duration = Duration::from_secs(2);
 
 /// Loads the databases of one bundle.
 pub(crate) struct DatabaseWriter<'a> {
@@ -18,7 +23,20 @@ pub(crate) struct DatabaseWriter<'a> {
     databases: HashMap<String, Restoring>,
     /// Keeps other runs away.
     claim: Option<Session>,
+    /// What becomes of databases under temporary names when this is dropped.
+    unfinished: Unfinished,
     monitor: &'a dyn Monitor,
+}
+
+/// What becomes of a database that nobody works on any more, and that still has a temporary name.
+#[derive(Clone, Copy)]
+enum Unfinished {
+    /// It is dropped.
+    Goes,
+    /// It goes with its server.
+    GoesWithServer,
+    /// It is proved, and was to get its name: it stays, and that is told.
+    Stays,
 }
 
 /// One database that is being restored.
@@ -31,6 +49,8 @@ struct Restoring {
     attempt: Option<u32>,
     /// From a pipe it is not known which attempt counts: a later one takes the place of an earlier.
     may_change: bool,
+    /// Whether it may be there: its making has begun, and was not refused.
+    is_begun: bool,
     state: State,
     /// Whether it was compared with the manifest.
     proved: bool,
@@ -75,12 +95,19 @@ impl<'a> DatabaseWriter<'a> {
                 rename_to,
                 attempt,
                 may_change: attempt.is_none(),
+                is_begun: false,
                 state: State::Waiting,
                 proved: false,
             };
             Some((database.folder.clone(), restoring))
         });
-        Self { psql: psql.clone(), databases: databases.collect(), claim: None, monitor }
+        let databases = databases.collect();
+        Self { psql: psql.clone(), databases, claim: None, unfinished: Unfinished::Goes, monitor }
+    }
+
+    /// What is made goes with its server, whenever that goes.
+    pub(crate) fn leave_to_server(&mut self) {
+        self.unfinished = Unfinished::GoesWithServer;
     }
 
     /// Creates the databases, or finds them loaded: all of them, before the first byte. Where an earlier run `was_proved`,
@@ -180,26 +207,64 @@ impl<'a> DatabaseWriter<'a> {
     }
 
     /// Gives the databases their names and takes their marks away, all at once: all is proved.
-    pub(super) async fn release(&self) -> Result<(), Error> {
+    pub(super) async fn release(&mut self) -> Result<(), Error> {
+        let Some(Restoring { target, .. }) = self.databases.values().next() else { return Ok(()) };
+        self.unfinished = Unfinished::Stays;
         let proved: Vec<_> = self.databases.values().map(Restoring::proved).collect();
-        match self.databases.values().next() {
-            Some(Restoring { target, .. }) => Ok(restore::release(&target.server, &proved).await?),
-            None => Ok(()),
-        }
+        restore::release(&target.server, &proved).await?;
+        self.databases.clear();
+        Ok(())
     }
 
-    /// Drops what was loaded under temporary names; what cannot be dropped is told.
+    /// Drops what is there under temporary names; what cannot be dropped is told.
     pub(crate) async fn drop_temporary(&mut self) {
-        for restoring in self.databases.values_mut() {
-            let begun = !matches!(std::mem::replace(&mut restoring.state, State::Waiting), State::Waiting);
-            if begun && restoring.rename_to.is_some() {
-                let Target { server, database, .. } = &restoring.target;
-                if let Err(error) = restore::drop_database(server, database).await {
-                    let why = crate::failure::chain(&error);
-                    self.monitor.warn(format!("database {database} is left of a restore that failed: {why}"));
+        for restoring in self.databases.values_mut().filter(|restoring| restoring.is_temporary()) {
+            // Its sessions end first.
+            restoring.state = State::Waiting;
+            let Target { server, database, .. } = &restoring.target;
+            if let Err(error) = restore::drop_database(server, database).await {
+                let why = failure::chain(&error);
+                self.monitor.warn(format!("database {database} may be left of a restore that failed: {why}"));
+            }
+            restoring.is_begun = false;
+        }
+    }
+}
+
+/// A signal drops a run where it stands, and what it has under temporary names goes, too: the process waits for that.
+impl Drop for DatabaseWriter<'_> {
+    fn drop(&mut self) {
+        let left: Vec<&Restoring> = self.databases.values().filter(|restoring| restoring.is_temporary()).collect();
+        match self.unfinished {
+            Unfinished::Goes if !left.is_empty() => {}
+            Unfinished::Goes | Unfinished::GoesWithServer => return,
+            Unfinished::Stays => {
+                for restoring in left {
+                    let (database, name) = (&restoring.target.database, restoring.name());
+                    self.monitor.warn(format!(
+                        "database {database}, if it is still there, is restored and proved, and was about to become {name}: \
+                         rename it, or drop it"
+                    ));
                 }
+                return;
             }
         }
+        // A server goes on making a database whose session has gone: it is there a moment later.
+        let sweeps = if left.iter().any(|restoring| matches!(restoring.state, State::Waiting)) { 2 } else { 1 };
+        let left: Vec<Target> = left.into_iter().map(|restoring| restoring.target.clone()).collect();
+        // Until then no other run makes them.
+        let claim = self.claim.take();
+        farewell::start(async move {
+            for sweep in 0..sweeps {
+                tokio::time::sleep(SWEEP * sweep).await;
+                for Target { server, database, .. } in &left {
+                    if let Err(error) = restore::drop_database(server, database).await {
+                        tracing::warn!("database {database} is left: {}", failure::chain(&error));
+                    }
+                }
+            }
+            drop(claim);
+        });
     }
 }
 
@@ -221,11 +286,11 @@ impl Restoring {
     }
 
     async fn start(&mut self) -> Result<(), Error> {
-        let mut start = DatabaseRestore::create(self.target.clone(), &self.head.properties).await?;
+        let mut start = self.create().await?;
         if self.may_change && matches!(start, Start::Loaded) {
             // From a pipe nothing can be passed over: which attempt was loaded is not known.
             restore::drop_database(&self.target.server, &self.target.database).await?;
-            start = DatabaseRestore::create(self.target.clone(), &self.head.properties).await?;
+            start = self.create().await?;
         }
         self.state = match start {
             Start::Empty(database) => State::Loading(database),
@@ -234,11 +299,24 @@ impl Restoring {
         Ok(())
     }
 
+    async fn create(&mut self) -> Result<Start, Error> {
+        self.is_begun = true;
+        let created = DatabaseRestore::create(self.target.clone(), &self.head.properties).await;
+        // What is refused was refused before anything was made.
+        self.is_begun = !matches!(created, Err(database::Error::Restore(_)));
+        Ok(created?)
+    }
+
     async fn restart(&mut self) -> Result<(), Error> {
         // Its sessions end first.
         self.state = State::Waiting;
         restore::drop_database(&self.target.server, &self.target.database).await?;
         self.start().await
+    }
+
+    /// Whether it may be there under a temporary name.
+    fn is_temporary(&self) -> bool {
+        self.is_begun && self.rename_to.is_some()
     }
 
     fn proved(&self) -> Proved<'_> {

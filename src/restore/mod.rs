@@ -90,7 +90,7 @@ struct Proved<'a> {
 
 impl Proved<'_> {
     async fn release(mut self) -> Result<Outcome, Error> {
-        if let Some(databases) = &self.databases {
+        if let Some(databases) = &mut self.databases {
             self.target.mark_proved().await?;
             databases.release().await?;
         }

@@ -12,7 +12,7 @@ use super::mark::{self, Left, Mark};
 use super::{Error, Incomplete, Options, Rename};
 use crate::bucket::{self, Bucket, BucketUrl};
 use crate::budget::Budget;
-use crate::database::restore::system_identifier;
+use crate::database::restore::{maintenance, system_identifier};
 use crate::database::{self, Environment, Server, Tool, Tools};
 use crate::monitor::Monitor;
 
@@ -55,7 +55,7 @@ impl Target {
             let url = Some(postgres.url.expose()).filter(|url| !url.is_empty());
             let environment = Environment::of_process();
             let server = Server::new(url, postgres.from_command_line, &environment, options.ca_file.as_deref())?;
-            let session = any_session(&server).await?;
+            let session = maintenance(&server, &[]).await?;
             let row = session.query_one("SELECT current_setting('server_version_num')::int8", &[]).await;
             let version = row.and_then(|row| row.try_get::<_, i64>(0));
             let version = version.map_err(database::Error::query("cannot read the server's version"))?;
@@ -105,7 +105,7 @@ impl Target {
             return Ok(());
         };
         let address = server.address();
-        let is_source = match (system_identifier(&any_session(server).await?).await?, &source.system_identifier) {
+        let is_source = match (system_identifier(&maintenance(server, &[]).await?).await?, &source.system_identifier) {
             (Some(one), Some(other)) => one == *other,
             // Where the role may not ask, the address has to do.
             _ if address == source.host => true,
@@ -198,18 +198,6 @@ fn can_be_made(url: &BucketUrl) -> bool {
     path.ancestors().find(|folder| folder.exists()).is_some_and(Path::is_dir)
 }
 
-/// A session on a database that is there before any restore.
-async fn any_session(server: &Server) -> Result<database::Session, Error> {
-    let mut failure = None;
-    for name in ["postgres", "template1"].into_iter().chain(server.default_database()) {
-        match server.connect(name).await {
-            Ok(session) => return Ok(session),
-            Err(error) => {
-                failure.get_or_insert(error);
-            }
-        }
-    }
-    Err(failure.map_or(Error::Nothing, Error::Database))
 }
 
 /// The databases that are restored, each with its name in the bundle and on the target.

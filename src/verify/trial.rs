@@ -5,7 +5,6 @@
 //! lacks says nothing of the bundle.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use pacharc_format::manifest::Manifest;
 use pacharc_format::{Entry, Head};
@@ -13,15 +12,11 @@ use serde::Serialize;
 
 use super::{Error, SourceDamage};
 use crate::database::throwaway::Throwaway;
-use crate::database::{self, Environment, Server, Tool, Tools, restore as database_restore};
-use crate::failure::{Class, Explain as _};
+use crate::database::{self, Environment, Server, Tool, Tools};
+use crate::failure::{self, Class, Explain as _};
 use crate::monitor::{Monitor, Phase};
 use crate::options::{Limits, Postgres};
 use crate::restore::{self, DatabaseWriter, Rename};
-use crate::{failure, farewell};
-
-/// How long a server may take to make a database that nobody waits for any more.
-const SWEEP: Duration = Duration::from_secs(2);
 
 /// Which server a trial restores into.
 #[derive(Clone, Debug)]
@@ -73,12 +68,8 @@ pub(super) enum Stop {
 pub(super) struct TrialRun<'m> {
     writer: DatabaseWriter<'m>,
     server: Server,
-    /// The databases' names in the bundle.
-    names: Vec<String>,
     version: String,
     throwaway: Option<Throwaway>,
-    /// Whether all databases were made.
-    is_made: bool,
     monitor: &'m dyn Monitor,
 }
 
@@ -104,18 +95,20 @@ impl<'m> TrialRun<'m> {
                 (server.map_err(failed)?, None, &postgres.pg_bin)
             }
         };
-        let names: Vec<String> = head.databases.iter().map(|database| database.name.clone()).collect();
         // Other names than those of a restore from a pipe, which may be under way on the same server.
+        let names = head.databases.iter().map(|database| &database.name);
         let selection: Vec<Rename> =
-            names.iter().map(|name| Rename { bundled: name.clone(), target: format!("trial of {name}") }).collect();
+            names.map(|name| Rename { bundled: name.clone(), target: format!("trial of {name}") }).collect();
         let version = version(&server).await.map_err(failed)?;
         let psql: Tool = Tools::find_psql(source.version_num, pg_bin.as_deref()).await.map_err(failed)?;
         let loading = (server.clone(), psql);
-        let writer = DatabaseWriter::new(&loading, (None, limits.jobs), head, &selection, None, monitor);
-        // From here on, whatever is made goes with it.
-        let mut trial = Self { writer, server, names, version, throwaway, is_made: false, monitor };
+        let mut writer = DatabaseWriter::new(&loading, (None, limits.jobs), head, &selection, None, monitor);
+        if throwaway.is_some() {
+            writer.leave_to_server();
+        }
+        // From here on, whatever is made goes with it, also when a signal comes: databases, or the server that has them.
+        let mut trial = Self { writer, server, version, throwaway, monitor };
         trial.writer.create(false).await.map_err(stop)?;
-        trial.is_made = true;
         Ok(Some(trial))
     }
 
@@ -186,31 +179,7 @@ impl<'m> TrialRun<'m> {
             Some(throwaway) => throwaway.stop().await.map_err(failed)?,
             None => self.writer.drop_temporary().await,
         }
-        self.names.clear();
         Ok(())
-    }
-}
-
-/// What is under way when a signal comes goes, too: a throwaway server by itself, databases on another one here.
-impl Drop for TrialRun<'_> {
-    fn drop(&mut self) {
-        if self.throwaway.is_some() || self.names.is_empty() {
-            return;
-        }
-        let server = self.server.clone();
-        let names: Vec<String> = self.names.iter().filter_map(|name| self.writer.name_now(name)).collect();
-        // A server goes on making a database whose session has gone: it is there a moment later.
-        let sweeps = if self.is_made { 1 } else { 2 };
-        farewell::start(async move {
-            for sweep in 0..sweeps {
-                tokio::time::sleep(SWEEP * sweep).await;
-                for name in &names {
-                    if let Err(error) = database_restore::drop_database(&server, name).await {
-                        tracing::warn!("database {name} is left: {}", failure::chain(&error));
-                    }
-                }
-            }
-        });
     }
 }
 

@@ -10,7 +10,7 @@ use pacharc::database::restore::{
 use pacharc::database::{Attempt, DumpSettings, Environment, Error, Server, Tools, inspect};
 use pacharc::failure::{Class, Explain};
 use pacharc::feed::Feed;
-use pacharc_format::manifest::{Database, DatabaseProperties};
+use pacharc_format::manifest::{Database, DatabaseProperties, DatabaseSetting};
 use pacharc_sample::postgres::{StopMode, TempServer};
 
 use crate::support::postgres::{self, Use as _, run};
@@ -343,6 +343,15 @@ async fn what_would_lose_something_is_refused() {
     let lacking = DatabaseProperties { extensions: vec![extension], ..properties.clone() };
     let error = refused(&target(&superuser, "new", None), &lacking, Class::Refused).await;
     assert!(matches!(error, RestoreError::ExtensionsMissing { .. }), "{error:?}");
+    let setting =
+        DatabaseSetting { name: "TimeZone".to_owned(), value: "Nowhere/City".to_owned(), ..Default::default() };
+    for lacking in [
+        DatabaseProperties { timezone: "Nowhere/City".to_owned(), ..properties.clone() },
+        DatabaseProperties { settings: vec![setting], ..properties.clone() },
+    ] {
+        let error = refused(&target(&superuser, "new", None), &lacking, Class::Refused).await;
+        assert!(matches!(&error, RestoreError::TimeZone { zone } if zone == "Nowhere/City"), "{error:?}");
+    }
     let builtin = DatabaseProperties { locale_provider: "builtin".to_owned(), ..properties.clone() };
     let error = refused(&target(&superuser, "new", None), &builtin, Class::Refused).await;
     assert!(matches!(error, RestoreError::LocaleProvider { .. }), "{error:?}");

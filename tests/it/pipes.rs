@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use pacharc_sample::bucket::{Bucket, Directory};
+use pacharc_sample::postgres::{self, TempServer};
+use serde_json::Value;
 
 use crate::support::cluster::{Cluster, target, target_server};
 use crate::support::fault_server::{Fault, FaultServer};
@@ -165,4 +167,72 @@ async fn what_a_torn_pipe_brought_is_not_used() {
         let (code, said) = torn(length, words(&["verify", "-"]));
         assert_eq!(code, Some(3), "{length}: {said}");
     }
+}
+
+/// What counts the databases that were made for this bundle under temporary names.
+fn temporary(desk: &Desk, bundle: &str) -> String {
+    let inspected = desk.run(["inspect", bundle, "--json"]).code(0).text();
+    let inspected: Value = serde_json::from_str(inspected.lines().last().unwrap()).unwrap();
+    let begin = &inspected["outcome"]["about"]["bundle"].as_str().unwrap()[..8];
+    format!("SELECT count(*) FROM pg_database WHERE datname LIKE 'pacharc\\_{begin}\\_%'")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_of_what_an_interrupted_pipe_brought() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "pipes_interrupted").await else { return };
+    let Some(to) = target_server() else { return };
+    desk.backup(&cluster.source(), "c.pacharc", &[]).code(0);
+    let temporary = temporary(&desk, "c.pacharc");
+    let bucket = FaultServer::start().await;
+    let args = Desk::restore_args("-", &target(&bucket.url()), &[]);
+    let from_pipe = || {
+        let mut cat = Command::new("cat");
+        let mut cat = cat.arg(desk.path("c.pacharc")).stdout(Stdio::piped()).spawn().unwrap();
+        let mut restore = desk.command(&args);
+        let running = Running::start(restore.stdin(cat.stdout.take().unwrap()));
+        (cat, running)
+    };
+    // While objects are written, and databases are empty; when they are loaded and proved, and the bucket is listed; when its mark,
+    // which is there already, is written once more.
+    let object = cluster.live().await[4].clone();
+    let moments =
+        [("PUT", object.as_str(), "INT", 130), ("GET", "", "TERM", 143), ("PUT", "pacharc.restoring", "INT", 130)];
+    for (method, key, signal, code) in moments {
+        let mut gate = bucket.gate(method, key);
+        let (mut cat, running) = from_pipe();
+        gate.reached().await;
+        assert_eq!(to.psql("postgres", &temporary).unwrap(), "2", "{method} {key}");
+        running.signal(signal);
+        running.finish().code(code).says("goes on where it stopped");
+        cat.wait().unwrap();
+        assert_eq!(to.psql("postgres", &temporary).unwrap(), "0", "{method} {key}");
+    }
+    cluster.assert_not_restored();
+    let (mut cat, running) = from_pipe();
+    running.finish().code(0);
+    assert!(cat.wait().unwrap().success());
+    cluster.assert_databases_restored();
+}
+
+/// A role may make a database that it is not let into.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_of_a_database_that_could_be_made_and_no_more() {
+    let desk = Desk::new();
+    let Some(cluster) = Cluster::small(&desk, "pipes_shut_out").await else { return };
+    let hba = format!(
+        "local all all trust\nhost all postgres 127.0.0.1/32 trust\nhost postgres,{},{} maker 127.0.0.1/32 trust\n",
+        cluster.database, cluster.dex
+    );
+    let files = vec![("pg_hba.conf".to_owned(), hba.into_bytes())];
+    let to = TempServer::start(&postgres::Options { files, ..postgres::Options::default() }).unwrap();
+    to.psql("postgres", "CREATE ROLE maker LOGIN CREATEDB").unwrap();
+    desk.backup(&cluster.databases(), "c.pacharc", &[]).code(0);
+    let args = Desk::restore_args("-", &words(&["--postgres", &to.url_as("maker", "postgres")]), &[]);
+    let mut cat = Command::new("cat");
+    cat.arg(desk.path("c.pacharc"));
+    let (mut first, second) = piped(cat, desk.command(args));
+    first.wait().unwrap();
+    second.code(6).says("pg_hba.conf").advises();
+    assert_eq!(to.psql("postgres", &temporary(&desk, "c.pacharc")).unwrap(), "0");
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use pacharc::database::restore::{DatabaseRestore, Proved, RestoreError, Start, Target, claim, release, unload};
-use pacharc::database::{DumpError, Error, inspect};
+use pacharc::database::{DumpError, Environment, Error, Server, inspect};
 use pacharc::failure::{Class, Explain as _, chain};
 use pacharc_format::manifest::DatabaseProperties;
 use pacharc_sample::postgres::TempServer;
@@ -76,6 +76,28 @@ async fn literals_are_what_they_were_however_servers_read_backslashes() {
     }
 }
 
+/// The connecting role may have a time zone of its own, which nobody else has.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_zone_is_the_sources_for_everybody() {
+    let Some(from) = postgres::start_with("", &[("timezone", "Asia/Tokyo")], Vec::new()) else { return };
+    let Some(postgres) = postgres::start() else { return };
+    source(&from);
+    let dumped = dump(&from, "source").await;
+    postgres.sql("postgres", "CREATE ROLE pach LOGIN");
+    let zone = |database: &str| {
+        let mut psql = postgres.command("psql");
+        psql.env("PGUSER", "pach").args(["-X", "-q", "-A", "-t", "-d", database, "-c", "SHOW timezone"]);
+        run(&mut psql).trim().to_owned()
+    };
+    for (set, database) in [("SET timezone = 'Asia/Tokyo'", "as the source"), ("RESET timezone", "as the server")] {
+        postgres.sql("postgres", &format!("ALTER ROLE postgres {set}"));
+        let back = target(&server(&postgres, "postgres"), database, Some("pach"));
+        assert_eq!(restore(&back, &dumped).await.unwrap(), [""; 0]);
+        assert_eq!(zone(database), "Asia/Tokyo", "{database}");
+    }
+    assert_eq!(zone("postgres"), "UTC");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_message_holds_a_value() {
     let Some(postgres) = postgres::start() else { return };
@@ -129,6 +151,42 @@ async fn the_proof_makes_do_with_few_connections() {
         let proof = proof(&back, &dumped).await;
         assert!(proof.holds() && proof.tables == 12, "{:?}", proof.differences);
     }
+}
+
+/// A tree whose rows may move is compared as a whole, but for what is not here: no dump holds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_other_server_is_asked_for_its_part_of_a_table() {
+    let Some(postgres) = postgres::start() else { return };
+    postgres.sql("postgres", "CREATE DATABASE source");
+    // Of the trees, one is too large to be read in the session that reads the small ones.
+    let tables = ["small", "large"].map(|tree| {
+        format!(
+            "CREATE TABLE {tree} (k text, n int, t text) PARTITION BY LIST (k);
+             CREATE TABLE {tree}_a PARTITION OF {tree} FOR VALUES IN ('a');
+             CREATE TABLE {tree}_rest PARTITION OF {tree} DEFAULT PARTITION BY RANGE (n);
+             CREATE TABLE {tree}_low PARTITION OF {tree}_rest FOR VALUES FROM (MINVALUE) TO (100);
+             CREATE TABLE {tree}_high PARTITION OF {tree}_rest FOR VALUES FROM (100) TO (MAXVALUE);
+             CREATE FOREIGN TABLE {tree}_far PARTITION OF {tree} FOR VALUES IN ('far') SERVER nowhere;"
+        )
+    });
+    let rows = "INSERT INTO small VALUES ('a', 1, 'x'), ('b', 2, 'y'), ('c', 200, 'z');
+        INSERT INTO large SELECT CASE n % 2 WHEN 0 THEN 'a' ELSE 'b' END, n, repeat('x', 300) FROM generate_series(1, 10000) n";
+    let nowhere = "CREATE EXTENSION postgres_fdw;
+        CREATE SERVER nowhere FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '/nowhere');
+        CREATE USER MAPPING FOR PUBLIC SERVER nowhere;";
+    postgres.sql("source", &[nowhere, &tables.concat(), rows].concat());
+    let dumped = dump(&postgres, "source").await;
+    assert_eq!(dumped.manifest.tables.len(), 6);
+    assert!(dumped.manifest.tables.iter().all(|table| table.root.is_some()));
+    let back = target(&server(&postgres, "postgres"), "back", None);
+    restore(&back, &dumped).await.unwrap();
+    let found = proof(&back, &dumped).await;
+    assert!(found.holds() && (found.tables, found.rows) == (6, 10_003), "{:?}", found.differences);
+    assert_eq!(postgres.sql("back", "SELECT DISTINCT relkind FROM pg_class WHERE relname LIKE '%_far'").trim(), "f");
+    postgres.sql("back", "DELETE FROM small_high; UPDATE large_low SET t = 'y' WHERE n = 7");
+    let found = proof(&back, &dumped).await;
+    let names: Vec<_> = found.differences.iter().map(|difference| difference.object.as_str()).collect();
+    assert_eq!(names, ["table \"public\".\"large\"", "table \"public\".\"small\""]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,4 +343,29 @@ async fn a_second_run_on_the_same_database_is_refused() {
     postgres.sql("postgres", &format!("SELECT {ends}"));
     claim(&server, &["a", "b"]).await.unwrap();
     drop(first);
+}
+
+/// A session on `template1` would keep everybody from making a database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_stands_in_nobodys_way_where_there_is_no_database_postgres() {
+    let Some(postgres) = postgres::start() else { return };
+    for database in ["admin", "other"] {
+        postgres.sql("postgres", &format!("CREATE DATABASE {database}"));
+    }
+    postgres.sql("admin", "DROP DATABASE postgres");
+    let named = |database: &str| {
+        let url = postgres.socket().replace("@/?", &format!("@/{database}?"));
+        Server::new(Some(&url), true, &Environment::of_process(), None).unwrap()
+    };
+    let first = claim(&named("admin"), &["a"]).await.unwrap();
+    postgres.sql("admin", "CREATE DATABASE theirs");
+    // Whichever way the second one comes in.
+    for database in ["admin", "other"] {
+        let error = claim(&named(database), &["a"]).await.unwrap_err();
+        assert!(matches!(&error, Error::Restore(RestoreError::UnderWay { .. })), "{database}: {error}");
+    }
+    drop(first);
+    claim(&named("other"), &["a"]).await.unwrap();
+    // Where there is nothing else, it has to do.
+    claim(&server(&postgres, "postgres"), &["b"]).await.unwrap();
 }

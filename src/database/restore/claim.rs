@@ -19,10 +19,12 @@ const SEED: i64 = i64::from_be_bytes(*b"\0pacharc");
 /// # Errors
 /// [`RestoreError::UnderWay`]; what the server says.
 pub async fn claim(server: &Server, databases: &[&str]) -> Result<Session, Error> {
+    // Another run may have come in by another database, and a lock is one within its database alone. Of two that take theirs in the
+    // same moment, both wait for the other.
     const SQL: &str = "SELECT pg_catalog.pg_try_advisory_lock(key), (
             SELECT pid FROM pg_catalog.pg_locks
             WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND classid::int8 << 32 | objid::int8 = key
-            AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+            AND pid <> pg_catalog.pg_backend_pid() LIMIT 1)
         FROM pg_catalog.hashtextextended($1, $2) k (key)";
     // A server learns late that the other machine is gone, unless it asks. Where it cannot, it does without.
     const KEEPALIVES: &str =
@@ -34,11 +36,13 @@ pub async fn claim(server: &Server, databases: &[&str]) -> Result<Session, Error
     for &database in databases {
         loop {
             let row = session.query_one(SQL, &[&database, &SEED]).await.map_err(failed())?;
-            if row.try_get(0).map_err(failed())? {
+            let is_taken: bool = row.try_get(0).map_err(failed())?;
+            let other: Option<i32> = row.try_get(1).map_err(failed())?;
+            if is_taken && other.is_none() {
                 break;
             }
             if began.elapsed() > PATIENCE {
-                let session = row.try_get::<_, Option<i32>>(1).map_err(failed())?.unwrap_or_default();
+                let session = other.unwrap_or_default();
                 return Err(RestoreError::UnderWay { database: database.to_owned(), session }.into());
             }
             tokio::time::sleep(PAUSE).await;

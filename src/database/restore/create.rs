@@ -79,6 +79,7 @@ async fn look(session: &Session, target: &Target, properties: &DatabasePropertie
     let place = place(session, target, properties).await?;
     if !matches!(place, Place::Loaded) {
         check_extensions(session, properties).await?;
+        super::settings::check_zone(session, properties).await?;
     }
     if matches!(place, Place::Free | Place::Left) {
         check_making(session, target, properties).await?;
@@ -425,12 +426,15 @@ pub async fn system_identifier(session: &Session) -> Result<Option<String>, Erro
     }
 }
 
-/// A session on any database but these, which may be dropped or renamed from there.
-pub(super) async fn maintenance(server: &Server, others: &[&str]) -> Result<Session, Error> {
+/// A session on any database but these, which may be dropped or renamed from there. On `template1` only where nothing else can be
+/// had: as long as somebody is there, nobody can make a database.
+///
+/// # Errors
+/// Those of a connection.
+pub(crate) async fn maintenance(server: &Server, others: &[&str]) -> Result<Session, Error> {
     let mut failure = None;
-    for name in
-        ["postgres", "template1"].into_iter().chain(server.default_database()).filter(|name| !others.contains(name))
-    {
+    let names = ["postgres"].into_iter().chain(server.default_database()).chain(["template1"]);
+    for name in names.filter(|name| !others.contains(name)) {
         match server.connect(name).await {
             Ok(session) => return Ok(session),
             Err(error) => {

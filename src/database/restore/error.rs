@@ -53,6 +53,12 @@ pub enum RestoreError {
         /// `icu` or `builtin`.
         provider: String,
     },
+    /// The server does not know the source's time zone.
+    #[error("the server does not know the time zone {zone}, which the source's database has")]
+    TimeZone {
+        /// Its name.
+        zone: String,
+    },
     /// The role may not create databases.
     #[error("role \"{role}\" may not create database \"{database}\"")]
     MayNotCreate {
@@ -134,6 +140,7 @@ impl Explain for RestoreError {
             | Self::Unfinished { .. }
             | Self::Encoding { .. }
             | Self::LocaleProvider { .. }
+            | Self::TimeZone { .. }
             | Self::RolesMissing { .. }
             | Self::ExtensionsMissing { .. } => Class::Refused,
             Self::MayNotCreate { .. } | Self::MayNotActFor { .. } | Self::OwnerLacks { .. } => Class::Credentials,
@@ -160,6 +167,11 @@ impl Explain for RestoreError {
                 "Drop the empty database: the restore creates it with the source's encoding.".to_owned()
             }
             Self::LocaleProvider { .. } => "Restore onto the source's version of PostgreSQL or a newer one.".to_owned(),
+            Self::TimeZone { .. } => {
+                "Install it where the server runs: Debian and Ubuntu have former names, such as US/Eastern, in the \
+                 package tzdata-legacy. Or restore onto a server that knows it: times without a zone would be others."
+                    .to_owned()
+            }
             Self::MayNotCreate { role, database } => {
                 format!(
                     "Create the database \"{database}\" first, empty, or let the role: ALTER ROLE \"{role}\" CREATEDB."

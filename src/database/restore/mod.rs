@@ -4,6 +4,7 @@
 //! COPY of its own, tables that mingle in the bundle are loaded at the same time. A comment on the database marks it
 //! until the whole restore is done, so that an interrupted one is told from a database that somebody uses.
 
+mod analyze;
 mod claim;
 mod create;
 mod error;
@@ -14,11 +15,13 @@ mod prove;
 mod sessions;
 mod settings;
 mod statements;
+mod tables;
 
 use bytes::Bytes;
 use pacharc_format::manifest::{self, DatabaseProperties};
 
 pub use claim::claim;
+pub(crate) use create::maintenance;
 pub use create::{Place, Proved, check, create_script, drop_database, release, system_identifier};
 pub use error::RestoreError;
 pub(crate) use mark::is_mark;
@@ -167,7 +170,7 @@ impl DatabaseRestore {
         warnings.extend(self.sessions.take_warnings());
         let session = self.sessions.take().await?;
         session
-            .batch_execute("ANALYZE")
+            .batch_execute(&analyze::statement(&session).await?)
             .await
             .map_err(Error::query(format!("cannot analyze database \"{}\"", self.target.database)))?;
         create::check_owner(&self.target.server.connect(&self.target.database).await?, &self.target).await?;

@@ -5,7 +5,7 @@
 //! tables would cost more than their rows do: one session reads them all.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::pin::pin;
@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{TryStreamExt as _, future};
-use pacharc_format::manifest::{self, LargeObjects, Table};
+use pacharc_format::manifest::{self, LargeObjects};
 use pacharc_format::{Fingerprint, LineReader};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio_postgres::error::SqlState;
@@ -21,6 +21,7 @@ use tokio_postgres::error::SqlState;
 use super::Target;
 use super::create::{self, maintenance};
 use super::sessions::{ROOM, failed};
+use super::tables::{Check, checks};
 use crate::database::catalog::{quote_identifier, quote_qualified};
 use crate::database::child::{Child, Label};
 use crate::database::{DumpError, Error, Server, Session, Tool};
@@ -92,9 +93,12 @@ pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) 
     let mut proof = Proof::default();
     let reader = Reader { target, server, psql, manifest, owner };
     let mut present = Vec::new();
-    for check in checks(&manifest.tables) {
+    for mut check in checks(&manifest.tables) {
         match lacking(&session, &check).await? {
-            None => present.push(check),
+            None => {
+                check.leave_out_foreign(&session).await?;
+                present.push(check);
+            }
             Some(found) => {
                 proof.tables += check.tables;
                 proof.compare(format!("table {}", check.name), check.expected.to_string(), found.to_owned());
@@ -198,80 +202,6 @@ impl Proof {
     }
 }
 
-/// One reading: a table, or all partitions of one where rows may have moved from one to another.
-struct Check {
-    /// Schema and name.
-    place: (String, String),
-    /// The same, quoted.
-    name: String,
-    columns: Vec<String>,
-    /// What is read: a table, or a query in parentheses.
-    source: String,
-    expected: Fingerprint,
-    /// Of all rows, as the manifest has them.
-    bytes: u64,
-    tables: u64,
-    extension: bool,
-}
-
-fn checks(tables: &[Table]) -> Vec<Check> {
-    let mut layouts: BTreeMap<_, BTreeSet<&[String]>> = BTreeMap::new();
-    for table in tables {
-        if let Some(root) = &table.root {
-            layouts.entry(root).or_default().insert(&table.columns);
-        }
-    }
-    let mut checks = Vec::new();
-    let mut roots: BTreeMap<_, Check> = BTreeMap::new();
-    for table in tables {
-        let columns = table.columns.iter().map(|column| quote_identifier(column)).collect::<Vec<_>>().join(", ");
-        // Without a fingerprint that can be read nothing can be equal to it.
-        let expected = Fingerprint::from_hex(&table.fingerprint, table.rows).unwrap_or_default();
-        // Where partitions list their columns in different orders, a row's text tells where it was: it must be there.
-        if let Some(root) = table.root.as_ref().filter(|root| layouts[root].len() == 1) {
-            let name = quote_qualified(&root.0, &root.1);
-            roots
-                .entry(root)
-                .or_insert_with(|| Check {
-                    place: root.clone(),
-                    columns: table.columns.clone(),
-                    source: format!("(SELECT {columns} FROM {name})"),
-                    name,
-                    expected: Fingerprint::default(),
-                    bytes: 0,
-                    tables: 0,
-                    extension: false,
-                })
-                .add(&expected, table.bytes);
-            continue;
-        }
-        let name = quote_qualified(&table.schema, &table.name);
-        let source = match &table.extension_filter {
-            Some(filter) if !filter.is_empty() => format!("(SELECT {columns} FROM ONLY {name} {filter})"),
-            _ if columns.is_empty() => name.clone(),
-            _ => format!("{name} ({columns})"),
-        };
-        let extension = table.extension_filter.is_some();
-        let place = (table.schema.clone(), table.name.clone());
-        let named = table.columns.clone();
-        checks.push(Check { place, name, columns: named, source, expected, bytes: table.bytes, tables: 1, extension });
-    }
-    checks.extend(roots.into_values());
-    checks
-}
-
-impl Check {
-    fn add(&mut self, expected: &Fingerprint, bytes: u64) {
-        self.expected.merge(expected);
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.tables += 1;
-    }
-
-    fn copy(&self) -> String {
-        format!("COPY {} TO STDOUT", self.source)
-    }
-}
-
 struct Reader<'a> {
     target: &'a Target,
     server: Server,
@@ -313,12 +243,14 @@ impl Reader<'_> {
         }
         let mut found = Vec::with_capacity(checks.len());
         for check in checks {
-            let (role, copy) = (self.role(check.extension), check.copy());
+            let role = self.role(check.extension);
             session.batch_execute(&role).await.map_err(failed(&role))?;
-            let mut rows = pin!(session.copy_out(&copy).await.map_err(failed(&copy))?);
             let mut lines = LineReader::default();
-            while let Some(row) = rows.try_next().await.map_err(failed(&copy))? {
-                lines.read(&row);
+            for copy in check.copies() {
+                let mut rows = pin!(session.copy_out(&copy).await.map_err(failed(&copy))?);
+                while let Some(row) = rows.try_next().await.map_err(failed(&copy))? {
+                    lines.read(&row);
+                }
             }
             let cut = || self.label("COPY", &check).script(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             let fingerprint = lines.finish().ok_or_else(cut)?;
@@ -376,7 +308,7 @@ impl Reader<'_> {
     /// Reads the rows through a psql.
     async fn fingerprint(&self, check: &Check) -> Result<Fingerprint, Error> {
         let mut arguments: Vec<OsString> = ["-X", "-q", "-v", "ON_ERROR_STOP=1"].iter().map(Into::into).collect();
-        for sql in self.settings().chain([self.role(check.extension), check.copy()]) {
+        for sql in self.settings().chain([self.role(check.extension)]).chain(check.copies()) {
             arguments.extend(["-c".into(), sql.into()]);
         }
         let label = self.label("psql", check);
@@ -449,41 +381,6 @@ async fn large_objects(session: &Session) -> Result<LargeObjects, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn table(name: &str, columns: &[&str], root: Option<&str>) -> Table {
-        Table {
-            schema: "s".into(),
-            name: name.into(),
-            columns: columns.iter().map(|c| (*c).to_owned()).collect(),
-            root: root.map(|root| ("s".to_owned(), root.to_owned())),
-            rows: 1,
-            fingerprint: blake3::hash(name.as_bytes()).to_hex().to_string(),
-            ..Table::default()
-        }
-    }
-
-    #[test]
-    fn partitions_are_compared_together_where_their_rows_look_alike() {
-        let tables = [
-            table("a", &["x"], None),
-            table("p1", &["x", "y"], Some("p")),
-            table("p2", &["x", "y"], Some("p")),
-            table("q1", &["x", "y"], Some("q")),
-            table("q2", &["y", "x"], Some("q")),
-            table("none", &[], None),
-        ];
-        let checks = checks(&tables);
-        let sources: Vec<_> = checks.iter().map(|check| check.source.as_str()).collect();
-        let expected = [
-            "\"s\".\"a\" (\"x\")",
-            "\"s\".\"q1\" (\"x\", \"y\")",
-            "\"s\".\"q2\" (\"y\", \"x\")",
-            "\"s\".\"none\"",
-            "(SELECT \"x\", \"y\" FROM \"s\".\"p\")",
-        ];
-        assert_eq!(sources, expected);
-        assert_eq!((checks[4].tables, checks[4].expected.count()), (2, 2));
-    }
 
     #[tokio::test]
     async fn lines_of_any_length_count_once() {

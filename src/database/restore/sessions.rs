@@ -12,6 +12,8 @@ use crate::database::{Error, Server, Session};
 
 /// Memory for building an index where the server's own setting is below it, in KiB.
 const INDEX_MEMORY: u32 = 256 << 10;
+/// The same for all that are built at a time, in KiB: many sessions would else take what a small server does not have.
+const INDEX_MEMORY_IN_ALL: u32 = 1 << 20;
 
 /// How long the end of our own sessions is waited for.
 pub(super) const ROOM: Duration = Duration::from_secs(10);
@@ -57,14 +59,15 @@ pub(super) struct Sessions {
 impl Sessions {
     pub(super) async fn open(target: &Target) -> Result<Self, Error> {
         let owner = target.acting_for().map(str::to_owned);
-        let main = connect(&target.server, &target.database, &set_role(owner.as_deref())).await?;
+        let jobs = target.jobs.max(1);
+        let main = connect(&target.server, &target.database, &set_role(owner.as_deref()), jobs).await?;
         let rows = main.query("SELECT lower(name) FROM pg_catalog.pg_settings", &[]).await;
         let rows = rows.map_err(Error::query("cannot read the server's settings"))?;
         Ok(Self {
             server: target.server.clone(),
             database: target.database.clone(),
             owner,
-            jobs: target.jobs.max(1),
+            jobs,
             known: rows.iter().filter_map(|row| row.try_get(0).ok()).collect(),
             idle: Vec::new(),
             main,
@@ -79,7 +82,7 @@ impl Sessions {
                 return Ok(session);
             }
         }
-        connect(&self.server, &self.database, &self.set_role()).await
+        connect(&self.server, &self.database, &self.set_role(), self.jobs).await
     }
 
     /// The session that has been open all the time, about to commit what is flushed, and with it whatever all others have
@@ -188,14 +191,21 @@ fn set_role(owner: Option<&str>) -> String {
     owner.map(|owner| format!("SET ROLE {};", quote_identifier(owner))).unwrap_or_default()
 }
 
-async fn connect(server: &Server, database: &str, set_role: &str) -> Result<Session, Error> {
+/// What each of `jobs` sessions may take for an index, in KiB.
+fn index_memory(jobs: usize) -> u32 {
+    let jobs = u32::try_from(jobs).unwrap_or(u32::MAX).max(1);
+    INDEX_MEMORY.min(INDEX_MEMORY_IN_ALL / jobs)
+}
+
+async fn connect(server: &Server, database: &str, set_role: &str, jobs: usize) -> Result<Session, Error> {
     let session = server.connect(database).await?;
+    let memory = index_memory(jobs);
     // What is lost if the server crashes now is restored again: the mark says that the restore is not finished, and whether it
     // may be set the witness knows.
     let setup = format!(
         "SET synchronous_commit = off;
-         SELECT set_config('maintenance_work_mem', '{INDEX_MEMORY}', false) FROM pg_catalog.pg_settings
-         WHERE name = 'maintenance_work_mem' AND setting::int8 < {INDEX_MEMORY};
+         SELECT set_config('maintenance_work_mem', '{memory}', false) FROM pg_catalog.pg_settings
+         WHERE name = 'maintenance_work_mem' AND setting::int8 < {memory};
          {set_role}"
     );
     let failed = Error::query(format!("cannot set up a session on database \"{database}\""));
@@ -246,6 +256,12 @@ mod tests {
         ] {
             assert!(!is_setval(other), "{other}");
         }
+    }
+
+    #[test]
+    fn many_sessions_share_the_memory_for_indexes() {
+        assert_eq!([0, 1, 2, 4].map(index_memory), [256 << 10; 4]);
+        assert_eq!([8, 32, usize::MAX].map(index_memory), [128 << 10, 32 << 10, 0]);
     }
 
     #[test]
