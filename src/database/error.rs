@@ -365,6 +365,7 @@ impl Explain for Error {
                      postgresql-client-{needed}, or name their folder with --pg-bin."
                 )
             }
+            Self::ToolBroken { .. } => "Name the folder of PostgreSQL's programs with --pg-bin.".to_owned(),
             _ => return None,
         };
         Some(advice)
