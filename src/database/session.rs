@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{Client, Config, Socket};
+use tokio_postgres::{Client, Config, SimpleQueryMessage, Socket};
 
 use super::Error;
+
+/// A setting's name and its value.
+pub(super) type Setting = (&'static str, &'static str);
 
 /// What every session and every child sets, at backup, restore and proof alike, so that the same value always gives
 /// the same text, and nothing that is set on a role or a database comes in between.
@@ -71,23 +74,39 @@ impl Session {
         Ok(Self { client, driver, pulse, version, version_num: 0, standby: false, read_only: false })
     }
 
-    /// Asks what the server is.
-    pub(super) async fn prepare(mut self, address: &str) -> Result<Self, Error> {
-        let failed = || Error::query(format!("cannot set up a session on {address}"));
-        let row = self
-            .client
-            .query_one(
-                // Where the settings are the database's own, its owner says what stands first in the search path.
-                "SELECT pg_catalog.current_setting('server_version_num')::integer, pg_catalog.pg_is_in_recovery(), \
-                 pg_catalog.current_setting('transaction_read_only')::boolean",
-                &[],
-            )
-            .await
-            .map_err(failed())?;
-        self.version_num = u32::try_from(row.try_get::<_, i32>(0).map_err(failed())?).unwrap_or(0);
-        self.standby = row.try_get(1).map_err(failed())?;
-        self.read_only = row.try_get(2).map_err(failed())?;
-        Ok(self)
+    /// Asks what the server is, and makes sure that the session has the settings that it was to begin with: those that are `sent`
+    /// to a server of that version.
+    ///
+    /// A pooler may drop them without a word. Then text and fingerprints are those of other settings, and what is set later stays
+    /// with a session that others use.
+    pub(super) async fn prepare(mut self, address: &str, sent: impl Fn(u32) -> Vec<Setting>) -> Result<Self, Error> {
+        let all = sent(u32::MAX);
+        let shown = all.iter().map(|(name, _)| format!(", pg_catalog.current_setting('{name}', true)"));
+        // Where the settings are the database's own, its owner says what stands first in the search path. And a statement with a
+        // name, behind such a pooler, would be another session's.
+        let sql = format!(
+            "SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.pg_is_in_recovery(), \
+             pg_catalog.current_setting('transaction_read_only'){}",
+            shown.collect::<String>()
+        );
+        let failed = Error::query(format!("cannot set up a session on {address}"));
+        let messages = self.client.simple_query(&sql).await.map_err(failed)?;
+        let row = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let column = |number: usize| row.and_then(|row| row.try_get(number).ok().flatten()).unwrap_or_default();
+        self.version_num = column(0).parse().unwrap_or(0);
+        self.standby = column(1) == "t";
+        self.read_only = column(2) == "on";
+        let known = sent(self.version_num);
+        let mut found = all.iter().zip((3..).map(column)).filter(|(setting, _)| known.contains(setting));
+        match found.find(|(setting, found)| !is_in_force(**setting, found)) {
+            None => Ok(self),
+            Some((&(name, _), found)) => {
+                Err(Error::SettingDropped { address: address.to_owned(), name, found: found.to_owned() })
+            }
+        }
     }
 
     /// `server_version`, e.g. `15.18 (Debian 15.18-0+deb12u1)`.
@@ -130,6 +149,17 @@ impl Drop for Session {
     }
 }
 
+/// Whether the server shows a setting as it was sent.
+fn is_in_force((name, value): Setting, found: &str) -> bool {
+    match name {
+        // The order of day and month is the server's own.
+        "DateStyle" => found.starts_with(value),
+        "TimeZone" => [value, "Etc/UTC"].contains(&found),
+        "search_path" => found.trim_matches('"').is_empty(),
+        _ => found == value,
+    }
+}
+
 /// Sends an empty query now and then. One waits for its turn behind whatever is under way, in any transaction, and changes
 /// nothing.
 async fn pulse(client: Weak<Client>) {
@@ -138,6 +168,38 @@ async fn pulse(client: Weak<Client>) {
         let Some(client) = client.upgrade() else { return };
         if client.batch_execute("").await.is_err() && client.is_closed() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_known_by_what_the_server_shows() {
+        let is_in_force = |name: &str, found: &str| {
+            let sent = SESSION_SETTINGS.iter().find(|(setting, _)| *setting == name).unwrap();
+            is_in_force(*sent, found)
+        };
+        for (name, found) in [
+            ("DateStyle", "ISO, DMY"),
+            ("TimeZone", "UTC"),
+            ("TimeZone", "Etc/UTC"),
+            ("search_path", ""),
+            ("search_path", "\"\""),
+            ("lock_timeout", "0"),
+        ] {
+            assert!(is_in_force(name, found), "{name} {found}");
+        }
+        for (name, found) in [
+            ("DateStyle", "German, DMY"),
+            ("TimeZone", "Europe/Berlin"),
+            ("TimeZone", ""),
+            ("search_path", "\"$user\", public"),
+            ("lock_timeout", "50ms"),
+        ] {
+            assert!(!is_in_force(name, found), "{name} {found}");
         }
     }
 }
