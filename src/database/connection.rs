@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Config, NoTls, config};
+use tokio_postgres::{Config, config};
 
 use super::endpoint::{Endpoint, default_socket_folder, endpoints};
 use super::error::class;
@@ -388,26 +388,26 @@ impl Server {
     /// Tries with TLS and without, in the order of `sslmode`.
     async fn open(&self, mut config: Config, endpoint: &Endpoint) -> Result<Session, tokio_postgres::Error> {
         let connector = self.inner.tls.connector.as_ref().filter(|_| !endpoint.is_socket());
-        let Some(connector) = connector else {
-            return Session::open(config.ssl_mode(config::SslMode::Disable), NoTls).await;
-        };
+        if connector.is_none() {
+            return Session::open(config.ssl_mode(config::SslMode::Disable), None).await;
+        }
         // A second attempt is for a server that refuses the first kind, not for a wrong password.
         let refused =
             |error: &tokio_postgres::Error| error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
         match self.inner.tls.mode {
-            SslMode::Allow => match Session::open(config.ssl_mode(config::SslMode::Disable), NoTls).await {
+            SslMode::Allow => match Session::open(config.ssl_mode(config::SslMode::Disable), None).await {
                 Err(error) if refused(&error) => {
-                    Session::open(config.ssl_mode(config::SslMode::Require), connector.clone()).await
+                    Session::open(config.ssl_mode(config::SslMode::Require), connector).await
                 }
                 result => result,
             },
-            SslMode::Prefer => match Session::open(config.ssl_mode(config::SslMode::Prefer), connector.clone()).await {
+            SslMode::Prefer => match Session::open(config.ssl_mode(config::SslMode::Prefer), connector).await {
                 Err(error) if refused(&error) || tls_error(&error).is_some() => {
-                    Session::open(config.ssl_mode(config::SslMode::Disable), NoTls).await
+                    Session::open(config.ssl_mode(config::SslMode::Disable), None).await
                 }
                 result => result,
             },
-            _ => Session::open(config.ssl_mode(config::SslMode::Require), connector.clone()).await,
+            _ => Session::open(config.ssl_mode(config::SslMode::Require), connector).await,
         }
     }
 }

@@ -300,3 +300,30 @@ async fn a_session_says_something_now_and_then() {
     wait_until("the session has said something", || changed() != before);
     session.batch_execute("COMMIT").await.unwrap();
 }
+
+/// A server that counts or sorts writes nothing, and does not notice that its client is gone: its locks would stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_ends_with_its_session() {
+    let authority = Authority::new();
+    let Some(postgres) = authority.server("server") else { return };
+    let (port, ca) = (postgres.port(), authority.path("ca.crt"));
+    let tls = format!("postgres://walt@localhost:{port}/postgres?sslmode=verify-full&sslrootcert={ca}");
+    let running = || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()";
+        postgres.sql("postgres", sql).trim().to_owned()
+    };
+    for url in [postgres.socket(), tls] {
+        let (_, session) = connect(&url, &[("PGPASSWORD", "pass:word")]).await.unwrap();
+        if session.version_num() >= 140_000 {
+            let shown = "SELECT current_setting('client_connection_check_interval')";
+            assert_eq!(session.query_one(shown, &[]).await.unwrap().get::<_, &str>(0), "10s");
+            // It is not to find out by itself.
+            session.batch_execute("SET client_connection_check_interval = 0").await.unwrap();
+        }
+        let asked = session.batch_execute("SELECT pg_sleep(600)");
+        assert!(tokio::time::timeout(Duration::from_millis(200), asked).await.is_err());
+        wait_until("the query runs", || running() == "1");
+        drop(session);
+        wait_until("the query is cancelled", || running() == "0");
+    }
+}
