@@ -289,6 +289,15 @@ impl Error {
             _ => self.is_transient(),
         }
     }
+
+    /// Where a child has failed: which part it was to dump, and what it said. Two that failed alike are equal in this.
+    #[must_use]
+    pub fn of_child(&self) -> Option<String> {
+        match self {
+            Self::Dump(error @ (DumpError::Child { .. } | DumpError::Script { .. })) => Some(error.to_string()),
+            _ => None,
+        }
+    }
 }
 
 impl Explain for Error {
