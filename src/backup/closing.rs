@@ -14,7 +14,7 @@ use super::fetch::{Fetcher, Shared};
 use super::job::Job;
 use super::pause::Pause;
 use crate::cluster::suspend::Lost;
-use crate::database::{self, Attempt, ForeignSession, Progress, foreign_sessions};
+use crate::database::{self, Attempt, ForeignSession, Progress, broken_rows, foreign_sessions};
 use crate::failure::chain;
 use crate::monitor::{Counter, Event, Phase, Wait};
 
@@ -112,6 +112,9 @@ impl Job<'_> {
                 Ok(databases) => {
                     // A hold is proved to its end.
                     pause.prove(number).await;
+                    for (what, problem) in databases.iter().flat_map(broken_rows) {
+                        self.monitor.warn(format!("{what}: {problem}: mend it at the source, and back up again"));
+                    }
                     return Ok(Dumped { databases, snapshots: number, opened, live });
                 }
                 Err(error) if error.is_retryable() && number < SNAPSHOTS => {

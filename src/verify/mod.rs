@@ -29,6 +29,7 @@ pub use trial::{Scratch, Trial, TriedDatabase};
 
 use crate::budget::Budget;
 use crate::bundle::Input;
+use crate::database::broken_rows;
 use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Event, Monitor, Phase};
 use crate::options::Expectations;
@@ -204,6 +205,13 @@ impl Verification<'_> {
                 self.monitor.event(damage.clone().into());
             }
             source.append(report.source);
+        }
+        if self.findings.count == 0 {
+            for (subject, problem) in manifest.iter().flat_map(|manifest| &manifest.databases).flat_map(broken_rows) {
+                let damage = SourceDamage { subject, problem, ..SourceDamage::default() };
+                self.monitor.event(damage.clone().into());
+                source.push(damage);
+            }
         }
         let mut tried = None;
         if let Some(trial) = trial {
