@@ -267,6 +267,9 @@ pub struct Table {
     pub pieces: u32,
     /// Sum modulo 2^256 of the BLAKE3 of each COPY text line without its line end; hex, most significant digit first.
     pub fingerprint: String,
+    /// The first row, from 1, that is not text in the dump's encoding, so that no server takes it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken_row: Option<u64>,
 }
 
 /// One sequence, as dumped.

@@ -1,6 +1,7 @@
 //! From the first copy to a dump that is closed: snapshots, what they show to be lacking, and the pause around them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use super::fetch::{Fetcher, Shared};
 use super::job::Job;
 use super::pause::Pause;
 use crate::cluster::suspend::Lost;
-use crate::database::{self, Attempt, ForeignSession, Progress, foreign_sessions};
+use crate::database::{self, Attempt, ForeignSession, Progress, broken_rows, foreign_sessions};
 use crate::failure::chain;
 use crate::monitor::{Counter, Event, Phase, Wait};
 
@@ -65,6 +66,8 @@ impl Job<'_> {
             self.await_quiet(pause).await;
         }
         let mut number = 0;
+        // What a child of the last dump has died of.
+        let mut died_of = None;
         loop {
             number += 1;
             self.monitor.phase(Phase::Snapshot);
@@ -95,11 +98,11 @@ impl Job<'_> {
             pause.snapshot_is_kept();
             self.monitor.phase(Phase::Dump);
             let opened = attempt.opened();
-            let monitor = Arc::clone(&self.monitor);
-            let progress = move |progress| {
-                if let Progress::Bytes(bytes) = progress {
-                    monitor.add(Counter::DatabaseBytes, bytes);
-                }
+            let locked = Arc::new(AtomicBool::new(false));
+            let (monitor, is_locked) = (Arc::clone(&self.monitor), Arc::clone(&locked));
+            let progress = move |progress| match progress {
+                Progress::Bytes(bytes) => monitor.add(Counter::DatabaseBytes, bytes),
+                Progress::Locked => is_locked.store(true, Ordering::Relaxed),
             };
             let jobs = self.options.limits.jobs;
             let dumped = self.feed(bundle, Wait::Databases, |feed| {
@@ -109,10 +112,20 @@ impl Job<'_> {
                 Ok(databases) => {
                     // A hold is proved to its end.
                     pause.prove(number).await;
+                    for (what, problem) in databases.iter().flat_map(broken_rows) {
+                        self.monitor.warn(format!("{what}: {problem}: mend it at the source, and back up again"));
+                    }
                     return Ok(Dumped { databases, snapshots: number, opened, live });
                 }
                 Err(error) if error.is_retryable() && number < SNAPSHOTS => {
-                    pause.within(self.attempt_failed(number, &error)).await?;
+                    let answers = pause.within(self.attempt_failed(number, &error)).await?;
+                    // What comes again word for word, at a server that is well, comes for ever, and each dump takes room in the
+                    // bundle. Before there are locks, nothing is written, and what stands in their way may go.
+                    let of = error.of_child().filter(|_| locked.load(Ordering::Relaxed));
+                    if answers && of.is_some() && of == died_of {
+                        return Err(give_up(number, error));
+                    }
+                    died_of = of;
                 }
                 Err(error) => return Err(give_up(number, error)),
             }
@@ -223,15 +236,20 @@ impl Job<'_> {
     }
 
     /// Tells it, and waits until the server is there again: attempts are for what goes wrong at a server, not for how long
-    /// one takes to start.
-    async fn attempt_failed(&self, attempt: u32, error: &database::Error) -> Result<(), Error> {
+    /// one takes to start. Whether it was there all the time.
+    async fn attempt_failed(&self, attempt: u32, error: &database::Error) -> Result<bool, Error> {
         let reason = chain(error);
         self.monitor.event(Event::AttemptFailed { attempt, attempts: SNAPSHOTS, reason });
         let (Some((server, _)), Some(first)) = (&self.source.server, self.source.databases.first()) else {
-            return Ok(());
+            return Ok(true);
         };
-        let tell = || self.monitor.warn(format!("{} does not answer: waiting for it", server.address()));
-        server.await_session(&first.name, AWAY, tell).await.map(drop).map_err(|error| give_up(attempt, error))
+        let mut answers = true;
+        let tell = || {
+            answers = false;
+            self.monitor.warn(format!("{} does not answer: waiting for it", server.address()));
+        };
+        let session = server.await_session(&first.name, AWAY, tell).await;
+        session.map(|_| answers).map_err(|error| give_up(attempt, error))
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::cluster::suspend::from_anywhere;
+use crate::database::broken_rows;
 use crate::evidence::Contents;
 use crate::failure::Class;
 use crate::visible::one_line;
@@ -60,6 +61,9 @@ pub struct DatabaseOutcome {
     pub bytes: u64,
     /// What a dump leaves out.
     pub left_out: Vec<String>,
+    /// What was broken at the source, in words: tables with rows that no server takes back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<String>,
 }
 
 impl Outcome {
@@ -70,6 +74,7 @@ impl Outcome {
             rows: database.tables.iter().map(|table| table.rows).sum(),
             bytes: database.tables.iter().map(|table| table.bytes).sum(),
             left_out: database.left_out.clone(),
+            broken: broken_rows(database).iter().map(|(what, problem)| format!("{what}: {problem}")).collect(),
         });
         Self {
             output,
@@ -92,7 +97,8 @@ impl Outcome {
 impl crate::outcome::Outcome for Outcome {
     fn class(&self) -> Option<Class> {
         let closed = self.objects.as_ref().and_then(|objects| objects.closed);
-        (closed == Some(false)).then_some(Class::Incomplete)
+        let is_broken = self.databases.iter().any(|database| !database.broken.is_empty());
+        (closed == Some(false) || is_broken).then_some(Class::Incomplete)
     }
 
     fn contents(&self) -> Option<&Contents> {
@@ -103,8 +109,11 @@ impl crate::outcome::Outcome for Outcome {
         let mut text = String::new();
         // Writing to a string has no way to fail.
         for database in &self.databases {
-            let DatabaseOutcome { name, tables, rows, .. } = database;
+            let DatabaseOutcome { name, tables, rows, broken, .. } = database;
             let _ = writeln!(text, "database {}: {rows} rows in {tables} tables", one_line(name));
+            for broken in broken {
+                let _ = writeln!(text, "BROKEN AT THE SOURCE: {}", one_line(broken));
+            }
         }
         if let Some(objects) = &self.objects {
             let Objects { live, orphan, foreign, rotten, missing, .. } = objects;

@@ -350,6 +350,11 @@ pub async fn left_out(client: &Client, standby: bool) -> Result<Vec<String>, Err
          WHERE (c.relkind = 'f' OR $1 AND c.relkind IN ('r', 'S') AND c.relpersistence = 'u') AND ",
         user_namespace!(),
         "UNION ALL
+         SELECT 'options, if it has any, of the user mapping of ' || coalesce(quote_ident(usename), umuser::text)
+                || ' for server ' || quote_ident(srvname) || ' (this role may not read them)'
+         FROM pg_user_mappings
+         WHERE umoptions IS NULL AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = current_user AND rolsuper)
+         UNION ALL
          SELECT count(*) || ' security labels' FROM pg_seclabel HAVING count(*) > 0
          ORDER BY 1"
     );

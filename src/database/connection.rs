@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Config, NoTls, config};
+use tokio_postgres::{Config, config};
 
 use super::endpoint::{Endpoint, default_socket_folder, endpoints};
 use super::error::class;
 use super::passfile::{self, Password};
 use super::resolve::Settings;
-use super::session::NEWER_SETTINGS;
+use super::session::{NEWER_SETTINGS, Setting};
 use super::tls::{SslMode, Tls};
 use super::{Environment, Error, SESSION_SETTINGS, Session};
 use crate::failure::Class;
@@ -131,7 +131,7 @@ impl Server {
     ///
     /// # Errors
     /// Class *credentials* where user or password are refused, else *unreachable*; [`Error::DatabaseMissing`] where
-    /// the server has no such database.
+    /// the server has no such database; [`Error::SettingDropped`] where the settings do not arrive.
     pub async fn connect(&self, database: &str) -> Result<Session, Error> {
         if let Some(&chosen) = self.inner.chosen.get() {
             return self.connect_host(&self.inner.endpoints[chosen], database, "any").await;
@@ -335,7 +335,7 @@ impl Server {
                 Error::Connect { address, database, source: source.into() }
             }
         })?;
-        let session = session.prepare(&endpoint.to_string()).await?;
+        let session = session.prepare(&endpoint.to_string(), |version| self.own_settings(version)).await?;
         self.inner.version.get_or_init(|| session.version_num());
         let fits = match wanted {
             "read-write" => !session.read_only,
@@ -354,15 +354,20 @@ impl Server {
     /// The settings that a session begins with on a server of this version: the user's options, then our own, of which
     /// the last one wins.
     fn options(&self, version: u32) -> String {
+        let own = self.own_settings(version).into_iter().map(|(name, value)| format!("-c {name}={value}"));
+        let users = self.inner.settings.text("options").filter(|_| !self.bare);
+        let all: Vec<_> = users.map(str::to_owned).into_iter().chain(own).collect();
+        all.join(" ")
+    }
+
+    /// Our own of them.
+    fn own_settings(&self, version: u32) -> Vec<Setting> {
         let newer =
             NEWER_SETTINGS.iter().filter(|(since, ..)| version >= *since).map(|(_, name, value)| (*name, *value));
         let triggers = (!self.event_triggers && version >= EVENT_TRIGGERS_SINCE).then_some(("event_triggers", "off"));
         let own = SESSION_SETTINGS.iter().copied().chain(newer).chain(triggers);
         // A bare session has nothing but time to say what the server's own settings are.
-        let own = own.filter(|(name, _)| !self.bare || name.ends_with("_timeout"));
-        let users = self.inner.settings.text("options").filter(|_| !self.bare);
-        let all: Vec<_> = users.map(str::to_owned).into_iter().chain(own.map(|(n, v)| format!("-c {n}={v}"))).collect();
-        all.join(" ")
+        own.filter(|(name, _)| !self.bare || name.ends_with("_timeout")).collect()
     }
 
     /// Opens a session whose settings hold from its first moment: set later, a timeout could be quicker. As long as the
@@ -383,26 +388,26 @@ impl Server {
     /// Tries with TLS and without, in the order of `sslmode`.
     async fn open(&self, mut config: Config, endpoint: &Endpoint) -> Result<Session, tokio_postgres::Error> {
         let connector = self.inner.tls.connector.as_ref().filter(|_| !endpoint.is_socket());
-        let Some(connector) = connector else {
-            return Session::open(config.ssl_mode(config::SslMode::Disable), NoTls).await;
-        };
+        if connector.is_none() {
+            return Session::open(config.ssl_mode(config::SslMode::Disable), None).await;
+        }
         // A second attempt is for a server that refuses the first kind, not for a wrong password.
         let refused =
             |error: &tokio_postgres::Error| error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
         match self.inner.tls.mode {
-            SslMode::Allow => match Session::open(config.ssl_mode(config::SslMode::Disable), NoTls).await {
+            SslMode::Allow => match Session::open(config.ssl_mode(config::SslMode::Disable), None).await {
                 Err(error) if refused(&error) => {
-                    Session::open(config.ssl_mode(config::SslMode::Require), connector.clone()).await
+                    Session::open(config.ssl_mode(config::SslMode::Require), connector).await
                 }
                 result => result,
             },
-            SslMode::Prefer => match Session::open(config.ssl_mode(config::SslMode::Prefer), connector.clone()).await {
+            SslMode::Prefer => match Session::open(config.ssl_mode(config::SslMode::Prefer), connector).await {
                 Err(error) if refused(&error) || tls_error(&error).is_some() => {
-                    Session::open(config.ssl_mode(config::SslMode::Disable), NoTls).await
+                    Session::open(config.ssl_mode(config::SslMode::Disable), None).await
                 }
                 result => result,
             },
-            _ => Session::open(config.ssl_mode(config::SslMode::Require), connector.clone()).await,
+            _ => Session::open(config.ssl_mode(config::SslMode::Require), connector).await,
         }
     }
 }

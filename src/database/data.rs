@@ -18,6 +18,7 @@ use super::dump_error::DumpError;
 use super::pieces::PieceWriter;
 use super::script::{self, ScriptError, ScriptReader};
 use super::statement::{Copy, LargeObject, Statement, Step};
+use super::utf8::Utf8Check;
 use crate::feed::Feed;
 
 /// The size of a piece of a table, in bytes: each data child fills one at a time.
@@ -32,6 +33,8 @@ pub(super) struct Layout {
     pub(super) folder: String,
     /// `SET` statements that every file of data begins with.
     pub(super) preamble: String,
+    /// Whether the rows are to be UTF-8.
+    is_utf8: bool,
     pub(super) tables: Vec<Table>,
     /// Indexes of the tables above which pg_dump writes this comment; two names may look alike in it.
     labels: HashMap<String, Vec<usize>>,
@@ -40,12 +43,13 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn new(folder: String, session: &[(String, String)], tables: Vec<Table>) -> Self {
         let quoted = |value: &str| value.replace('\'', "''");
+        let is_utf8 = session.iter().any(|(name, value)| name == "client_encoding" && value == "UTF8");
         let preamble = session.iter().map(|(name, value)| format!("SET {name} = '{}';\n", quoted(value))).collect();
         let mut labels: HashMap<_, Vec<_>> = HashMap::new();
         for (index, table) in tables.iter().enumerate() {
             labels.entry(script::label(&table.schema, &table.name)).or_default().push(index);
         }
-        Self { folder, preamble, tables, labels }
+        Self { folder, preamble, is_utf8, tables, labels }
     }
 
     /// Which table's rows follow `copy`: the one it names, or a partition of it.
@@ -140,11 +144,17 @@ impl<R: AsyncRead + Unpin> DataReader<R> {
         pieces.end_row();
 
         let mut lines = LineReader::default();
+        // A server looks at the text that it is given, not at what it has stored: such rows it gives out, and none takes them back.
+        let mut text = self.layout.is_utf8.then(Utf8Check::default);
+        let mut broken_row = None;
         let mut bytes = 0;
         let mut reported = 0;
         while let Some(rows) = self.script.rows().await.map_err(|e| self.label.script(e))? {
             bytes += rows.len() as u64;
             lines.read(rows);
+            if let Some(Err(row)) = text.as_mut().map(|text| text.see(rows)) {
+                (text, broken_row) = (None, Some(row));
+            }
             pieces.write_rows(rows).await.map_err(DumpError::from)?;
             if bytes - reported >= REPORT {
                 (self.report)(Progress::Bytes(bytes - reported));
@@ -167,8 +177,20 @@ impl<R: AsyncRead + Unpin> DataReader<R> {
             bytes,
             pieces: pieces.finish().await.map_err(DumpError::from)?,
             fingerprint: fingerprint.to_hex(),
+            broken_row,
         })
     }
+}
+
+/// The tables with rows that no server takes back: which one, and what is wrong with it, in words.
+#[must_use]
+pub(crate) fn broken_rows(database: &manifest::Database) -> Vec<(String, String)> {
+    let told = |table: &manifest::Table| {
+        let (name, database) = (quote_qualified(&table.schema, &table.name), &database.name);
+        let problem = format!("row {} is not UTF-8, and no server takes it back", table.broken_row?);
+        Some((format!("table {name} of database \"{database}\""), problem))
+    };
+    database.tables.iter().filter_map(told).collect()
 }
 
 /// Writes the folder `large-objects`.

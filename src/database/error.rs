@@ -122,6 +122,18 @@ pub enum Error {
         /// What was wanted.
         wanted: String,
     },
+    /// Something between here and the server passes a session on without its settings.
+    #[error(
+        "the settings that a session begins with do not reach the server behind {address}: {name} is `{found}` there"
+    )]
+    SettingDropped {
+        /// What was connected to.
+        address: String,
+        /// The first setting that is not in force.
+        name: &'static str,
+        /// What it is instead.
+        found: String,
+    },
     /// A statement failed.
     #[error("{what}: {source}")]
     Query {
@@ -277,6 +289,15 @@ impl Error {
             _ => self.is_transient(),
         }
     }
+
+    /// Where a child has failed: which part it was to dump, and what it said. Two that failed alike are equal in this.
+    #[must_use]
+    pub fn of_child(&self) -> Option<String> {
+        match self {
+            Self::Dump(error @ (DumpError::Child { .. } | DumpError::Script { .. })) => Some(error.to_string()),
+            _ => None,
+        }
+    }
 }
 
 impl Explain for Error {
@@ -291,6 +312,7 @@ impl Explain for Error {
             | Self::TlsFile { .. }
             | Self::TlsSetup(_) => Class::Usage,
             Self::PasswordMissing { .. } => Class::Credentials,
+            Self::SettingDropped { .. } => Class::Refused,
             Self::Dump(error) => error.class(),
             Self::Restore(error) => error.class(),
             Self::Throwaway(error) => error.class(),
@@ -332,6 +354,11 @@ impl Explain for Error {
                     .to_owned()
             }
             Self::DatabaseMissing { .. } => "Name the databases with --database.".to_owned(),
+            Self::SettingDropped { .. } => {
+                "Connect to PostgreSQL itself: a connection pooler (PgBouncer with ignore_startup_parameters, say) stands in \
+                 between, or what the server runs at each login sets it anew."
+                    .to_owned()
+            }
             Self::Connect { source, .. } if class(source) == Class::Credentials => {
                 "Check user and password, and the server's pg_hba.conf.".to_owned()
             }
@@ -365,6 +392,7 @@ impl Explain for Error {
                      postgresql-client-{needed}, or name their folder with --pg-bin."
                 )
             }
+            Self::ToolBroken { .. } => "Name the folder of PostgreSQL's programs with --pg-bin.".to_owned(),
             _ => return None,
         };
         Some(advice)

@@ -36,11 +36,13 @@ mod survey;
 pub mod throwaway;
 mod tls;
 mod tools;
+mod utf8;
 
 pub use attempt::Attempt;
 pub use completed::{complete, names_server};
 pub use connection::Server;
 pub(crate) use conninfo::parse as parse_conninfo;
+pub(crate) use data::broken_rows;
 pub use database_dump::folder as folder_name;
 pub use dump::Progress;
 pub use dump_error::DumpError;

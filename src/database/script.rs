@@ -9,6 +9,7 @@ use std::mem::take;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 
 use super::statement::{self, Statement};
+use super::utf8::Utf8Check;
 
 /// What is read from a child at once, in bytes.
 const INPUT_BUFFER: usize = 256 << 10;
@@ -189,9 +190,7 @@ impl<R: AsyncRead + Unpin> ScriptReader<R> {
 pub(super) struct Onlooker {
     /// The last bytes.
     tail: Vec<u8>,
-    /// The beginning of a character whose end is still to come.
-    cut: Vec<u8>,
-    lines: u64,
+    text: Utf8Check,
 }
 
 impl Onlooker {
@@ -199,34 +198,14 @@ impl Onlooker {
     pub(super) fn see(&mut self, text: &[u8]) -> Result<(), u64> {
         self.tail.extend_from_slice(&text[text.len().saturating_sub(TAIL)..]);
         self.tail.drain(..self.tail.len().saturating_sub(TAIL));
-        let mut rest = text;
-        while !self.cut.is_empty() && !rest.is_empty() {
-            self.cut.push(rest[0]);
-            rest = &rest[1..];
-            match std::str::from_utf8(&self.cut) {
-                Ok(_) => self.cut.clear(),
-                Err(error) if error.error_len().is_some() => return Err(self.lines + 1),
-                Err(_) => {}
-            }
-        }
-        let valid = match std::str::from_utf8(rest) {
-            Ok(_) => rest.len(),
-            Err(error) => error.valid_up_to(),
-        };
-        self.lines += memchr::memchr_iter(b'\n', &rest[..valid]).count() as u64;
-        self.cut.extend_from_slice(&rest[valid..]);
-        // No character has more than four bytes.
-        match std::str::from_utf8(&self.cut) {
-            Err(error) if error.error_len().is_some() => Err(self.lines + 1),
-            _ => Ok(()),
-        }
+        self.text.see(text)
     }
 
     /// Whether pg_dump has said that it is done: nothing follows that but the end of its comment and of psql's restriction.
     pub(super) fn is_complete(&self) -> bool {
         let mut lines = self.tail.split(|&byte| byte == b'\n').rev();
         let end = lines.find(|line| !line.is_empty() && *line != b"--" && !line.starts_with(b"\\unrestrict "));
-        end == Some(COMPLETE.as_bytes()) && self.cut.is_empty()
+        end == Some(COMPLETE.as_bytes()) && self.text.is_whole()
     }
 }
 

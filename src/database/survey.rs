@@ -5,8 +5,7 @@ use pacharc_format::manifest::{DatabaseKind, DatabaseProperties, Postgres};
 use super::catalog::{self, Table};
 use super::check;
 use super::dump_error::DumpError;
-use super::restore::is_mark;
-use super::{Error, Server, Session};
+use super::{Error, Server, Session, restore};
 
 /// The databases that are backed up where none is named: Pachyderm's, and Dex's where it is there.
 const DEFAULT_DATABASES: [&str; 2] = ["pachyderm", "dex"];
@@ -96,11 +95,12 @@ pub async fn inspect_or(
 }
 
 async fn survey(server: &Server, session: &Session, name: &str) -> Result<DatabaseSurvey, Error> {
-    let postgres = describe(server, session).await.map_err(Error::query("cannot read the server's version"))?;
+    let mut postgres = describe(server, session).await.map_err(Error::query("cannot read the server's version"))?;
+    postgres.system_identifier = restore::system_identifier(session).await?;
     let failed = |source| Error::query(format!("cannot read the catalogs of database \"{name}\""))(source);
     let mut properties = catalog::properties(session, postgres.version_num).await.map_err(failed)?;
     // Before anything else is looked for in it: it may lack whatever comes late in a restore.
-    if properties.comment.as_deref().is_some_and(is_mark) {
+    if properties.comment.as_deref().is_some_and(restore::is_mark) {
         return Err(DumpError::HalfRestored { database: name.to_owned() }.into());
     }
     check_permissions(session, name).await?;
@@ -144,7 +144,7 @@ pub(super) async fn check_permissions(session: &Session, database: &str) -> Resu
     }
 }
 
-/// Version, identity and role of the server.
+/// Version and role of the server; its identity, which not everybody may read, is left open.
 async fn describe(server: &Server, session: &Session) -> Result<Postgres, tokio_postgres::Error> {
     let row = session
         .query_one(
@@ -153,16 +153,14 @@ async fn describe(server: &Server, session: &Session) -> Result<Postgres, tokio_
                     pg_catalog.pg_is_in_recovery(),
                     CASE WHEN pg_catalog.pg_is_in_recovery()
                          THEN pg_catalog.pg_wal_lsn_diff(
-                                  pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn())::bigint END,
-                    CASE WHEN pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE')
-                         THEN (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) END",
+                                  pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn())::bigint END",
             &[],
         )
         .await?;
     Ok(Postgres {
         version: row.try_get(0)?,
         version_num: u32::try_from(row.try_get::<_, i64>(1)?).unwrap_or(0),
-        system_identifier: row.try_get(4)?,
+        system_identifier: None,
         host: server.address(),
         standby: row.try_get(2)?,
         replay_lag: row.try_get::<_, Option<i64>>(3)?.map(catalog::unsigned),

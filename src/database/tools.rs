@@ -5,10 +5,13 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::process::Command;
 
 use super::Error;
+use crate::failure::chain;
 
 /// A program, and its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,9 @@ pub struct Tools {
     /// Writes roles and grants as SQL; what it adds is not needed for a restore.
     pub pg_dumpall: Option<Tool>,
 }
+
+/// How long a program may take to say its version.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Folders where packages put them, and where installations side by side lie: `*` stands for any folder.
 const FOLDERS: &[&str] = &[
@@ -78,22 +84,26 @@ impl Tools {
 struct Folders {
     folders: Vec<PathBuf>,
     described: String,
+    /// How long each program is waited for.
+    patience: Duration,
 }
 
 impl Folders {
     fn new(pg_bin: Option<&Path>) -> Self {
         if let Some(folder) = pg_bin {
-            return Self { folders: vec![folder.to_owned()], described: folder.display().to_string() };
+            let described = folder.display().to_string();
+            return Self { folders: vec![folder.to_owned()], described, patience: PATIENCE };
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::env::split_paths(&path).chain(FOLDERS.iter().flat_map(|pattern| expand(pattern))).collect();
-        Self { folders, described: "PATH and the usual folders of PostgreSQL".to_owned() }
+        Self { folders, described: "PATH and the usual folders of PostgreSQL".to_owned(), patience: PATIENCE }
     }
 
-    /// All programs of this name, each once.
+    /// All programs of this name, each once. One that cannot be run (it may be a folder) is an error only where there is no
+    /// other.
     async fn all(&self, name: &'static str) -> Result<Vec<Tool>, Error> {
         let mut seen = HashSet::new();
-        let mut tools = Vec::new();
+        let (mut tools, mut broken) = (Vec::new(), None);
         for folder in &self.folders {
             let path = folder.join(name);
             let Ok(real) = path.canonicalize() else { continue };
@@ -101,9 +111,18 @@ impl Folders {
             if real.file_name().is_some_and(|name| name == "pg_wrapper") || !seen.insert(real) {
                 continue;
             }
-            tools.extend(Tool::ask(path).await?);
+            match Tool::ask(path, self.patience).await {
+                Ok(tool) => tools.extend(tool),
+                Err(error) => {
+                    tracing::info!("passed over: {}", chain(&error));
+                    broken.get_or_insert(error);
+                }
+            }
         }
-        Ok(tools)
+        match broken {
+            Some(error) if tools.is_empty() => Err(error),
+            _ => Ok(tools),
+        }
     }
 
     fn missing(&self, program: &'static str, needed: u32) -> Error {
@@ -138,8 +157,13 @@ fn expand(pattern: &str) -> Vec<PathBuf> {
 
 impl Tool {
     /// Asks the program for its version; `None` where it does not answer like one of PostgreSQL's.
-    async fn ask(path: PathBuf) -> Result<Option<Self>, Error> {
-        let output = Command::new(&path).arg("--version").stdin(std::process::Stdio::null()).output().await;
+    async fn ask(path: PathBuf, patience: Duration) -> Result<Option<Self>, Error> {
+        let mut command = Command::new(&path);
+        command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
+        let output = match tokio::time::timeout(patience, command.output()).await {
+            Ok(output) => output,
+            Err(_) => Err(std::io::Error::other("it does not say its version")),
+        };
         let output = output.map_err(|source| Error::ToolBroken { path: path.clone(), source })?;
         let said = String::from_utf8_lossy(&output.stdout);
         // `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`
@@ -169,6 +193,11 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    fn folders(folders: &[&Path]) -> Folders {
+        let folders = folders.iter().map(|folder| folder.to_path_buf()).collect();
+        Folders { folders, described: "x".to_owned(), patience: PATIENCE }
+    }
+
     #[test]
     fn versions() {
         assert_eq!(version_number("15.18 (Debian 15.18-0+deb12u1)"), Some((15, 18)));
@@ -179,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn the_servers_own_version_comes_first_then_the_newest() {
         let folder = tempfile::tempdir().unwrap();
-        let mut folders = Folders { folders: Vec::new(), described: "x".to_owned() };
+        let mut folders = folders(&[]);
         for version in ["15.2", "13.1", "17.4", "16.9"] {
             let bin = folder.path().join(version);
             std::fs::create_dir(&bin).unwrap();
@@ -192,5 +221,27 @@ mod tests {
         let error = folders.suitable("pg_dump", 18).await.unwrap_err().to_string();
         assert!(error.contains("17.4") && error.contains("18"), "{error}");
         assert!(matches!(folders.newest("psql", 15).await, Err(Error::ToolMissing { needed: 15, .. })));
+    }
+    #[tokio::test]
+    async fn what_cannot_be_run_hides_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let [directory, text, silent, sound] =
+            ["directory", "text", "silent", "sound"].map(|name| folder.path().join(name));
+        std::fs::create_dir_all(directory.join("psql")).unwrap();
+        for bin in [&text, &silent, &sound] {
+            std::fs::create_dir(bin).unwrap();
+        }
+        std::fs::write(text.join("psql"), "").unwrap();
+        std::fs::write(silent.join("psql"), "#!/bin/sh\nexec sleep 600\n").unwrap();
+        std::fs::set_permissions(silent.join("psql"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        fake(&sound, "psql", "15.2");
+        assert_eq!(folders(&[&directory, &text, &sound]).newest("psql", 15).await.unwrap().number, (15, 2));
+        assert_eq!(folders(&[&sound, &directory]).suitable("psql", 15).await.unwrap().number, (15, 2));
+
+        let only = folders(&[&directory, &text]).newest("psql", 15).await.unwrap_err();
+        assert!(matches!(&only, Error::ToolBroken { path, .. } if path.starts_with(&directory)), "{only}");
+        let hanging = Folders { patience: Duration::from_millis(100), ..folders(&[&silent]) };
+        let hanging = hanging.newest("psql", 15).await.unwrap_err();
+        assert!(matches!(hanging, Error::ToolBroken { .. }), "{hanging}");
     }
 }

@@ -30,6 +30,7 @@ pub use trial::{Scratch, Trial, TriedDatabase};
 
 use crate::budget::Budget;
 use crate::bundle::{self, Input};
+use crate::database::broken_rows;
 use crate::interrupt::Interrupt;
 use crate::monitor::{Counter, Event, Monitor, Phase};
 use crate::options::Expectations;
@@ -213,6 +214,13 @@ impl<'a> Verification<'a> {
                 self.monitor.event(damage.clone().into());
             }
             source.append(report.source);
+        }
+        if self.findings.count == 0 {
+            for (subject, problem) in manifest.iter().flat_map(|manifest| &manifest.databases).flat_map(broken_rows) {
+                let damage = SourceDamage { subject, problem, ..SourceDamage::default() };
+                self.monitor.event(damage.clone().into());
+                source.push(damage);
+            }
         }
         let mut closed = manifest.as_ref().and_then(|manifest| closed(manifest));
         if level >= Level::Closed && !is_joined {

@@ -1,8 +1,8 @@
 //! Level *restore*: the dump is loaded into a PostgreSQL that nobody else uses, and read out again.
 //!
 //! It is loaded by the code of a restore, under temporary names, and in the same pass that checks the bundle; of one that must be a
-//! certain one, behind that pass. What the server refuses since the rows contradict each other was wrong at the source; what it
-//! lacks says nothing of the bundle.
+//! certain one, behind that pass. What the server refuses for what the rows hold was wrong at the source; what it lacks says
+//! nothing of the bundle.
 
 use std::path::PathBuf;
 
@@ -58,7 +58,7 @@ pub struct TriedDatabase {
 pub(super) enum Stop {
     /// The bundle is wrong, as `path` and problem say.
     Damage(String, String),
-    /// The rows contradict each other.
+    /// The rows are not what a server takes.
     Source(SourceDamage),
     /// It cannot be tried here.
     Failed(Error),
@@ -187,11 +187,20 @@ fn failed(error: database::Error) -> Stop {
     Stop::Failed(Error::NotTried(Box::new(error.into())))
 }
 
+/// Whether the server refuses what the rows hold: bytes that are no text (22021) or no such value, keys that contradict each
+/// other. 22023 is of a setting or an option that it does not know, and 22P04 of a COPY that is none.
+fn is_of_rows(sqlstate: &str) -> bool {
+    match sqlstate {
+        "22023" | "22P04" => false,
+        _ => ["22", "23"].iter().any(|class| sqlstate.starts_with(class)),
+    }
+}
+
 /// What an error of loading means.
 fn stop(error: restore::Error) -> Stop {
     match &error {
         restore::Error::Database(database::Error::Query { source, .. })
-            if source.code().is_some_and(|code| code.code().starts_with("23")) =>
+            if source.code().is_some_and(|code| is_of_rows(code.code())) =>
         {
             Stop::Source(SourceDamage {
                 subject: "the dump".to_owned(),
@@ -234,4 +243,15 @@ async fn version(server: &Server) -> Result<String, database::Error> {
         },
     };
     Ok(session.version().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_rows;
+
+    #[test]
+    fn rows_are_told_from_what_a_server_lacks() {
+        assert!(["22021", "22P02", "22003", "23505"].into_iter().all(is_of_rows));
+        assert!(!["22023", "22P04", "42704", "53100", "08006", "0A000"].into_iter().any(is_of_rows));
+    }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use pacharc::database::{Environment, Error, SESSION_SETTINGS, Server, Session, Tools};
 use pacharc::failure::{Class, Explain};
 use pacharc_sample::postgres::TempServer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::authority::Authority;
 use crate::support::postgres::{self, Use as _, run};
@@ -201,6 +203,39 @@ async fn sessions_and_children_have_the_fixed_settings() {
     tokio::time::timeout(Duration::from_secs(60), closed).await.expect("a session that was ended is closed");
 }
 
+/// Leads to the server on this port, and drops startup options on the way, as PgBouncer does with `ignore_startup_parameters`.
+async fn pooler(server: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+            let length = usize::try_from(client.read_u32().await.unwrap()).unwrap();
+            let mut startup = vec![0; length - 4];
+            client.read_exact(&mut startup).await.unwrap();
+            // Behind the version, names and values, each with its end.
+            let (version, parameters) = startup.split_at(4);
+            let mut words: Vec<&[u8]> = parameters.split(|&byte| byte == 0).collect();
+            let options = words.iter().position(|word| *word == b"options").unwrap();
+            words.drain(options..options + 2);
+            let startup = [version, &words.join(&0_u8)[..]].concat();
+            server.write_u32(u32::try_from(startup.len() + 4).unwrap()).await.unwrap();
+            server.write_all(&startup).await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_pooler_that_drops_our_settings_is_refused() {
+    let Some(postgres) = postgres::start_with("host all all all trust", &[], Vec::new()) else { return };
+    let url = |port| format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
+    connect(&url(postgres.port()), &[]).await.unwrap();
+    let error = refused(&url(pooler(postgres.port()).await), &[], Class::Refused).await;
+    assert!(matches!(error, Error::SettingDropped { .. }) && !error.is_transient(), "{error:?}");
+}
+
 #[tokio::test]
 async fn what_cannot_be_reached_is_told_apart() {
     let Some(postgres) = postgres::start() else { return };
@@ -242,7 +277,7 @@ async fn what_cannot_be_reached_is_told_apart() {
 
 #[tokio::test]
 async fn a_server_that_never_answers_is_given_up() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://walt@{}/x?connect_timeout=1", listener.local_addr().unwrap());
     let error = refused(&url, &[], Class::Unreachable).await;
     assert!(matches!(error, Error::Timeout { seconds: 1, .. }), "{error:?}");
@@ -264,4 +299,31 @@ async fn a_session_says_something_now_and_then() {
     assert!(!before.trim().is_empty());
     wait_until("the session has said something", || changed() != before);
     session.batch_execute("COMMIT").await.unwrap();
+}
+
+/// A server that counts or sorts writes nothing, and does not notice that its client is gone: its locks would stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_ends_with_its_session() {
+    let authority = Authority::new();
+    let Some(postgres) = authority.server("server") else { return };
+    let (port, ca) = (postgres.port(), authority.path("ca.crt"));
+    let tls = format!("postgres://walt@localhost:{port}/postgres?sslmode=verify-full&sslrootcert={ca}");
+    let running = || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()";
+        postgres.sql("postgres", sql).trim().to_owned()
+    };
+    for url in [postgres.socket(), tls] {
+        let (_, session) = connect(&url, &[("PGPASSWORD", "pass:word")]).await.unwrap();
+        if session.version_num() >= 140_000 {
+            let shown = "SELECT current_setting('client_connection_check_interval')";
+            assert_eq!(session.query_one(shown, &[]).await.unwrap().get::<_, &str>(0), "10s");
+            // It is not to find out by itself.
+            session.batch_execute("SET client_connection_check_interval = 0").await.unwrap();
+        }
+        let asked = session.batch_execute("SELECT pg_sleep(600)");
+        assert!(tokio::time::timeout(Duration::from_millis(200), asked).await.is_err());
+        wait_until("the query runs", || running() == "1");
+        drop(session);
+        wait_until("the query is cancelled", || running() == "0");
+    }
 }

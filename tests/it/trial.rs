@@ -139,6 +139,31 @@ async fn rows_that_no_server_takes_back_were_wrong_at_the_source() {
     assert_nothing_left(&desk);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_no_text_are_named_by_the_backup() {
+    let desk = Desk::new();
+    let Some(server) = TempServer::start_or_skip(&postgres::Options::default()).unwrap() else { return };
+    server.psql("postgres", "CREATE DATABASE d TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'").unwrap();
+    let sql = r"CREATE TABLE t (a text); INSERT INTO t VALUES ('Ö'), (E'\377'), ('Ö'), (E'\377');
+        CREATE TABLE sound (a text); INSERT INTO sound VALUES ('Ö');";
+    server.psql("d", sql).unwrap();
+    let source = ["--postgres", &server.url("postgres"), "--database", "d"].map(str::to_owned);
+    // There, bytes need not be text.
+    desk.backup(&source, "ascii.pacharc", &[]).code(0);
+    // As a broken page leaves it.
+    let sql = "UPDATE pg_database SET encoding = pg_char_to_encoding('UTF8') WHERE datname = 'd'";
+    server.psql("postgres", sql).unwrap();
+    let row = "table \"public\".\"t\" of database \"d\": row 2 is not UTF-8";
+    let run = desk.backup(&source, "c.pacharc", &["--json-file", "events"]).code(4).says(row);
+    assert!(!run.stderr.contains("\"sound\""), "{}", run.stderr);
+    let events = std::fs::read_to_string(desk.path("events")).unwrap();
+    let finished: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+    assert_eq!(finished["outcome"]["databases"][0]["broken"].as_array().unwrap().len(), 1, "{finished}");
+    desk.run(["verify", "c.pacharc", "--identity", "key.txt"]).code(4).says(row);
+    verify(&desk, "c.pacharc", &[]).code(4).says(row).says("invalid byte sequence");
+    assert_nothing_left(&desk);
+}
+
 /// A dump may hold any SQL: it must not be able to do more than fill its database.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_dump_says_is_not_done_as_superuser() {

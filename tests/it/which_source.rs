@@ -36,6 +36,17 @@ async fn a_server_that_does_not_say_which_one_it_is() {
 }
 
 #[tokio::test]
+async fn a_source_that_does_not_say_which_one_it_is() {
+    let desk = Desk::new();
+    let Some(from) = TempServer::start_or_skip(&Options::default()).unwrap() else { return };
+    from.psql("postgres", "CREATE ROLE modest LOGIN").unwrap();
+    from.psql("postgres", "CREATE DATABASE d OWNER modest").unwrap();
+    from.psql("d", "REVOKE EXECUTE ON FUNCTION pg_control_system FROM public").unwrap();
+    let source = words(&["--postgres", &from.url_as("modest", "postgres"), "--database", "d"]);
+    desk.backup(&source, "c.pacharc", &[]).code(0);
+}
+
+#[tokio::test]
 async fn a_directory_that_is_gone_is_not_the_source() {
     let desk = Desk::new();
     let source = Directory::new(desk.path("source"));

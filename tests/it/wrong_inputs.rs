@@ -194,6 +194,13 @@ async fn tools_that_are_missing_old_or_die() {
     for (what, args, code, says) in cases {
         Case { what, args, code, says }.check(&desk);
     }
+    // What comes again word for word is not written into the bundle five times.
+    let one = words(&["--postgres", &cluster.server.url("postgres"), "--database", &cluster.dex]);
+    let more = ["--pg-bin", &fails.to_string_lossy(), "--json-file", "events"];
+    let run = desk.backup(&one, "c.pacharc", &more).code(7).says("2 attempts to dump failed").says("out of luck");
+    assert_refused(&desk, "it fails twice alike", &run);
+    let events = std::fs::read_to_string(desk.path("events")).unwrap();
+    assert_eq!(events.matches("\"attempt_failed\"").count(), 2, "{events}");
     for folder in [&killed, &fails, &silent] {
         wait_until("no pg_dump is left", || !is_running(folder));
     }

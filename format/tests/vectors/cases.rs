@@ -262,6 +262,7 @@ fn databases() -> Case {
         bytes: 4,
         pieces: 1,
         fingerprint: fingerprint.to_hex(),
+        broken_row: None,
     };
     let database = Database {
         name: "a b".into(),

@@ -349,6 +349,27 @@ async fn what_cannot_be_read_is_named_before_the_first_byte() {
     assert!(refused.to_string().contains("row security"), "{refused}");
 }
 
+/// pg_dump leaves out in silence what the server does not show its role.
+#[tokio::test(flavor = "multi_thread")]
+async fn options_of_user_mappings_that_cannot_be_read_are_named() {
+    let Some(postgres) = postgres::start() else { return };
+    postgres.sql("postgres", "CREATE ROLE modest LOGIN; CREATE ROLE other");
+    postgres.sql("postgres", "CREATE DATABASE d OWNER modest");
+    postgres.sql(
+        "d",
+        "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;
+         CREATE USER MAPPING FOR other SERVER s OPTIONS (password 'x');",
+    );
+    let left_out = async |role: &str| {
+        let url = postgres.socket().replace("postgres@", &format!("{role}@"));
+        let server = Server::new(Some(&url), false, &Environment::of_process(), None).unwrap();
+        inspect(&server, &["d".to_owned()]).await.unwrap().remove(0).left_out
+    };
+    let options = "options, if it has any, of the user mapping of other for server s (this role may not read them)";
+    assert_eq!(left_out("modest").await, [options]);
+    assert_eq!(left_out("postgres").await, [""; 0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_migration_is_refused() {
     let Some(postgres) = postgres::start() else { return };
