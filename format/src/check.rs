@@ -242,18 +242,18 @@ impl CatalogCheck {
 
 /// Whether the entry of a line can be in the state that the line tells.
 fn is_possible(line: &CatalogLine) -> bool {
-    let IndexLine { path, hash, place, pieces, rotten, .. } = &line.entry;
-    let is_stored = hash.is_some() && place.is_some() != pieces.is_some();
+    let IndexLine { path, hash, place, pieces: cut, rotten, .. } = &line.entry;
+    let is_stored = hash.is_some() && place.is_some() != cut.is_some();
     let key = Key::from_path(path);
     let is_chunk = key.as_ref().is_some_and(|key| key.chunk().is_some());
     match line.state {
-        State::File => is_stored && !path.starts_with("objects/") && !rotten,
+        State::File => is_stored && !path.starts_with("objects/") && (!rotten || pieces::is_joined(path)),
         State::Live => is_stored && is_chunk && !rotten,
         State::Rotten => is_stored && is_chunk && *rotten,
         State::Orphan => is_stored && is_chunk,
         State::Foreign => is_stored && key.is_some() && !is_chunk && !rotten,
         State::Object => is_stored && key.is_some(),
-        State::Missing => is_chunk && hash.is_none() && place.is_none() && pieces.is_none() && !rotten,
+        State::Missing => is_chunk && hash.is_none() && place.is_none() && cut.is_none() && !rotten,
     }
 }
 

@@ -73,6 +73,26 @@ async fn a_state_that_is_not_the_entrys_is_told() {
 }
 
 #[tokio::test]
+async fn only_the_end_of_pieces_is_marked_as_rotten_beside_objects() {
+    let identity = x25519::Identity::generate();
+    let state = |line: &IndexLine| match Key::from_path(&line.path) {
+        Some(_) => State::Rotten,
+        None => State::File,
+    };
+    for marked in 0..4 {
+        let (mut pieces, first) = PieceWriter::begin(0, chunk_path(b"promised"), 9, Packing::Raw, Metadata::default());
+        let slice = pieces.piece("delivered".into());
+        let joined = pieces.finish(Hash::blake3(b"delivered"), true);
+        let file = Entry::text("cluster/helm/values.yaml", "x");
+        let mut entries = vec![first, slice, file, joined];
+        entries[marked].rotten = true;
+        let (bundle, _) = write_as(entries, &[], options(lock(&identity), 1, 1 << 20), state).await;
+        let told = told(&bundle, &identity).await;
+        assert_eq!(told.is_none(), marked == 3, "{marked}: {told:?}");
+    }
+}
+
+#[tokio::test]
 async fn counts_that_overflow_are_told() {
     let identity = x25519::Identity::generate();
     let missing = [(chunk_path(b"1"), u64::MAX), (chunk_path(b"2"), u64::MAX)];

@@ -8,6 +8,10 @@ use crate::{Metadata, Packing, PieceWriter};
 const CHUNK: &str = "objects/chunk/0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8.000000000000002a";
 const FOREIGN: &str = "objects/other/notes";
 const FILE: &str = "cluster/helm/values.yaml";
+/// The end of an object in pieces, which may be rotten; and what only looks like one.
+const JOINED: &str = "pieces/12/joined";
+const NOT_JOINED: [&str; 5] =
+    ["pieces/12/path", "pieces/12/00000000", "pieces/012/joined", "pieces/x/joined", "pieces/12/joined/joined"];
 /// Below `objects/`, and the path of no key.
 const NEITHER: &str = "objects/notes";
 const PLACE: Place = Place { segment: 0, zstd: true, offset: 512, length: 300, at: 1024 };
@@ -72,6 +76,8 @@ fn a_chunk_in_pieces_is_what_its_key_promises() {
 fn only_what_can_be_in_a_state_is_in_it() {
     let allowed = [
         (State::File, FILE, false),
+        (State::File, JOINED, false),
+        (State::File, JOINED, true),
         (State::Live, CHUNK, false),
         (State::Rotten, CHUNK, true),
         (State::Orphan, CHUNK, false),
@@ -85,7 +91,7 @@ fn only_what_can_be_in_a_state_is_in_it() {
     let states =
         [State::File, State::Live, State::Orphan, State::Foreign, State::Rotten, State::Missing, State::Object];
     for state in states {
-        for path in [FILE, CHUNK, FOREIGN, NEITHER] {
+        for path in [FILE, CHUNK, FOREIGN, NEITHER, JOINED] {
             for bits in 0..16 {
                 let [hashed, placed, cut, rotten] = [1, 2, 4, 8].map(|bit| bits & bit != 0);
                 let entry = IndexLine {
@@ -103,6 +109,12 @@ fn only_what_can_be_in_a_state_is_in_it() {
                 assert_eq!(is_possible(&line), expected, "{line:?}");
             }
         }
+    }
+    for path in NOT_JOINED {
+        let mut line = catalog_line(State::File, path, 1);
+        assert!(is_possible(&line), "{path}");
+        line.entry.rotten = true;
+        assert!(!is_possible(&line), "{path}");
     }
 }
 
