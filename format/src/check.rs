@@ -5,7 +5,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::entry::{Entry, Hash, Metadata};
+use serde::Serialize;
+
+use crate::entry::{Entry, Hash};
 use crate::fingerprint::Fingerprint;
 use crate::index::{CatalogLine, IndexLine, State};
 use crate::key::Key;
@@ -143,9 +145,10 @@ impl EntryCheck {
     }
 }
 
-fn hash_of(metadata: &Metadata) -> blake3::Hash {
-    // Text can always be written.
-    blake3::hash(&serde_json::to_vec(metadata).unwrap_or_default())
+/// What a value is known by: many may have to be kept, and each may be large.
+fn hash_of(value: &impl Serialize) -> blake3::Hash {
+    // Text and numbers can always be written.
+    blake3::hash(&serde_json::to_vec(value).unwrap_or_default())
 }
 
 /// The catalog's lines and blocks.
@@ -155,9 +158,9 @@ pub(crate) struct CatalogCheck {
     lines: u64,
     entries: Fingerprint,
     states: HashMap<State, Count>,
-    /// Catalog blocks that no directory block has named yet.
-    blocks: VecDeque<CatalogBlock>,
-    directory: Vec<CatalogBlock>,
+    /// Catalog blocks that no directory block has named yet, and directory blocks, by their hashes: each has a path.
+    blocks: VecDeque<blake3::Hash>,
+    directory: Vec<blake3::Hash>,
 }
 
 impl CatalogCheck {
@@ -180,24 +183,24 @@ impl CatalogCheck {
         if count.bytes == u64::MAX { Err(format!("the size of {path} makes no sense")) } else { Ok(()) }
     }
 
-    pub(crate) fn block(&mut self, block: CatalogBlock) -> Result<(), String> {
-        self.blocks.push_back(block);
+    pub(crate) fn block(&mut self, block: &CatalogBlock) -> Result<(), String> {
+        self.blocks.push_back(hash_of(block));
         if self.blocks.len() > BLOCKS { Err("no directory names it and those before it".into()) } else { Ok(()) }
     }
 
     /// Takes a directory block: its lines must be the blocks since the last one.
     pub(crate) fn directory<'a>(
         &mut self,
-        block: CatalogBlock,
+        block: &CatalogBlock,
         lines: impl Iterator<Item = &'a str>,
     ) -> Result<(), String> {
         for line in lines {
             let told: CatalogBlock = serde_json::from_str(line).map_err(|e| e.to_string())?;
-            if self.blocks.pop_front() != Some(told) {
+            if self.blocks.pop_front() != Some(hash_of(&told)) {
                 return Err("it does not name the catalog's blocks".into());
             }
         }
-        self.directory.push(block);
+        self.directory.push(hash_of(block));
         if self.directory.len() > BLOCKS { Err("there are too many of them".into()) } else { Ok(()) }
     }
 
@@ -211,7 +214,10 @@ impl CatalogCheck {
             ("the catalog's entries", self.entries == entries.all),
             ("the catalog's lines", totals.catalog_lines == self.lines),
             ("the index's shards", totals.index_shards == shards),
-            ("the catalog's directory", self.blocks.is_empty() && manifest.catalog == self.directory),
+            (
+                "the catalog's directory",
+                self.blocks.is_empty() && manifest.catalog.iter().map(hash_of).eq(self.directory.iter().copied()),
+            ),
             ("the objects' states", self.objects_agree(manifest)),
         ];
         match agree.iter().find(|(_, agrees)| !agrees) {

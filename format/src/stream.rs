@@ -483,14 +483,14 @@ impl<'a, R: Source> BundleStream<'a, R> {
                     found.push(line);
                 }
                 let first = found.first().map(|line| line.entry.path.clone()).unwrap_or_default();
-                self.catalog.block(CatalogBlock { first, ..block })?;
+                self.catalog.block(&CatalogBlock { first, ..block })?;
                 Ok(Found::Catalog(found))
             }
             ShardKind::Directory => {
                 let first = lines.next().ok_or("it is empty")?;
                 let told: CatalogBlock = serde_json::from_str(first).map_err(|e| e.to_string())?;
                 let block = CatalogBlock { first: told.first, ..block };
-                let checked = self.catalog.directory(block, std::iter::once(first).chain(lines));
+                let checked = self.catalog.directory(&block, std::iter::once(first).chain(lines));
                 if self.damaged { Ok(Found::Passed) } else { checked.map(|()| Found::Passed) }
             }
         }
