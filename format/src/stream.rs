@@ -38,7 +38,7 @@ use slot::SlotFound;
 
 /// Largest `manifest.json` and `head.json` that a reader accepts, in bytes.
 pub(crate) const JSON_LIMIT: usize = 64 << 20;
-/// What an opened entry takes beside its body, in bytes: headers, path, index line.
+/// What an opened entry takes beside its body, path and metadata, in bytes: headers, index line.
 const ENTRY: usize = 2048;
 /// Segments beside those that are opened: of those, the prover has the chunks; it takes four forward together, and the next two
 /// are to be ready when one of them is done.
@@ -143,7 +143,11 @@ impl Opened {
         match self {
             Self::Closed => 0,
             Self::Plain(plain) => plain.len(),
-            Self::Entries(entries) => entries.iter().map(|(entry, _)| entry.body.len() + ENTRY).sum(),
+            // Entry and line have path and metadata each.
+            Self::Entries(entries) => {
+                let records = |entry: &Entry| 2 * (entry.path.len() + entry.metadata.memory());
+                entries.iter().map(|(entry, _)| entry.body.len() + ENTRY + records(entry)).sum()
+            }
         }
     }
 }

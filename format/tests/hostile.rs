@@ -128,6 +128,26 @@ async fn metadata_have_a_limit() {
     assert!(matches!(writer.flush().await, Err(Error::TooLarge { .. })));
 }
 
+#[tokio::test]
+async fn many_names_of_user_metadata_go_into_several_segments() {
+    let identity = x25519::Identity::generate();
+    let named = |n: usize, names: usize| {
+        let user = (0..names).map(|name| (name.to_string(), String::new())).collect();
+        let metadata = Metadata { user, ..Metadata::default() };
+        Entry { metadata, ..Entry::text(Key::from(format!("{n:03}").as_str()).to_path(), "x") }
+    };
+    let options = || options(lock(&identity), 8 << 20, 1 << 20);
+    let entries: Vec<Entry> = (0..100).map(|n| named(n, 1024)).collect();
+    let (bundle, written) = write(entries.clone(), options()).await;
+    assert_eq!(written.totals.segments, 2);
+    let (found, _) = stream(&bundle, Some(&unlock(&identity))).await.unwrap();
+    assert!(entries.iter().all(|entry| found[&entry.path].metadata == entry.metadata));
+
+    let mut writer = BundleWriter::create(Vec::new(), options(), Head::default()).await.unwrap();
+    writer.add(named(0, 1025)).await.unwrap();
+    assert!(matches!(writer.flush().await, Err(Error::TooLarge { .. })));
+}
+
 #[test]
 fn what_the_clear_parts_say_cannot_command_a_terminal() {
     let about = |created: &str, feature: &str| {
