@@ -28,7 +28,7 @@ use crate::segment::{self, SegmentPlace};
 use crate::stream::JSON_LIMIT;
 use crate::trailer::Extent;
 use ranges::Ranges;
-use scan::{Scanner, Step, read};
+use scan::{Scanner, Step, read, readable};
 
 /// What comes out of a damaged bundle.
 #[derive(Debug)]
@@ -255,13 +255,7 @@ impl<S: RangeReader> SalvageReader<S> {
         if extent.offset.checked_add(extent.length).is_none_or(|end| end > self.source.length()) {
             return Ok(Err("the file ends inside it".into()));
         }
-        match read(&self.source, extent.offset, extent.length).await {
-            // A bad sector is damage of what lies on it.
-            Err(Error::Read(error)) if error.raw_os_error() == Some(5) => {
-                Ok(Err(format!("it cannot be read ({error})")))
-            }
-            read => read.map(Ok),
-        }
+        readable(read(&self.source, extent.offset, extent.length).await)
     }
 
     /// Takes an index shard: opens what it describes.
@@ -400,14 +394,20 @@ async fn find_key<S: RangeReader>(source: &S, unlock: &Unlock) -> Result<(Uuid, 
         let is_whole = size <= SLOT_MAX && offset + size <= source.length();
         match name.as_str() {
             "bundle.json" if is_whole => {
-                let about = About::from_json(&read(source, offset, size).await?, offset);
                 // Damage of it is told when it is walked by.
-                if let Err(error @ (Error::UnknownFormat(_) | Error::UnknownFeature(_))) = about {
+                if let Ok(json) = readable(read(source, offset, size).await)?
+                    && let Err(error @ (Error::UnknownFormat(_) | Error::UnknownFeature(_))) =
+                        About::from_json(&json, offset)
+                {
                     return Err(error);
                 }
             }
             "bundle.key.age" | "bundle.key.2.age" if is_whole => {
-                match keyslot::open(&read(source, offset, size).await?, offset, unlock) {
+                let opened = match readable(read(source, offset, size).await)? {
+                    Ok(key) => keyslot::open(&key, offset, unlock),
+                    Err(what) => Err(Error::damaged(&name, offset, what)),
+                };
+                match opened {
                     Ok(found) => return Ok(found),
                     Err(error) => told = told.or(Some(error)),
                 }

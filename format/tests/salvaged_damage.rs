@@ -203,6 +203,33 @@ async fn a_bad_sector_is_damage_and_any_other_error_is_none() {
 }
 
 #[tokio::test]
+async fn a_header_on_a_bad_sector_is_damage() {
+    const EIO: i32 = 5;
+    let identity = x25519::Identity::generate();
+    let (bundle, folder, parts) = original(&identity).await;
+    let begin = |wanted: &str| put_together(&folder, &parts[..at(&parts, wanted)].to_vec()).len() as u64 - 1024;
+    // Of a segment whose place the shard tells; of the key's slot, which lies in the file twice; of the first entry; the end.
+    let length = bundle.len() as u64;
+    let places = [begin("data/00000003") + 9, begin("bundle.key.age") + 99, 7, length - 1];
+    for place in places.into_iter().chain([begin("bundle.json") + 600, begin("bundle.key.age") + 600]) {
+        let sick = Sick(bundle.clone(), place..place + 1, EIO);
+        let mut reader = SalvageReader::open(sick, &unlock(&identity)).await.unwrap();
+        let (mut entries, mut damage) = (0, Vec::new());
+        while let Some(salvaged) = reader.next().await.unwrap() {
+            match salvaged {
+                Salvaged::Entries(found) => entries += found.len(),
+                Salvaged::Damage(error) => damage.push(error.to_string()),
+                _ => {}
+            }
+        }
+        assert_eq!(entries, SEGMENTS, "{place}: {damage:?}");
+        // The first slot alone: the second one has the key, and a walk looks at neither again.
+        let is_told = place != begin("bundle.key.age") + 600;
+        assert_eq!(damage.len(), usize::from(is_told), "{place}: {damage:?}");
+    }
+}
+
+#[tokio::test]
 async fn another_bundles_name_is_told() {
     let identity = x25519::Identity::generate();
     let (bundle, folder, parts) = original(&identity).await;

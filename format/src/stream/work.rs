@@ -37,6 +37,19 @@ pub(super) struct Worked {
     _share: Share,
 }
 
+/// The hash of what could not be read: nothing has it.
+const UNREAD: blake3::Hash = blake3::Hash::from_bytes([0; 32]);
+
+impl Worked {
+    /// Its content could not be read apart. Where it is damaged, what comes behind it is read all the same.
+    fn unread(self, error: Error) -> Result<Self> {
+        match error {
+            Error::Damaged { .. } => Ok(Self { opened: Err(error), ..self }),
+            error => Err(error),
+        }
+    }
+}
+
 pub(super) enum Opened {
     /// There is no key, or nothing to open.
     Closed,
@@ -110,7 +123,10 @@ impl<R: Source> BundleStream<'_, R> {
             let sealed = usize::try_from(header.size).unwrap_or(usize::MAX);
             let worked = move |hash| Worked { part, header, hash, sealed, opened: Ok(Opened::Closed), _share: share };
             self.working.push_back(match self.container.detach(limit)? {
-                Some(content) => Either::Left(tokio::task::spawn_blocking(move || Ok(worked(content.hash()?)))),
+                Some(content) => Either::Left(tokio::task::spawn_blocking(move || match content.hash() {
+                    Ok(hash) => Ok(worked(hash)),
+                    Err(error) => worked(UNREAD).unread(error),
+                })),
                 None => Either::Right(ready(Ok(Ok(worked(self.container.hash_all(limit).await?))))),
             });
             return Ok(());
@@ -123,8 +139,16 @@ impl<R: Source> BundleStream<'_, R> {
         let prover = self.prover.clone();
         self.working.push_back(Either::Left(tokio::task::spawn_blocking(move || {
             let sealed = match content {
-                Either::Left(content) => content.read_all()?,
-                Either::Right(sealed) => sealed,
+                Either::Left(content) => content.read_all(),
+                Either::Right(sealed) => Ok(sealed),
+            };
+            let sealed = match sealed {
+                Ok(sealed) => sealed,
+                Err(error) => {
+                    let sealed = usize::try_from(header.size).unwrap_or(usize::MAX);
+                    let opened = Ok(Opened::Closed);
+                    return Worked { part, header, hash: UNREAD, sealed, opened, _share: share }.unread(error);
+                }
             };
             let (hash, length) = (blake3::hash(&sealed), sealed.len());
             let damaged = |what| Error::damaged(&header.name, header.offset, what);
