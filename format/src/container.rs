@@ -134,11 +134,13 @@ pub(crate) struct ContainerReader<R> {
     left: u64,
     padding: u64,
     name: String,
+    /// Where its content begins.
+    begin: u64,
 }
 
 impl<R: Source> ContainerReader<R> {
     pub(crate) fn new(input: R) -> Self {
-        Self { input, folder: None, offset: 0, left: 0, padding: 0, name: "the first header".into() }
+        Self { input, folder: None, offset: 0, left: 0, padding: 0, name: "the beginning".into(), begin: 0 }
     }
 
     /// Where reading has come to.
@@ -184,6 +186,7 @@ impl<R: Source> ContainerReader<R> {
             return Err(Error::damaged(&path, at, format!("it lies outside of {folder}")));
         };
         self.name = name.to_owned();
+        self.begin = self.offset;
         self.left = size;
         self.padding = padding(size);
         Ok(Some(EntryHeader { name: self.name.clone(), size, offset: self.offset }))
@@ -195,7 +198,8 @@ impl<R: Source> ContainerReader<R> {
         let mut bytes = BytesMut::with_capacity(length);
         while bytes.len() < length {
             let mut rest = (&mut self.input).take((length - bytes.len()) as u64);
-            if rest.read_buf(&mut bytes).await.map_err(Error::Read)? == 0 {
+            let read = rest.read_buf(&mut bytes).await;
+            if read.map_err(|error| Error::reading(error, &self.name, self.begin))? == 0 {
                 return Err(self.torn(bytes.len() as u64, &format!("inside {}", self.name)));
             }
         }
@@ -209,7 +213,8 @@ impl<R: Source> ContainerReader<R> {
         self.check_limit(limit)?;
         let mut hasher = blake3::Hasher::new();
         while self.left > 0 {
-            let available = self.input.fill_buf().await.map_err(Error::Read)?;
+            let available = self.input.fill_buf().await;
+            let available = available.map_err(|error| Error::reading(error, &self.name, self.begin))?;
             let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(available.len());
             if length == 0 {
                 return Err(self.torn(0, &format!("inside {}", self.name)));
@@ -255,7 +260,8 @@ impl<R: Source> ContainerReader<R> {
             return Err(Error::damaged("the closing zeros", self.offset, "they are not zero"));
         }
         let mut more = [0; 1];
-        if self.input.read(&mut more).await.map_err(Error::Read)? != 0 {
+        let read = self.input.read(&mut more).await;
+        if read.map_err(|error| Error::reading(error, "the end of the file", self.offset))? != 0 {
             return Err(Error::damaged("the end of the file", self.offset, "bytes come after the end"));
         }
         Ok(())
@@ -265,9 +271,13 @@ impl<R: Source> ContainerReader<R> {
         let mut done = 0;
         while done < bytes.len() {
             let rest = bytes.get_mut(done..).unwrap_or_default();
-            match self.input.read(rest).await.map_err(Error::Read)? {
-                0 => return Err(self.torn(done as u64, place)),
-                n => done += n,
+            match self.input.read(rest).await {
+                Ok(0) => return Err(self.torn(done as u64, place)),
+                Ok(n) => done += n,
+                Err(error) if self.padding > 0 => return Err(Error::reading(error, &self.name, self.begin)),
+                Err(error) => {
+                    return Err(Error::reading(error, format!("the header after {}", self.name), self.offset));
+                }
             }
         }
         self.offset += bytes.len() as u64;
@@ -295,7 +305,7 @@ impl Detached {
     /// Bytes that are read and hashed at a time: few enough for the processor's own cache.
     const STEP: usize = 256 * 1024;
 
-    /// The whole content.
+    /// The whole content. [`Error::Damaged`] where it cannot be read: what comes behind it perhaps can.
     pub(crate) fn read_all(mut self) -> Result<Bytes> {
         let length = usize::try_from(self.length).map_err(|_| Error::Worker("an entry exceeds the memory".into()))?;
         let mut bytes = vec![0; length];
@@ -303,7 +313,7 @@ impl Detached {
         Ok(bytes.into())
     }
 
-    /// The hash of the content.
+    /// The hash of the content; errors are those of [`Self::read_all`].
     pub(crate) fn hash(mut self) -> Result<blake3::Hash> {
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; Self::STEP.min(usize::try_from(self.length).unwrap_or(Self::STEP))];
@@ -320,7 +330,8 @@ impl Detached {
 
     /// Fills `buffer` with what comes behind the first `done` bytes.
     fn fill(&mut self, buffer: &mut [u8], done: u64) -> Result<()> {
-        let read = read_full(&mut self.input, buffer).map_err(Error::Read)?;
+        let read = read_full(&mut self.input, buffer);
+        let read = read.map_err(|error| Error::reading(error, &self.name, self.offset))?;
         match read == buffer.len() {
             true => Ok(()),
             false => {

@@ -160,6 +160,10 @@ impl<'de> Deserialize<'de> for Hash {
     }
 }
 
+/// Most names in the user metadata of an entry. S3 allows two kilobytes in all; in memory a name takes ten times what it takes
+/// in a bundle.
+pub(crate) const NAMES_MAX: usize = 1024;
+
 /// What an object store keeps beside an object's bytes, and gives back on restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -180,7 +184,7 @@ pub struct Metadata {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_control: Option<String>,
     /// User metadata (`x-amz-meta-*`), names in lower case.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "few_names")]
     pub user: BTreeMap<String, String>,
 }
 
@@ -190,6 +194,50 @@ impl Metadata {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Roughly the bytes that it takes in memory.
+    pub(crate) fn memory(&self) -> usize {
+        // Two strings, and a share of the map.
+        const NAME: usize = 100;
+        let texts = [
+            &self.content_type,
+            &self.content_encoding,
+            &self.content_disposition,
+            &self.content_language,
+            &self.cache_control,
+        ];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        let user: usize = self.user.iter().map(|(name, value)| name.len() + value.len() + NAME).sum();
+        texts + user
+    }
+}
+
+/// Reads user metadata, and stops at a name too many.
+fn few_names<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Names;
+
+    impl<'de> serde::de::Visitor<'de> for Names {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object of strings")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let (mut user, mut count) = (BTreeMap::new(), 0);
+            while let Some((name, value)) = map.next_entry::<String, String>()? {
+                count += 1;
+                if count > NAMES_MAX {
+                    let what = format!("its user metadata have more than {NAMES_MAX} names");
+                    return Err(serde::de::Error::custom(what));
+                }
+                user.insert(name, value);
+            }
+            Ok(user)
+        }
+    }
+
+    deserializer.deserialize_map(Names)
 }
 
 #[cfg(test)]
@@ -246,5 +294,25 @@ mod tests {
         let user = BTreeMap::from([(String::new(), String::new())]);
         let language = Metadata { content_language: Some(String::new()), ..Metadata::default() };
         assert!(!language.is_empty() && !Metadata { user, ..Metadata::default() }.is_empty());
+    }
+
+    #[test]
+    fn user_metadata_have_a_limit() {
+        for (names, fit) in [(0, true), (1, true), (NAMES_MAX, true), (NAMES_MAX + 1, false)] {
+            let user: BTreeMap<String, String> = (0..names).map(|n| (n.to_string(), "x".to_owned())).collect();
+            let metadata = Metadata { user, ..Metadata::default() };
+            let json = serde_json::to_string(&metadata).unwrap();
+            let read = serde_json::from_str::<Metadata>(&json);
+            assert_eq!(read.ok(), fit.then(|| metadata.clone()), "{names}");
+            assert!(metadata.memory() >= 100 * names && metadata.memory() <= 110 * names, "{names}");
+        }
+        // The same one again and again is not held, and takes its time all the same.
+        let again = format!(r#"{{"user":{{"a":""{}}}}}"#, r#","a":"""#.repeat(NAMES_MAX));
+        assert!(serde_json::from_str::<Metadata>(&again).is_err());
+        for none in [r#"{"user":null}"#, r#"{"user":{"a":1}}"#, r#"{"user":[]}"#, r#"{"owner":{}}"#] {
+            assert!(serde_json::from_str::<Metadata>(none).is_err(), "{none}");
+        }
+        let text = Metadata { cache_control: Some("x".repeat(500)), ..Metadata::default() };
+        assert_eq!(text.memory(), 500);
     }
 }

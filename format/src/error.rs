@@ -102,6 +102,14 @@ impl Error {
         Self::Damaged { entry: entry.into(), offset, what: what.into() }
     }
 
+    /// A read of `entry` that failed: what lies on a bad sector is damaged.
+    pub(crate) fn reading(error: io::Error, entry: impl Into<String>, offset: u64) -> Self {
+        match unreadable(&error) {
+            Some(what) => Self::damaged(entry, offset, what),
+            None => Self::Read(error),
+        }
+    }
+
     /// Whether this says that the file ends too early.
     #[must_use]
     pub fn is_torn(&self) -> bool {
@@ -115,6 +123,12 @@ impl Error {
     }
 }
 
+/// What is wrong with bytes that lie on a bad sector; `None` where a read failed of something else.
+pub(crate) fn unreadable(error: &io::Error) -> Option<String> {
+    const EIO: i32 = 5;
+    (error.raw_os_error() == Some(EIO)).then(|| format!("it cannot be read ({error})"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +139,12 @@ mod tests {
         assert!(torn.is_torn() && torn.is_damage());
         for damage in [Error::NotABundle("x".into()), Error::damaged("x", 1, "y"), Error::KeyDamaged] {
             assert!(damage.is_damage() && !damage.is_torn(), "{damage}");
+        }
+        // EIO, and EACCES.
+        for (code, is_damage) in [(5, true), (13, false)] {
+            let error = Error::reading(io::Error::from_raw_os_error(code), "x", 1);
+            assert_eq!(error.is_damage(), is_damage, "{error}");
+            assert_eq!(matches!(error, Error::Damaged { offset: 1, .. }), is_damage);
         }
         for other in [Error::WrongIdentity, Error::UnknownFormat(2), Error::Read(io::ErrorKind::Other.into())] {
             assert!(!other.is_damage() && !other.is_torn(), "{other}");

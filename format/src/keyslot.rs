@@ -9,6 +9,7 @@ use age::secrecy::ExposeSecret as _;
 use age::{DecryptError, Identity, Recipient, x25519};
 use uuid::Uuid;
 
+use crate::age_file::AgeFile;
 use crate::container::{BLOCK, padding};
 use crate::error::{Error, Result};
 use crate::seal::BundleKey;
@@ -76,8 +77,9 @@ impl KeySlot {
 /// Opens the content of a `bundle.key.age`: which bundle it is of, and its key.
 pub(crate) fn open(sealed: &[u8], offset: u64, unlock: &Unlock) -> Result<(Uuid, BundleKey)> {
     let damaged = |what: &str| Error::damaged("bundle.key.age", offset, what);
-    let decryptor =
-        age::Decryptor::new_buffered(sealed).map_err(|e| damaged(&format!("it is not an age file ({e})")))?;
+    let most = usize::try_from(SLOT_MAX).unwrap_or(usize::MAX);
+    let decryptor = AgeFile::new(sealed, most).and_then(age::Decryptor::new_buffered);
+    let decryptor = decryptor.map_err(|e| damaged(&format!("it is not an age file ({e})")))?;
     let opened = match unlock {
         Unlock::Identities(_) if decryptor.is_scrypt() => {
             return Err(Error::KindOfKey("this bundle is locked with a passphrase, not to recipients"));
@@ -176,6 +178,19 @@ mod tests {
         let slot = seal(10_600).unwrap();
         assert!(slot.key.len() as u64 > SLOT_MAX - SLOT);
         assert!(matches!(seal(10_800), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_slot_full_of_stanzas_is_parsed_once() {
+        let unlock = Unlock::Identities(vec![Box::new(x25519::Identity::generate())]);
+        // Nobody needs a key to make it. Parsed anew with each of its lines it takes an hour.
+        let stanzas = b"-> a\n\n".repeat(usize::try_from(SLOT_MAX).unwrap() / 6 - 100);
+        let begun = std::time::Instant::now();
+        let slot = [&b"age-encryption.org/v1\n"[..], &stanzas].concat();
+        assert!(matches!(open(&slot, 7, &unlock), Err(Error::Damaged { offset: 7, .. })));
+        let slot = [&slot[..], b"--- ", &[b'A'; 43], b"\n", &[0; 100]].concat();
+        assert!(matches!(open(&slot, 7, &unlock), Err(Error::WrongIdentity)));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
     }
 
     #[test]

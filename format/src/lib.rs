@@ -4,6 +4,7 @@
 //! database, no policy.
 
 mod about;
+mod age_file;
 mod catalog;
 mod check;
 mod container;

@@ -13,6 +13,8 @@ use age_core::secrecy::ExposeSecret as _;
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use bytes::{Bytes, BytesMut};
 
+use crate::age_file::{AgeFile, SEALED_HEADER};
+
 /// Plaintext of every chunk but the last.
 const CHUNK: usize = 64 * 1024;
 const TAG: usize = 16;
@@ -198,19 +200,20 @@ pub(crate) struct Opening<'a> {
 }
 
 impl<'a> Opening<'a> {
-    /// Opens the header of a whole age file with one of `identities`.
+    /// Opens the header of a whole age file, of at most [`SEALED_HEADER`] bytes, with one of `identities`.
     ///
     /// # Errors
     /// As [`age::Decryptor`].
     pub(crate) fn new(file: &'a [u8], identities: &[&dyn Identity]) -> Result<Self, DecryptError> {
-        let mut sealed = file;
-        let decryptor = age::Decryptor::new_buffered(&mut sealed)?;
+        let mut reading = AgeFile::new(file, SEALED_HEADER)?;
+        let decryptor = age::Decryptor::new_buffered(&mut reading)?;
         let keepers: Vec<_> =
             identities.iter().map(|&inner| KeyKeeper { inner, kept: std::cell::RefCell::default() }).collect();
         // This checks the header's MAC, and reads nothing of the payload.
         drop(decryptor.decrypt(keepers.iter().map(|keeper| keeper as &dyn Identity))?);
         let file_key = keepers.into_iter().find_map(|keeper| keeper.kept.into_inner());
         let file_key = file_key.ok_or(DecryptError::NoMatchingKeys)?;
+        let sealed = reading.rest();
         let begin = file.len() - sealed.len();
         let nonce = file.get(begin.saturating_sub(NONCE)..begin).unwrap_or_default();
         let stream = Stream::new(&file_key, nonce)?;
@@ -422,6 +425,27 @@ mod tests {
             let mut read = Vec::new();
             Opening::new(&sealed, &[&identity]).unwrap().read_to_end(&mut read).unwrap();
             assert_eq!(read, plain, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_too_long_is_not_parsed() {
+        let identity = age::x25519::Identity::generate();
+        let recipient = identity.to_public();
+        // A recipient takes some 98 bytes.
+        for (count, opens) in [(1, true), (150, true), (180, false)] {
+            let recipients = std::iter::repeat_n(&recipient as &dyn Recipient, count);
+            let mut file = Vec::new();
+            let mut sealing = age::Encryptor::with_recipients(recipients).unwrap().wrap_output(&mut file).unwrap();
+            sealing.write_all(b"x").unwrap();
+            sealing.finish().unwrap();
+            assert_eq!(Opening::new(&file, &[&identity]).is_ok(), opens, "{count}");
+        }
+        // Parsed line by line it would take for ever.
+        let long = [&b"age-encryption.org/v1\n"[..], &b"-> a\n\n".repeat(1 << 20)].concat();
+        for mac in [String::new(), format!("--- {}\n", "A".repeat(43))] {
+            let file = [&long[..], mac.as_bytes()].concat();
+            assert!(matches!(Opening::new(&file, &[&identity]).err(), Some(DecryptError::InvalidHeader)));
         }
     }
 

@@ -140,6 +140,12 @@ fn number(digits: &str, width: usize) -> Option<u64> {
     (format!("{number:0width$}") == digits).then_some(number)
 }
 
+/// Whether the entry at `path` ends an object in pieces: it alone carries what the object is marked with.
+pub(crate) fn is_joined(path: &str) -> bool {
+    let place = path.strip_prefix("pieces/").and_then(|rest| rest.split_once('/'));
+    place.is_some_and(|(folder, file)| file == "joined" && number(folder, 1).is_some())
+}
+
 /// The index line of the whole object, where `entry` ends one.
 pub(crate) fn joined(path: &str, body: &[u8], metadata: &Metadata, rotten: bool) -> Option<IndexLine> {
     match Piece::parse(path, body)? {

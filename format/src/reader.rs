@@ -89,7 +89,7 @@ async fn read(source: &dyn RangeReader, offset: u64, length: usize, what: &str) 
             length => Error::Torn { offset: length, what: format!("inside {what}") },
         });
     }
-    let bytes = source.read(offset, length).await.map_err(Error::Read)?;
+    let bytes = source.read(offset, length).await.map_err(|error| Error::reading(error, what, offset))?;
     match bytes.len() == length {
         true => Ok(bytes),
         false => Err(Error::Read(std::io::ErrorKind::UnexpectedEof.into())),

@@ -28,7 +28,12 @@ use crate::segment::{self, SegmentPlace};
 use crate::stream::JSON_LIMIT;
 use crate::trailer::Extent;
 use ranges::Ranges;
-use scan::{Scanner, Step, read};
+use scan::{Scanner, Step, read, readable};
+
+/// Places of segments that wait for an index shard: more than one of a megabyte describes.
+const WAITING: usize = 16_384;
+/// Key slots that are tried: a passphrase takes seconds for each.
+const SLOTS: usize = 4;
 
 /// What comes out of a damaged bundle.
 #[derive(Debug)]
@@ -52,8 +57,9 @@ pub struct SalvageReader<S> {
     prover: Prover,
     bundle: Uuid,
     scanner: Scanner,
-    /// Segments since the last index shard, by their headers.
+    /// Segments since the last index shard, by their headers, and how many of these there were.
     found: BTreeMap<u64, Vec<Candidate>>,
+    waiting: usize,
     work: VecDeque<Work>,
     /// Segments that were read.
     read: Ranges,
@@ -86,7 +92,7 @@ enum Work {
 }
 
 impl<S: RangeReader> SalvageReader<S> {
-    /// Finds a key slot that opens: the first, the second by TRAILER, or any in the file.
+    /// Finds a key slot that opens: the first, the second by TRAILER, or one of the first few in the file.
     ///
     /// # Errors
     /// [`Error::NotABundle`] without any header of a bundle; [`Error::UnknownFormat`], [`Error::UnknownFeature`];
@@ -101,6 +107,7 @@ impl<S: RangeReader> SalvageReader<S> {
             bundle,
             scanner: Scanner::new(Some(crate::writer::folder(bundle))),
             found: BTreeMap::new(),
+            waiting: 0,
             work: VecDeque::new(),
             read: Ranges::default(),
             met: Ranges::default(),
@@ -173,6 +180,11 @@ impl<S: RangeReader> SalvageReader<S> {
             }
             self.next = self.next.max(number.saturating_add(1));
             self.found.entry(number).or_default().push(Candidate { packing, extent });
+            self.waiting += 1;
+            // A shard that comes later tells of those alone that these headers did not lead to.
+            if self.waiting == WAITING {
+                self.flush(BTreeMap::new());
+            }
             return Ok(());
         }
         if let Some((number, kind)) = shard_of(name) {
@@ -255,13 +267,7 @@ impl<S: RangeReader> SalvageReader<S> {
         if extent.offset.checked_add(extent.length).is_none_or(|end| end > self.source.length()) {
             return Ok(Err("the file ends inside it".into()));
         }
-        match read(&self.source, extent.offset, extent.length).await {
-            // A bad sector is damage of what lies on it.
-            Err(Error::Read(error)) if error.raw_os_error() == Some(5) => {
-                Ok(Err(format!("it cannot be read ({error})")))
-            }
-            read => read.map(Ok),
-        }
+        readable(read(&self.source, extent.offset, extent.length).await)
     }
 
     /// Takes an index shard: opens what it describes.
@@ -283,6 +289,7 @@ impl<S: RangeReader> SalvageReader<S> {
     /// Puts the segments found since the last shard in order, with the places that this one tells.
     fn flush(&mut self, places: BTreeMap<u64, Candidate>) {
         let mut found = std::mem::take(&mut self.found);
+        self.waiting = 0;
         for (number, place) in places {
             self.next = self.next.max(number.saturating_add(1));
             let candidates = found.entry(number).or_default();
@@ -393,21 +400,27 @@ impl<S: RangeReader> SalvageReader<S> {
 
 /// Which bundle it is, and its key.
 async fn find_key<S: RangeReader>(source: &S, unlock: &Unlock) -> Result<(Uuid, BundleKey)> {
-    let mut told = None;
+    let (mut told, mut tried) = (None, 0);
     let mut scanner = Scanner::new(None);
     while let Some(step) = scanner.next(source).await? {
         let Step::Header(EntryHeader { name, size, offset }) = step else { continue };
         let is_whole = size <= SLOT_MAX && offset + size <= source.length();
         match name.as_str() {
             "bundle.json" if is_whole => {
-                let about = About::from_json(&read(source, offset, size).await?, offset);
                 // Damage of it is told when it is walked by.
-                if let Err(error @ (Error::UnknownFormat(_) | Error::UnknownFeature(_))) = about {
+                if let Ok(json) = readable(read(source, offset, size).await)?
+                    && let Err(error @ (Error::UnknownFormat(_) | Error::UnknownFeature(_))) =
+                        About::from_json(&json, offset)
+                {
                     return Err(error);
                 }
             }
             "bundle.key.age" | "bundle.key.2.age" if is_whole => {
-                match keyslot::open(&read(source, offset, size).await?, offset, unlock) {
+                let opened = match readable(read(source, offset, size).await)? {
+                    Ok(key) => keyslot::open(&key, offset, unlock),
+                    Err(what) => Err(Error::damaged(&name, offset, what)),
+                };
+                match opened {
                     Ok(found) => return Ok(found),
                     Err(error) => told = told.or(Some(error)),
                 }
@@ -418,6 +431,10 @@ async fn find_key<S: RangeReader>(source: &S, unlock: &Unlock) -> Result<(Uuid, 
                     && let Some(key) = slot_key(&slot, trailer.key_hash)
                 {
                     return keyslot::open(&key, trailer.key2.offset, unlock);
+                }
+                tried += 1;
+                if tried == SLOTS {
+                    break;
                 }
             }
             _ => {}

@@ -7,7 +7,7 @@ use tokio_tar::{EntryType, Header};
 use uuid::Uuid;
 
 use crate::container::{BLOCK, BLOCK_LENGTH, END, padding};
-use crate::entry::{Entry, Hash, Metadata, Packing};
+use crate::entry::{Entry, Hash, Metadata, NAMES_MAX, Packing};
 use crate::error::{Error, Result};
 use crate::index::{IndexLine, Pieces, Place};
 use crate::key::Key;
@@ -20,6 +20,8 @@ use crate::seal::BundleKey;
 pub(crate) const PATH_MAX: usize = 16 * 1024;
 /// Most bytes that pax records of one entry may have.
 const RECORDS_MAX: u64 = 256 * 1024;
+/// Most names in the user metadata of all entries of a segment together.
+const SEGMENT_NAMES: usize = 64 * NAMES_MAX;
 /// Most bytes that an entry's headers and padding add to its body, metadata within their limits.
 pub(crate) const OVERHEAD: usize = 512 * 1024;
 const GLOBAL_NAME: &str = "pacharc-segment";
@@ -30,17 +32,20 @@ const LOCAL_NAME: &str = "pacharc-entry";
 pub(crate) struct SegmentBuilder {
     entries: Vec<Entry>,
     bytes: usize,
+    /// Names in their user metadata.
+    names: usize,
 }
 
 impl SegmentBuilder {
     pub(crate) fn push(&mut self, entry: Entry) {
         self.bytes += tar_bytes(&entry);
+        self.names += entry.metadata.user.len();
         self.entries.push(entry);
     }
 
-    /// At least the bytes of the tar's entries.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+    /// Whether it has `target` bytes, or there is no room for the names of another entry.
+    pub(crate) fn is_full(&self, target: usize) -> bool {
+        self.bytes >= target || self.names + NAMES_MAX > SEGMENT_NAMES
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -171,8 +176,12 @@ pub(crate) fn unpack(
     if reader.take(global.len() as u64).as_deref() != Some(global.as_slice()) {
         return Err(damaged("it belongs to another bundle or another place".into()));
     }
-    let mut entries = Vec::new();
+    let (mut entries, mut names) = (Vec::new(), 0);
     while let Some((line, at)) = reader.entry().map_err(damaged)? {
+        names += line.metadata.user.len();
+        if names > SEGMENT_NAMES {
+            return Err(damaged(format!("its user metadata have more than {SEGMENT_NAMES} names")));
+        }
         let (length, zstd) = (length as u64, opened.packing == Packing::Zstd);
         let place = Place { segment: opened.number, zstd, offset: opened.offset, length, at };
         let line = IndexLine { place: Some(place), ..line };
@@ -347,8 +356,9 @@ fn entry_headers(line: &IndexLine) -> Result<Vec<u8>> {
     if line.rotten {
         record(&mut records, "PACHARC.rotten", "1");
     }
-    if records.len() as u64 > RECORDS_MAX {
-        let why = format!("an entry's metadata have at most {RECORDS_MAX} bytes");
+    let names = line.metadata.user.len();
+    if records.len() as u64 > RECORDS_MAX || names > NAMES_MAX {
+        let why = format!("an entry's metadata have at most {RECORDS_MAX} bytes, and {NAMES_MAX} names of the user's");
         return Err(Error::TooLarge { what: line.path.clone(), why });
     }
     let mut headers = Vec::with_capacity(3 * BLOCK_LENGTH);

@@ -6,17 +6,16 @@
 mod ending;
 mod share;
 mod slot;
+mod work;
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::future::{Either, Ready, ready};
 use futures::stream::FuturesOrdered;
-use tokio::task::{JoinError, JoinHandle};
 
 use crate::about::{ABOUT_LIMIT, About, Head};
 use crate::check::{CatalogCheck, EntryCheck};
@@ -25,24 +24,18 @@ use crate::entry::{Entry, Packing};
 use crate::error::{Error, Result};
 use crate::grammar::{Grammar, Part};
 use crate::index::{CatalogLine, IndexLine, ShardHead, ShardKind, lines};
-use crate::keyslot::{self, SLOT_MAX, Unlock};
+use crate::keyslot::{self, Unlock};
 use crate::manifest::{CatalogBlock, Manifest};
 use crate::prover::Prover;
 use crate::seal::BundleKey;
-use crate::segment::{self, SegmentPlace};
 use crate::source::Source;
 use crate::sums::Sums;
 use crate::trailer::Extent;
-use share::Share;
 use slot::SlotFound;
+use work::{Opened, Work, Worked};
 
 /// Largest `manifest.json` and `head.json` that a reader accepts, in bytes.
 pub(crate) const JSON_LIMIT: usize = 64 << 20;
-/// What an opened entry takes beside its body, in bytes: headers, path, index line.
-const ENTRY: usize = 2048;
-/// Segments beside those that are opened: of those, the prover has the chunks; it takes four forward together, and the next two
-/// are to be ready when one of them is done.
-const AWAITED: usize = 6;
 /// Entries whose damage is remembered by name.
 const REMEMBERED: usize = 1000;
 
@@ -98,7 +91,7 @@ pub struct BundleStream<'a, R> {
     held: Arc<AtomicUsize>,
     /// An entry whose header was read, but for whose content there was no room.
     waiting: Option<(Part, EntryHeader)>,
-    /// The largest plaintext of a compressed segment so far: the next one is taken to be like it.
+    /// The largest plaintext of a compressed segment so far, by which the next ones are estimated.
     largest_plain: Option<usize>,
     finished_reading: bool,
     /// Why nothing more can be read; told when everything before it was handed over.
@@ -114,38 +107,6 @@ pub struct BundleStream<'a, R> {
     named: HashSet<String>,
     damaged: bool,
     ended: bool,
-}
-
-/// An outer entry that is being worked on, or was hashed as it came.
-type Work = Either<JoinHandle<Result<Worked>>, Ready<std::result::Result<Result<Worked>, JoinError>>>;
-
-/// An outer entry after its blocking thread.
-struct Worked {
-    part: Part,
-    header: EntryHeader,
-    hash: blake3::Hash,
-    sealed: usize,
-    opened: std::result::Result<Opened, Error>,
-    /// Goes back when it is handed over.
-    _share: Share,
-}
-
-enum Opened {
-    /// There is no key, or nothing to open.
-    Closed,
-    Plain(Bytes),
-    Entries(Vec<(Entry, IndexLine)>),
-}
-
-impl Opened {
-    /// Roughly the bytes that it holds.
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Closed => 0,
-            Self::Plain(plain) => plain.len(),
-            Self::Entries(entries) => entries.iter().map(|(entry, _)| entry.body.len() + ENTRY).sum(),
-        }
-    }
 }
 
 impl<'a, R: Source> BundleStream<'a, R> {
@@ -309,28 +270,6 @@ impl<'a, R: Source> BundleStream<'a, R> {
         Ok(())
     }
 
-    fn has_room(&self, part: Part, header: &EntryHeader) -> bool {
-        let held = self.held.load(Ordering::Relaxed);
-        self.working.is_empty()
-            || (self.working.len() <= self.options.jobs + AWAITED
-                && held + self.estimate(part, header) <= self.options.memory)
-    }
-
-    /// The most that an outer entry will take, while it is opened: its sealed bytes, beside its plain ones if those are not
-    /// made of them where they lie; nothing without a key.
-    fn estimate(&self, part: Part, header: &EntryHeader) -> usize {
-        if self.key.is_none() {
-            return 0;
-        }
-        let sealed = usize::try_from(header.size).unwrap_or(usize::MAX);
-        let plain = match part {
-            Part::Segment { packing: Packing::Raw, .. } => 0,
-            Part::Segment { packing: Packing::Zstd, .. } => self.largest_plain.unwrap_or(self.about.plain_limit()),
-            _ => sealed,
-        };
-        sealed.saturating_add(plain)
-    }
-
     fn damage(&mut self, error: Error) -> Found {
         self.damaged = true;
         if let Error::Damaged { entry, .. } = &error
@@ -351,69 +290,6 @@ impl<'a, R: Source> BundleStream<'a, R> {
             None if at == 0 => Err(Error::NotABundle(format!("it begins with {:?}", header.name))),
             None => Err(Error::damaged(&header.name, header.offset, "it may not stand here")),
         }
-    }
-
-    /// Reads one outer entry, and hands it to a blocking thread if it can be opened.
-    async fn read_part(&mut self, part: Part, header: EntryHeader) -> Result<()> {
-        let mut share = Share::new(&self.held, self.estimate(part, &header));
-        match part {
-            Part::Key2 => {
-                let key = self.container.read_all(SLOT_MAX).await?;
-                self.slot2 = self.read_padding(header, key).await?;
-                return Ok(());
-            }
-            // What follows the sums is small and needs all the rest: it is read in `end`.
-            Part::Manifest => self.finished_reading = true,
-            _ => {}
-        }
-        let limit = match part {
-            Part::Manifest | Part::Head => JSON_LIMIT as u64,
-            _ => self.about.sealed_limit(),
-        };
-        let Some(key) = self.key.clone() else {
-            let sealed = usize::try_from(header.size).unwrap_or(usize::MAX);
-            let worked = move |hash| Worked { part, header, hash, sealed, opened: Ok(Opened::Closed), _share: share };
-            self.working.push_back(match self.container.detach(limit)? {
-                Some(content) => Either::Left(tokio::task::spawn_blocking(move || Ok(worked(content.hash()?)))),
-                None => Either::Right(ready(Ok(Ok(worked(self.container.hash_all(limit).await?))))),
-            });
-            return Ok(());
-        };
-        let content = match self.container.detach(limit)? {
-            Some(content) => Either::Left(content),
-            None => Either::Right(self.container.read_all(limit).await?),
-        };
-        let (bundle, plain_limit) = (self.about.bundle, self.about.plain_limit());
-        let prover = self.prover.clone();
-        self.working.push_back(Either::Left(tokio::task::spawn_blocking(move || {
-            let sealed = match content {
-                Either::Left(content) => content.read_all()?,
-                Either::Right(sealed) => sealed,
-            };
-            let (hash, length) = (blake3::hash(&sealed), sealed.len());
-            let damaged = |what| Error::damaged(&header.name, header.offset, what);
-            let opened = match part {
-                Part::Segment { number, packing } => {
-                    let place = SegmentPlace { number, packing, offset: header.offset };
-                    let plain = key.open(packing, sealed, plain_limit).map_err(damaged);
-                    plain.and_then(|plain| {
-                        // While the prover has its chunks, the next segment may take the place of what is not needed any more.
-                        share.resize(plain.len());
-                        segment::unpack(bundle, place, length, &plain, &prover).map(Opened::Entries)
-                    })
-                }
-                _ => {
-                    let limit = match part {
-                        Part::Shard { kind, .. } => kind.limit(plain_limit),
-                        _ => JSON_LIMIT,
-                    };
-                    key.open(Packing::Zstd, sealed, limit).map(Opened::Plain).map_err(damaged)
-                }
-            };
-            share.resize(opened.as_ref().map_or(0, Opened::bytes));
-            Ok(Worked { part, header, hash, sealed: length, opened, _share: share })
-        })));
-        Ok(())
     }
 
     /// Takes what a blocking thread has made, in the order of the file.
@@ -483,14 +359,14 @@ impl<'a, R: Source> BundleStream<'a, R> {
                     found.push(line);
                 }
                 let first = found.first().map(|line| line.entry.path.clone()).unwrap_or_default();
-                self.catalog.block(CatalogBlock { first, ..block })?;
+                self.catalog.block(&CatalogBlock { first, ..block })?;
                 Ok(Found::Catalog(found))
             }
             ShardKind::Directory => {
                 let first = lines.next().ok_or("it is empty")?;
                 let told: CatalogBlock = serde_json::from_str(first).map_err(|e| e.to_string())?;
                 let block = CatalogBlock { first: told.first, ..block };
-                let checked = self.catalog.directory(block, std::iter::once(first).chain(lines));
+                let checked = self.catalog.directory(&block, std::iter::once(first).chain(lines));
                 if self.damaged { Ok(Found::Passed) } else { checked.map(|()| Found::Passed) }
             }
         }

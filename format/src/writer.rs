@@ -208,7 +208,7 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
         }
         let builder = if packing == Packing::Raw { &mut self.raw } else { &mut self.zstd };
         builder.push(entry);
-        if builder.bytes() >= self.segment_target {
+        if builder.is_full(self.segment_target) {
             self.dispatch(packing).await?;
         }
         Ok(())

@@ -73,6 +73,26 @@ async fn a_state_that_is_not_the_entrys_is_told() {
 }
 
 #[tokio::test]
+async fn only_the_end_of_pieces_is_marked_as_rotten_beside_objects() {
+    let identity = x25519::Identity::generate();
+    let state = |line: &IndexLine| match Key::from_path(&line.path) {
+        Some(_) => State::Rotten,
+        None => State::File,
+    };
+    for marked in 0..4 {
+        let (mut pieces, first) = PieceWriter::begin(0, chunk_path(b"promised"), 9, Packing::Raw, Metadata::default());
+        let slice = pieces.piece("delivered".into());
+        let joined = pieces.finish(Hash::blake3(b"delivered"), true);
+        let file = Entry::text("cluster/helm/values.yaml", "x");
+        let mut entries = vec![first, slice, file, joined];
+        entries[marked].rotten = true;
+        let (bundle, _) = write_as(entries, &[], options(lock(&identity), 1, 1 << 20), state).await;
+        let told = told(&bundle, &identity).await;
+        assert_eq!(told.is_none(), marked == 3, "{marked}: {told:?}");
+    }
+}
+
+#[tokio::test]
 async fn counts_that_overflow_are_told() {
     let identity = x25519::Identity::generate();
     let missing = [(chunk_path(b"1"), u64::MAX), (chunk_path(b"2"), u64::MAX)];
@@ -105,6 +125,26 @@ async fn metadata_have_a_limit() {
     let mut writer =
         BundleWriter::create(Vec::new(), options(lock(&identity), 1, 1 << 20), Head::default()).await.unwrap();
     writer.add(entry).await.unwrap();
+    assert!(matches!(writer.flush().await, Err(Error::TooLarge { .. })));
+}
+
+#[tokio::test]
+async fn many_names_of_user_metadata_go_into_several_segments() {
+    let identity = x25519::Identity::generate();
+    let named = |n: usize, names: usize| {
+        let user = (0..names).map(|name| (name.to_string(), String::new())).collect();
+        let metadata = Metadata { user, ..Metadata::default() };
+        Entry { metadata, ..Entry::text(Key::from(format!("{n:03}").as_str()).to_path(), "x") }
+    };
+    let options = || options(lock(&identity), 8 << 20, 1 << 20);
+    let entries: Vec<Entry> = (0..100).map(|n| named(n, 1024)).collect();
+    let (bundle, written) = write(entries.clone(), options()).await;
+    assert_eq!(written.totals.segments, 2);
+    let (found, _) = stream(&bundle, Some(&unlock(&identity))).await.unwrap();
+    assert!(entries.iter().all(|entry| found[&entry.path].metadata == entry.metadata));
+
+    let mut writer = BundleWriter::create(Vec::new(), options(), Head::default()).await.unwrap();
+    writer.add(named(0, 1025)).await.unwrap();
     assert!(matches!(writer.flush().await, Err(Error::TooLarge { .. })));
 }
 

@@ -15,10 +15,11 @@ use age::x25519;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use pacharc_format::{
-    BundleReader, BundleStream, BundleWriter, Entry, Error, Found, Hash, Head, Key, Lock, Manifest, Metadata, Packing,
-    PieceWriter, RangeReader, ReadOptions, Signer, Spool, State, Unlock, inspect,
+    BundleReader, BundleStream, BundleWriter, ChunkKey, Entry, Error, Found, Hash, Head, IndexLine, Key, Lock,
+    Manifest, Metadata, Packing, PieceWriter, RangeReader, ReadOptions, SalvageReader, Salvaged, Signer, Spool, State,
+    Unlock, inspect,
 };
-use support::{Memory, chunk, lock, object, odd_entries, options, stream, unlock, write};
+use support::{Memory, chunk, lock, object, odd_entries, options, stream, unlock, write, write_as};
 
 #[tokio::test]
 async fn both_readers_give_back_what_was_written() {
@@ -256,6 +257,47 @@ async fn large_objects_come_in_pieces() {
     entries.swap(1, 2);
     let (bundle, _) = write(entries, options(lock(&identity), 100_000, 100_000)).await;
     assert!(stream(&bundle, Some(&unlock(&identity))).await.is_err());
+}
+
+#[tokio::test]
+async fn a_rotten_object_in_pieces_comes_back_as_it_is() {
+    let identity = x25519::Identity::generate();
+    let body = [vec![1; 4000], vec![2; 3000]];
+    let whole = body.concat();
+    let Hash::Blake2b(id) = Hash::blake2b(b"promised") else { unreachable!() };
+    for state in [State::Rotten, State::Orphan] {
+        let path = ChunkKey { id, generation: 1 }.key().to_path();
+        let (mut pieces, first) = PieceWriter::begin(5, path.clone(), 7000, Packing::Raw, Metadata::default());
+        let slices = body.iter().map(|slice| pieces.piece(slice.clone().into())).collect::<Vec<_>>();
+        let last = pieces.finish(Hash::blake3(&whole), true);
+        let entries = [vec![first], slices, vec![last]].concat();
+        let state_of = |line: &IndexLine| if Key::from_path(&line.path).is_some() { state } else { State::File };
+        let (bundle, written) = write_as(entries, &[], options(lock(&identity), 5000, 5000), state_of).await;
+        let (found, id) = stream(&bundle, Some(&unlock(&identity))).await.unwrap();
+        assert_eq!((found.len(), id), (4, written.id));
+        assert!(found["pieces/5/joined"].rotten && !found["pieces/5/00000000"].rotten);
+
+        let reader = BundleReader::open(Memory(bundle.clone()), &unlock(&identity)).await.unwrap();
+        let line = reader.find(&path).await.unwrap().unwrap();
+        assert!(line.entry.rotten && line.state == state, "{line:?}");
+        assert_eq!(line.entry.pieces.map(|pieces| (pieces.folder, pieces.count)), Some((5, 2)));
+        assert_eq!(line.entry.hash, Some(Hash::blake3(&whole)));
+        for (number, slice) in body.iter().enumerate() {
+            let line = reader.find(&format!("pieces/5/{number:08}")).await.unwrap().unwrap();
+            assert_eq!(reader.read(&line.entry).await.unwrap(), *slice);
+        }
+
+        let mut salvage = SalvageReader::open(Memory(bundle), &unlock(&identity)).await.unwrap();
+        let mut salvaged = 0;
+        while let Some(step) = salvage.next().await.unwrap() {
+            match step {
+                Salvaged::Entries(entries) => salvaged += entries.len(),
+                Salvaged::Damage(error) => panic!("{error}"),
+                _ => {}
+            }
+        }
+        assert_eq!(salvaged, 4);
+    }
 }
 
 #[tokio::test]

@@ -6,11 +6,14 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use age::x25519;
+use age_core::format::{FileKey, Stanza};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use pacharc_format::{Entry, Error, Key, RangeReader, SalvageReader, Salvaged};
+use pacharc_format::{Entry, Error, Key, RangeReader, SalvageReader, Salvaged, Unlock};
 use support::parts::{Parts, put_together, take_apart};
 use support::{Memory, chunk, lock, object, options, stream, unlock, write};
 
@@ -199,6 +202,97 @@ async fn a_bad_sector_is_damage_and_any_other_error_is_none() {
         } else {
             assert!(matches!(ended, Err(Error::Read(_))) && damage.is_empty(), "{ended:?}, {damage:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_header_on_a_bad_sector_is_damage() {
+    const EIO: i32 = 5;
+    let identity = x25519::Identity::generate();
+    let (bundle, folder, parts) = original(&identity).await;
+    let begin = |wanted: &str| put_together(&folder, &parts[..at(&parts, wanted)].to_vec()).len() as u64 - 1024;
+    // Of a segment whose place the shard tells; of the key's slot, which lies in the file twice; of the first entry; the end.
+    let length = bundle.len() as u64;
+    let places = [begin("data/00000003") + 9, begin("bundle.key.age") + 99, 7, length - 1];
+    for place in places.into_iter().chain([begin("bundle.json") + 600, begin("bundle.key.age") + 600]) {
+        let sick = Sick(bundle.clone(), place..place + 1, EIO);
+        let mut reader = SalvageReader::open(sick, &unlock(&identity)).await.unwrap();
+        let (mut entries, mut damage) = (0, Vec::new());
+        while let Some(salvaged) = reader.next().await.unwrap() {
+            match salvaged {
+                Salvaged::Entries(found) => entries += found.len(),
+                Salvaged::Damage(error) => damage.push(error.to_string()),
+                _ => {}
+            }
+        }
+        assert_eq!(entries, SEGMENTS, "{place}: {damage:?}");
+        // The first slot alone: the second one has the key, and a walk looks at neither again.
+        let is_told = place != begin("bundle.key.age") + 600;
+        assert_eq!(damage.len(), usize::from(is_told), "{place}: {damage:?}");
+    }
+}
+
+/// The beginning of a bundle up to its first segment, and then these parts.
+fn beginning(parts: &Parts) -> Parts {
+    parts[..at(parts, "data/00000000")].to_vec()
+}
+
+#[tokio::test]
+async fn segments_do_not_wait_for_a_shard_for_ever() {
+    let identity = x25519::Identity::generate();
+    let (bundle, folder, parts) = original(&identity).await;
+    let whole = salvage(&bundle, &identity).await.0;
+    let bare = |numbers: std::ops::Range<u64>| numbers.map(|n| (format!("data/{n:08}.tar.age"), Vec::new()));
+    let mut many = beginning(&parts);
+    many.extend(bare(0..20_000));
+    let many = put_together(&folder, &many);
+    let mut reader = SalvageReader::open(Memory(many.clone()), &unlock(&identity)).await.unwrap();
+    let (mut first, mut told) = (None, 0);
+    while let Some(salvaged) = reader.next().await.unwrap() {
+        if matches!(&salvaged, Salvaged::Damage(Error::Damaged { entry, .. }) if entry.starts_with("data/")) {
+            first.get_or_insert(reader.offset());
+            told += 1;
+        }
+    }
+    assert_eq!(told, 20_000);
+    assert!(first.is_some_and(|first| first < many.len() as u64 - 3000 * 512), "{first:?} of {}", many.len());
+
+    // Whatever comes between segments and their shard, they are read, and once.
+    for place in [at(&parts, "index/"), at(&parts, "data/00000003")] {
+        let mut between = parts.clone();
+        between.splice(place..place, bare(100..17_000));
+        assert_eq!(salvage(&put_together(&folder, &between), &identity).await.0, whole);
+    }
+}
+
+/// An identity that opens nothing, and counts how often it was asked.
+struct Counting(Arc<AtomicUsize>);
+
+impl age::Identity for Counting {
+    fn unwrap_stanza(&self, _: &Stanza) -> Option<Result<FileKey, age::DecryptError>> {
+        None
+    }
+
+    fn unwrap_stanzas(&self, _: &[Stanza]) -> Option<Result<FileKey, age::DecryptError>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+#[tokio::test]
+async fn few_slots_are_tried() {
+    let identity = x25519::Identity::generate();
+    let (_, folder, parts) = original(&identity).await;
+    let slot = parts[at(&parts, "bundle.key.age")].clone();
+    for (slots, expected) in [(1, 1), (3, 3), (4, 4), (5, 4), (50, 4)] {
+        let mut many = beginning(&parts);
+        many.retain(|(name, _)| name != "bundle.key.age");
+        many.extend(std::iter::repeat_n(slot.clone(), slots));
+        let asked = Arc::new(AtomicUsize::default());
+        let unlock = Unlock::Identities(vec![Box::new(Counting(Arc::clone(&asked)))]);
+        let opened = SalvageReader::open(Memory(put_together(&folder, &many)), &unlock).await;
+        assert!(matches!(opened.err(), Some(Error::WrongIdentity)));
+        assert_eq!(asked.load(Ordering::Relaxed), expected, "{slots}");
     }
 }
 

@@ -127,7 +127,8 @@ impl Listing<'_, '_> {
     fn line(&mut self, line: &CatalogLine) -> Result<(), Error> {
         let CatalogLine { state, entry } = line;
         self.outcome.entries += 1;
-        self.outcome.bytes += entry.size;
+        // Of a missing object nobody has checked it.
+        self.outcome.bytes = self.outcome.bytes.saturating_add(entry.size);
         if let Some(output) = &mut self.output {
             let path = one_line(&entry.path);
             writeln!(output, "{:<8} {:>14} {path}", name(*state), entry.size).map_err(Error::Output)?;
@@ -161,5 +162,22 @@ fn name(state: State) -> &'static str {
         State::Rotten => "rotten",
         State::Missing => "missing",
         State::Object => "object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::Silent;
+
+    #[test]
+    fn sizes_that_make_no_sense_are_no_harm() {
+        let entry = serde_json::from_str(&format!(r#"{{"path":"a","size":{}}}"#, u64::MAX)).unwrap();
+        let line = CatalogLine { state: State::Missing, entry };
+        let mut listing = Listing { output: None, monitor: &Silent, outcome: Outcome::default() };
+        listing.line(&line).unwrap();
+        listing.line(&line).unwrap();
+        let outcome = listing.finish().unwrap();
+        assert_eq!((outcome.entries, outcome.bytes), (2, u64::MAX));
     }
 }

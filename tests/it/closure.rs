@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pacharc_sample::bucket::{Bucket, Directory};
+use pacharc_sample::chunk::Chunk;
 use pacharc_sample::cluster::Options;
 use pacharc_sample::compare;
 
@@ -207,6 +208,64 @@ async fn a_snapshot_that_is_lost_in_the_midst_of_an_object_in_pieces() {
     desk.run(["verify", "c.pacharc", "--identity", "key.txt", "--level", "closed"]).code(0);
     desk.restore("c.pacharc", &target(&desk.bucket("target")), &[]).code(0);
     cluster.assert_databases_restored();
+}
+
+/// What is rotten and larger than an entry goes in piece by piece, too: the bundle is as whole as any that is not closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn rotten_objects_in_pieces_are_saved_like_others() {
+    let desk = Desk::new();
+    let options = Options { objects: 3, sizes: 10_000_000..=10_000_001, jobs: 5, ..Options::default() };
+    let Some(cluster) = Cluster::make(&desk, "rotten_pieces", options).await else { return };
+    let mut large = cluster.live().await;
+    large.retain(|key| std::fs::metadata(desk.path("source").join(key)).unwrap().len() > 9_000_000);
+    assert_eq!(large.len(), 3);
+    // No row names this one.
+    let chunk = Chunk::generate(2, 0, &(10_000_000..=10_000_000));
+    let orphan = chunk.key(1);
+    cluster.bucket.put(&orphan, chunk.stored.into()).await.unwrap();
+    cluster.flip(&large[1]).await;
+    cluster.flip(&orphan).await;
+
+    let args = ["--max-memory", "128M"];
+    desk.backup(&cluster.source(), "c.pacharc", &args).code(4).says("0 missing and 1 rotten").says(&large[1]);
+    for level in ["contents", "closed"] {
+        let verified = desk.run(["verify", "c.pacharc", "--identity", "key.txt", "--level", level]);
+        verified.code(4).says("not closed: every byte is as it was written");
+    }
+    let listed = listed(&desk, "c.pacharc");
+    for (state, key) in [("live", &large[0]), ("rotten", &large[1]), ("live", &large[2]), ("orphan", &orphan)] {
+        assert!(listed.contains(&format!("{state} objects/{key}")), "{state} {key}: {listed:?}");
+    }
+    assert_eq!(listed.iter().filter(|entry| entry.ends_with("/joined")).count(), 4, "{listed:?}");
+
+    // By the catalog, from a pipe, and out of one that is torn.
+    let bundle = std::fs::read(desk.path("c.pacharc")).unwrap();
+    std::fs::write(desk.path("torn.pacharc"), &bundle[..bundle.len() - 1]).unwrap();
+    let extract = |bundle: &str, folder: &str, more: &[&str]| {
+        let args = ["extract", bundle, "objects", "--identity", "key.txt", "-o", folder];
+        let mut command = desk.command([&args[..], more].concat());
+        if bundle == "-" {
+            command.stdin(std::fs::File::open(desk.path("c.pacharc")).unwrap());
+        }
+        Running::start(&mut command).finish()
+    };
+    extract("c.pacharc", "by ranges", &[]).code(0);
+    extract("-", "by stream", &[]).code(0);
+    extract("torn.pacharc", "salvaged", &["--keep-going"]).code(3);
+    for folder in ["by ranges", "by stream", "salvaged"] {
+        for key in large.iter().chain([&orphan]) {
+            let extracted = std::fs::read(desk.path(folder).join("objects").join(key)).unwrap();
+            assert!(extracted == std::fs::read(desk.path("source").join(key)).unwrap(), "{folder}: {key}");
+        }
+    }
+
+    let to = target(&desk.bucket("target"));
+    desk.restore("c.pacharc", &to, &[]).code(5).says("not closed").says("--allow-incomplete");
+    desk.restore("c.pacharc", &to, &["--allow-incomplete"]).code(4).says("0 missing and 1 rotten").says(&large[1]);
+    cluster.assert_databases_restored();
+    let restored: Arc<dyn Bucket> = Arc::new(Directory::new(desk.path("target")));
+    let compared = compare::buckets(&cluster.bucket, &restored, None).await.unwrap();
+    assert!(compared.is_equal() && compared.compared > 4, "{compared}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

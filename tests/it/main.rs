@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod against;
+mod bad_sector;
 mod bucket_conformance;
 mod bucket_directory;
 mod bucket_environment;

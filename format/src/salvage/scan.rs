@@ -6,13 +6,15 @@ use std::io;
 use bytes::Bytes;
 
 use crate::container::{BLOCK, BLOCK_LENGTH, EntryHeader, parse_header};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, unreadable};
 use crate::range::RangeReader;
 
 /// How every header begins: with the folder's name.
 const FOLDER: &[u8] = b"pacharc-";
 /// Bytes that are searched at a time.
 const WINDOW: u64 = if cfg!(test) { 2000 } else { 1 << 20 };
+/// Bytes that are given up where one of them cannot be read: no disk has larger sectors.
+const SECTOR: u64 = 4096;
 
 /// Where a walk has come to.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Scanner {
     content: u64,
     /// Where the last one, or its damage, is told to be.
     last: String,
+    /// What was searched last, and where it begins: headers that lead nowhere may follow each other closely.
+    window: (u64, Bytes),
     ended: bool,
 }
 
@@ -38,7 +42,8 @@ pub(super) enum Step {
 
 impl Scanner {
     pub(super) fn new(folder: Option<String>) -> Self {
-        Self { folder, at: 0, content: 0, last: "the beginning".into(), ended: false }
+        let (last, window) = ("the beginning".into(), (0, Bytes::new()));
+        Self { folder, at: 0, content: 0, last, window, ended: false }
     }
 
     pub(super) fn offset(&self) -> u64 {
@@ -60,13 +65,19 @@ impl Scanner {
         }
         let length = source.length();
         let what = if self.at + BLOCK <= length {
-            let block = read(source, self.at, BLOCK).await?;
-            match self.header(&block, self.at) {
-                Ok(header) => return Ok(Some(self.step_to(header))),
+            let block = match self.searched(self.at) {
+                Some(block) => Ok(block),
+                None => readable(read(source, self.at, BLOCK).await)?,
+            };
+            match block {
+                Ok(block) => match self.header(&block, self.at) {
+                    Ok(header) => return Ok(Some(self.step_to(header))),
+                    Err(what) => what.to_owned(),
+                },
                 Err(what) => what,
             }
         } else {
-            "the file ends before it"
+            "the file ends before it".to_owned()
         };
         if self.is_end(source).await? {
             self.ended = true;
@@ -115,14 +126,22 @@ impl Scanner {
         if self.last != "TRAILER" || self.at + 2 * BLOCK != source.length() {
             return Ok(false);
         }
-        Ok(read(source, self.at, 2 * BLOCK).await?.iter().all(|&b| b == 0))
+        let zeros = readable(read(source, self.at, 2 * BLOCK).await)?;
+        Ok(zeros.is_ok_and(|zeros| zeros.iter().all(|&b| b == 0)))
     }
 
     /// Where the next header is, wherever in the file that may be.
     async fn search(&mut self, source: &dyn RangeReader) -> Result<Option<u64>> {
         let mut from = self.content;
         while from + BLOCK <= source.length() {
-            let window = read(source, from, WINDOW.min(source.length() - from)).await?;
+            let window = match self.searched(from) {
+                Some(window) => window,
+                None => {
+                    let window = read_around(source, from, WINDOW.min(source.length() - from)).await?;
+                    self.window = (from, window.clone());
+                    window
+                }
+            };
             for place in memchr::memmem::find_iter(&window, FOLDER) {
                 let at = from + place as u64;
                 let block = window.get(place..).unwrap_or_default();
@@ -138,6 +157,39 @@ impl Scanner {
         }
         Ok(None)
     }
+
+    /// What lies behind `from`, a block at least, if that is in what was searched last.
+    fn searched(&self, from: u64) -> Option<Bytes> {
+        let (begin, bytes) = &self.window;
+        let skip = usize::try_from(from.checked_sub(*begin)?).ok()?;
+        (skip.checked_add(BLOCK_LENGTH)? <= bytes.len()).then(|| bytes.slice(skip..))
+    }
+}
+
+/// Reads what is known to be in the file, with zeros in the place of what lies on a bad sector.
+async fn read_around(source: &dyn RangeReader, offset: u64, length: u64) -> Result<Bytes> {
+    if let Ok(bytes) = readable(read(source, offset, length).await)? {
+        return Ok(bytes);
+    }
+    let (mut bytes, mut at, end) = (Vec::<u8>::new(), offset, offset + length);
+    while at < end {
+        let step = (SECTOR - at % SECTOR).min(end - at);
+        at += step;
+        match readable(read(source, at - step, step).await)? {
+            Ok(part) => bytes.extend_from_slice(&part),
+            Err(_) => bytes.resize(bytes.len() + usize::try_from(step).unwrap_or_default(), 0),
+        }
+    }
+    Ok(bytes.into())
+}
+
+/// A bad sector is damage of what lies on it, and no failure: then it is said what is wrong.
+pub(super) fn readable(read: Result<Bytes>) -> Result<std::result::Result<Bytes, String>> {
+    match read {
+        Ok(bytes) => Ok(Ok(bytes)),
+        Err(Error::Read(error)) => unreadable(&error).map(Err).ok_or(Error::Read(error)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads what is known to be in the file.
@@ -152,6 +204,10 @@ pub(super) async fn read(source: &dyn RangeReader, offset: u64, length: u64) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::BoxFuture;
+
     use super::*;
     use crate::range::tests::Memory;
 
@@ -175,6 +231,58 @@ mod tests {
             scanner.content = at as u64 + 1;
             assert_eq!(scanner.search(&file(at, LENGTH)).await.unwrap(), None);
         }
+    }
+
+    /// A file of which a byte cannot be read, and how many bytes were asked for.
+    struct Sick(Memory, Option<u64>, AtomicUsize);
+
+    impl RangeReader for Sick {
+        fn length(&self) -> u64 {
+            self.0.length()
+        }
+
+        fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, io::Result<Bytes>> {
+            self.2.fetch_add(length, Ordering::Relaxed);
+            match self.1.is_some_and(|sick| (offset..offset + length as u64).contains(&sick)) {
+                true => Box::pin(async { Err(io::Error::from_raw_os_error(5)) }),
+                false => self.0.read(offset, length),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bad_sector_hides_what_lies_on_it_and_no_more() {
+        for (sick, is_hidden) in [(100, false), (8900, false), (5000, true), (5511, true), (6400, true)] {
+            let mut scanner = Scanner::new(Some("pacharc-01234567/".into()));
+            let file = Sick(file(5000, 12_000), Some(sick), AtomicUsize::default());
+            let found = scanner.search(&file).await.unwrap();
+            assert_eq!(found, (!is_hidden).then_some(5000), "{sick}");
+        }
+        // A header that cannot be read is damage, and the next one is found.
+        let mut scanner = Scanner::new(None);
+        let file = Sick(file(5000, 12_000), Some(7), AtomicUsize::default());
+        match scanner.next(&file).await.unwrap() {
+            Some(Step::Damage(Error::Damaged { entry, offset: 0, what })) => {
+                assert_eq!(entry, "the header after the beginning");
+                assert!(what.starts_with("it cannot be read"), "{what}");
+            }
+            _ => panic!("it was read"),
+        }
+        assert!(matches!(scanner.next(&file).await.unwrap(), Some(Step::Header(header)) if header.offset == 5512));
+    }
+
+    #[tokio::test]
+    async fn headers_that_lead_nowhere_are_read_once() {
+        const COUNT: usize = 40;
+        let header = crate::container::header("pacharc-01234567/x", 1 << 30).unwrap();
+        let file = Sick(Memory(header.repeat(COUNT).into()), None, AtomicUsize::default());
+        let (mut scanner, mut headers) = (Scanner::new(None), 0);
+        while let Some(step) = scanner.next(&file).await.unwrap() {
+            headers += usize::from(matches!(step, Step::Header(_)));
+        }
+        let read = file.2.load(Ordering::Relaxed);
+        // Where a window ends in the midst of a header, its beginning is read again.
+        assert!(headers == COUNT && read < 2 * COUNT * BLOCK_LENGTH, "{headers} headers, {read} bytes");
     }
 
     #[tokio::test]

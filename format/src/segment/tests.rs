@@ -9,7 +9,7 @@ fn tar(entry: Entry) -> (Bytes, usize) {
     let key = BundleKey::generate();
     let mut builder = SegmentBuilder::default();
     builder.push(entry);
-    let foretold = builder.bytes();
+    let foretold = builder.bytes;
     let sealed = builder.seal(&key, 0, Packing::Raw, &FORM).unwrap();
     (key.open(Packing::Raw, sealed.sealed.bytes.into(), usize::MAX).unwrap(), foretold)
 }
@@ -72,8 +72,39 @@ fn what_a_segment_takes_is_known_before() {
     assert!(builder.is_empty());
     builder.push(Entry::text("a", "x"));
     builder.push(Entry::text("b", "y"));
-    assert!(!builder.is_empty() && builder.bytes() > 2048);
-    assert_eq!(builder.memory(), builder.bytes() + 2048);
+    assert!(!builder.is_empty() && builder.bytes > 2048);
+    assert_eq!(builder.memory(), builder.bytes + 2048);
+    assert!(builder.is_full(builder.bytes) && !builder.is_full(builder.bytes + 1));
+}
+
+#[test]
+fn the_names_of_user_metadata_have_their_limits() {
+    let named = |count: usize| {
+        let user = (0..count).map(|n| (n.to_string(), String::new())).collect();
+        Entry { metadata: Metadata { user, ..Metadata::default() }, ..Entry::text("a", "x") }
+    };
+    let key = BundleKey::generate();
+    let sealed = |entries: Vec<Entry>| {
+        let mut builder = SegmentBuilder::default();
+        entries.into_iter().for_each(|entry| builder.push(entry));
+        let sealed = builder.seal(&key, 0, Packing::Raw, &FORM)?;
+        Ok::<_, Error>(key.open(Packing::Raw, sealed.sealed.bytes.into(), usize::MAX).unwrap())
+    };
+    assert!(sealed(vec![named(NAMES_MAX)]).is_ok());
+    assert!(matches!(sealed(vec![named(NAMES_MAX + 1)]), Err(Error::TooLarge { .. })));
+    // Whoever writes ends a segment before it has more than a reader takes.
+    let mut builder = SegmentBuilder::default();
+    let mut written = Vec::new();
+    while !builder.is_full(usize::MAX) {
+        builder.push(named(1000));
+        written.push(named(1000));
+    }
+    assert_eq!(written.len(), 65);
+    assert_eq!(opened(&sealed(written.clone()).unwrap()).unwrap().len(), 65);
+    written.push(named(SEGMENT_NAMES - 65_000));
+    assert!(opened(&sealed(written.clone()).unwrap()).is_ok());
+    written.push(named(1));
+    assert!(matches!(opened(&sealed(written).unwrap()), Err(Error::Damaged { .. })));
 }
 
 #[test]

@@ -7,6 +7,7 @@
  *               S  every write to a file is a short one    F  EIO where a file is made durable
  *               +  the clock is a day ahead                -  the clock is a day behind
  * FAULTY_PATH   only files with this text in their path; their being a regular file is asked for anyway.
+ * FAULTY_SECTOR where in these files 4,096 bytes begin that cannot be read.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,17 +25,21 @@
 #include <unistd.h>
 
 #define DAY (24 * 60 * 60)
+#define SECTOR 4096
 #define REAL(type, name, ...) \
     static type (*real)(__VA_ARGS__); \
     if (!real) real = (type (*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name)
 
 static const volatile char *plan = "";
 static const char *stage, *path;
+static off64_t sector = -SECTOR;
 
 __attribute__((constructor)) static void begin(void)
 {
     stage = getenv("FAULTY_STAGE");
     path = getenv("FAULTY_PATH");
+    const char *where = getenv("FAULTY_SECTOR");
+    if (where) sector = atoll(where);
     const char *name = getenv("FAULTY_FILE");
     int file = name ? open(name, O_RDONLY | O_CLOEXEC) : -1;
     void *shared = file < 0 ? MAP_FAILED : mmap(NULL, 1, PROT_READ, MAP_SHARED, file, 0);
@@ -118,6 +123,19 @@ ssize_t pwritev(int file, const struct iovec *parts, int count, off_t at)
 ssize_t pwritev64(int file, const struct iovec *parts, int count, off64_t at)
 {
     return pwritev(file, parts, count, at);
+}
+
+ssize_t pread64(int file, void *bytes, size_t length, off64_t at)
+{
+    REAL(ssize_t, pread64, int, void *, size_t, off64_t);
+    if (at < sector + SECTOR && at + (off64_t)length > sector && is_hit(file)) {
+        if (at >= sector) {
+            errno = EIO;
+            return -1;
+        }
+        length = sector - at;
+    }
+    return real(file, bytes, length, at);
 }
 
 int posix_fallocate(int file, off_t at, off_t length)

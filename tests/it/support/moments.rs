@@ -93,7 +93,7 @@ pub fn stop_at(command: &mut Command, step: &str) -> bool {
 }
 
 /// The decorator of processes, made once; `None` where there is no C compiler.
-fn faulty() -> Option<&'static Path> {
+pub fn faulty() -> Option<&'static Path> {
     static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
     let made = MADE.get_or_init(|| {
         let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faulty-{}.so", std::process::id()));
