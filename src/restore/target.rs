@@ -198,8 +198,6 @@ fn can_be_made(url: &BucketUrl) -> bool {
     path.ancestors().find(|folder| folder.exists()).is_some_and(Path::is_dir)
 }
 
-}
-
 /// The databases that are restored, each with its name in the bundle and on the target.
 pub(super) fn selection(options: &Options, head: &Head) -> Result<Vec<Rename>, Error> {
     if options.postgres.is_none() {
