@@ -206,9 +206,11 @@ impl Explain for Error {
             Self::Guardian { .. } => {
                 "Nothing was changed. Try --guardian process, or look at the guardian's Job and its pod.".to_owned()
             }
-            Self::Missing { command, .. } => format!("Install it again with Helm, then:\n{command}"),
+            Self::Missing { command, .. } => {
+                format!("Install it again with Helm, then:\n{}", super::from_anywhere(command))
+            }
             Self::NotReady { command, .. } => {
-                format!("See with `kubectl get pods` what it waits for, then:\n{command}")
+                format!("See with `kubectl get pods` what it waits for, then:\n{}", super::from_anywhere(command))
             }
             Self::NotResumed { command, .. } => {
                 format!("Bring it back, from any machine:\n{}", super::from_anywhere(command))
@@ -220,4 +222,24 @@ impl Explain for Error {
 
 fn list(keepers: &[Keeper]) -> String {
     keepers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_brings_it_back_does_so_from_any_machine() {
+        let (name, command) = ("pachd".to_owned(), "pacharc resume --namespace n".to_owned());
+        let errors = [
+            Error::Missing { name: name.clone(), command: command.clone() },
+            Error::NotReady { names: vec![name], after: Duration::from_secs(600), command: command.clone() },
+            Error::NotResumed { source: Box::new(Error::RecordChanged), command },
+        ];
+        for error in errors {
+            let advice = error.advice().unwrap();
+            assert_eq!(advice.lines().last(), Some("pacharc resume --namespace n --force"), "{error}");
+            assert_eq!(error.class(), Class::Suspended, "{error}");
+        }
+    }
 }
