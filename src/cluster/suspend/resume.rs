@@ -67,7 +67,7 @@ pub async fn resume(
         Some(now) if now.record.run == found.record.run => {
             // An error says itself what is not back; who is broken off here cannot.
             let debt = farewell::owe(options.command.clone());
-            let done = returning.bring_back(now, &holder).await;
+            let done = returning.bring_back(now, By { name: &holder, again: false }).await;
             debt.settle();
             done
         }
@@ -79,6 +79,24 @@ pub async fn resume(
     returning.dismiss_guardian(found.record.run).await;
     monitor.step(Step::Resumed);
     Ok(Resumed { record: Some(found.record) })
+}
+
+/// Who brings a cluster back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct By<'a> {
+    /// The holder of the Lease.
+    pub(super) name: &'a str,
+    /// Whether it was brought back before: then what runs is as others have set it since, and stays so.
+    pub(super) again: bool,
+}
+
+/// What is scaled up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Low {
+    /// What has less than was recorded.
+    Less,
+    /// What is at 0.
+    Zero,
 }
 
 /// The way back of one record.
@@ -96,16 +114,17 @@ impl<'a> Return<'a> {
         Self { cluster, monitor, patience: options.ready_timeout, command: &options.command }
     }
 
-    /// Brings back what was recorded, and removes the record when it is ready. `by` holds the Lease.
-    pub(super) async fn bring_back(&self, mut found: Found, by: &str) -> Result<(), Error> {
+    /// Brings back what was recorded, and removes the record when it is ready.
+    pub(super) async fn bring_back(&self, mut found: Found, by: By<'_>) -> Result<(), Error> {
         self.monitor.step(Step::Fence);
         match Records(self.cluster).set_state(&found, State::Resuming).await {
             Ok(changed) => found = changed,
             Err(error) => tracing::info!("the record does not say that it is being resumed: {error}"),
         }
-        let is_fenced = self.mark(|name| self.fence(name, by)).await;
+        let is_fenced = self.mark(|name| self.fence(name, by.name)).await;
         self.monitor.step(Step::ScaleUp);
-        let missing = self.raise_all(&wanted(&found.record)).await?;
+        let low = if by.again { Low::Zero } else { Low::Less };
+        let missing = self.raise_all(&wanted(&found.record), low).await?;
         for name in &missing {
             self.monitor.warn(format!("there is no Deployment {name} to bring back"));
         }
@@ -136,7 +155,7 @@ impl<'a> Return<'a> {
         record.deployments.insert(main.name().to_owned(), count);
         if main.replicas == 0 {
             self.monitor.step(Step::ScaleUp);
-            self.again(|| self.raise(main.name(), count)).await?;
+            self.again(|| self.raise(main.name(), count, Low::Less)).await?;
         }
         self.await_ready(&record).await?;
         self.sweep(options).await;
@@ -180,11 +199,12 @@ impl<'a> Return<'a> {
         let_go(Records(self.cluster).clear(name).await)
     }
 
-    /// Scales up to `count` what has less. Whether it is there.
-    async fn raise(&self, name: &str, count: i32) -> Result<bool, Error> {
+    /// Scales up to `count` what is low. Whether it is there.
+    async fn raise(&self, name: &str, count: i32, low: Low) -> Result<bool, Error> {
         let workloads = Workloads(self.cluster);
         let Some(deployment) = workloads.deployment(name).await? else { return Ok(false) };
-        if deployment.replicas < count {
+        let enough = if low == Low::Zero { 1 } else { count };
+        if deployment.replicas < enough {
             workloads.scale(&deployment, count, false).await?;
             let (name, from) = (name.to_owned(), deployment.replicas);
             self.monitor.event(Event::Scaled { kind: "Deployment".into(), name, from, to: count });
@@ -194,13 +214,13 @@ impl<'a> Return<'a> {
 
     /// Scales up all of it, in order. What fails is asked again behind the others, so that it keeps none of them down. What
     /// is not there.
-    async fn raise_all(&self, wanted: &[(&'static str, i32)]) -> Result<Vec<&'static str>, Error> {
+    async fn raise_all(&self, wanted: &[(&'static str, i32)], low: Low) -> Result<Vec<&'static str>, Error> {
         let end = boottime() + self.patience;
         let (mut left, mut missing, mut failed) = (wanted.to_vec(), Vec::new(), None);
         while !left.is_empty() {
             let mut again = Vec::new();
             for (name, count) in left {
-                match self.raise(name, count).await {
+                match self.raise(name, count, low).await {
                     Ok(true) => {}
                     Ok(false) => missing.push(name),
                     Err(error) if error.is_retryable() && boottime() < end => again.push((name, count)),
@@ -215,14 +235,14 @@ impl<'a> Return<'a> {
         failed.map_or(Ok(missing), Err)
     }
 
-    /// Scales up again what there is no fence around: a scale-down that was on its way may still come through.
+    /// Scales up again what there is no fence around: a scale-down that was on its way, to 0, may still come through.
     async fn keep_up(&self, record: &Record) -> Infallible {
         let mut wanted = wanted(record);
         // pachd scales that one, up and down.
         wanted.retain(|(name, _)| *name != "pachw");
         loop {
             tokio::time::sleep(LOOK).await;
-            if let Err(error) = self.raise_all(&wanted).await {
+            if let Err(error) = self.raise_all(&wanted, Low::Zero).await {
                 tracing::info!("{}", chain(&error));
             }
         }
@@ -343,76 +363,4 @@ pub(super) fn down(name: &str, command: &str, to_resume: bool) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::faulty::{self, Answer, Pachyderm, Request};
-    use super::super::suspend;
-    use super::*;
-    use crate::monitor::Silent;
-    use std::sync::Arc;
-
-    /// A cluster that is held.
-    async fn held() -> Pachyderm {
-        let pachyderm = Pachyderm::new(&[("pach-enterprise", 1), ("pachd", 2), ("pachw", 1)]);
-        let cluster = pachyderm.server(|_, _| None).cluster();
-        let options = Options { kind: Kind::Hold, drain_timeout: Duration::from_secs(60), ..faulty::options() };
-        suspend(&cluster, options, Arc::new(Silent)).await.unwrap().hold().await.unwrap();
-        assert_eq!(pachyderm.replicas("pachd"), 0);
-        pachyderm
-    }
-
-    /// Resumes it at a server that answers some requests otherwise.
-    async fn resumed(
-        pachyderm: &Pachyderm,
-        odd: impl Fn(&Request, u32) -> Option<Answer> + Send + Sync + 'static,
-    ) -> Result<Resumed, Error> {
-        let options = Options { owner: "you@there".to_owned(), ..faulty::options() };
-        resume(&pachyderm.server(odd).cluster(), &options, true, &Silent).await
-    }
-
-    #[tokio::test]
-    async fn annotations_that_cannot_be_changed_do_not_keep_it_down() {
-        for code in [403, 422, 500] {
-            let pachyderm = held().await;
-            let odd = move |request: &Request, _| (request.method == "PATCH").then_some(Answer::Status(code));
-            resumed(&pachyderm, odd).await.unwrap_or_else(|error| panic!("{code}: {error}"));
-            let now = ["pach-enterprise", "pachd", "pachw"].map(|name| pachyderm.replicas(name));
-            assert_eq!((now, pachyderm.has("/pacharc-suspended")), ([1, 2, 1], false), "{code}");
-            // What is left of them is no record.
-            let cluster = pachyderm.server(|_, _| None).cluster();
-            assert!(Records(&cluster).read().await.unwrap().is_none(), "{code}");
-        }
-    }
-
-    #[tokio::test]
-    async fn without_a_fence_a_late_scale_down_does_not_last() {
-        let pachyderm = held().await;
-        let late = pachyderm.clone();
-        let odd = move |request: &Request, seen| {
-            // Between scaling up and the first look whether it is ready.
-            if request.is("GET", "/deployments") && !request.is_watch && seen == 1 {
-                late.scale("pachd", 0);
-            }
-            (request.method == "PATCH").then_some(Answer::Status(500))
-        };
-        let options = Options { ready_timeout: Duration::from_secs(4), ..faulty::options() };
-        let cluster = pachyderm.server(odd).cluster();
-        let returning = Return::new(&cluster, &options, &Silent);
-        let found = Records(&cluster).read().await.unwrap().unwrap();
-        returning.bring_back(found, "me").await.unwrap();
-        assert_eq!(pachyderm.replicas("pachd"), 2);
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_scaled_keeps_nothing_else_down() {
-        for code in [403, 500] {
-            let pachyderm = held().await;
-            let odd = move |request: &Request, _| {
-                request.is("PUT", "/deployments/pach-enterprise/scale").then_some(Answer::Status(code))
-            };
-            let error = resumed(&pachyderm, odd).await.unwrap_err();
-            assert!(error.to_string().contains("pach-enterprise"), "{error}");
-            assert_eq!([pachyderm.replicas("pachd"), pachyderm.replicas("pachw")], [2, 1], "{code}");
-            assert!(pachyderm.has("/pacharc-suspended"), "who resumes again needs it");
-        }
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::clock::Limit;
 use super::drain::{self, Who};
 use super::record::{Found, Record, Records, State};
-use super::resume::Return;
+use super::resume::{By, Return};
 use super::tenure::{Lost, Tenure};
 use super::workloads::{DEPLOYMENTS, Kind, Workload, Workloads};
 use super::{Error, Options, guardian};
@@ -401,7 +401,7 @@ impl Parts {
             }
         }
         match returning.find(run, &self.record, self.debt.is_some()).await? {
-            Some(found) => returning.bring_back(found, &self.holder).await?,
+            Some(found) => returning.bring_back(found, By { name: &self.holder, again: false }).await?,
             None => tracing::info!("there is nothing to resume"),
         }
         returning.dismiss_guardian(run).await;

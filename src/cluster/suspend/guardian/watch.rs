@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::super::clock::{Stillness, boottime};
 use super::super::lease::{self, Store};
-use super::super::record::{Found, Records};
-use super::super::resume::Return;
+use super::super::record::{Found, Records, State};
+use super::super::resume::{By, Return};
 use super::super::tenure::Tenure;
 use super::super::workloads::Workloads;
 use super::super::{Error, Options, is_held};
@@ -275,7 +275,10 @@ impl Guardian<'_> {
         let end = loop {
             let done = match self.record().await {
                 Ok(None) => break Ok(Some(End::NotNeeded)),
-                Ok(Some(found)) => returning.bring_back(found, self.me).await,
+                Ok(Some(found)) => {
+                    let by = By { name: self.me, again: found.record.state == State::Resuming };
+                    returning.bring_back(found, by).await
+                }
                 Err(error) => Err(error),
             };
             match done {
@@ -294,3 +297,6 @@ impl Guardian<'_> {
         end
     }
 }
+
+#[cfg(test)]
+mod tests;
