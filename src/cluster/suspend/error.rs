@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::drain::Pods;
 use super::gitops::Keeper;
-use super::record;
 use super::tenure::Lost;
+use super::{lease, record};
 use crate::cluster::{self, permissions};
 use crate::failure::{Class, Explain};
 
@@ -50,6 +50,14 @@ pub enum Error {
     Busy {
         /// `user@host/run`.
         holder: String,
+    },
+    /// The Lease is not to be had, and nobody else is known to have it.
+    #[error("cannot get the Lease {}", lease::RUN)]
+    NoLease {
+        /// Why.
+        source: Box<Error>,
+        /// What resumes, with it.
+        command: String,
     },
     /// Something would scale up again.
     #[error("{} would undo it", list(.0))]
@@ -152,7 +160,7 @@ impl Explain for Error {
         match self {
             Self::Cluster(error) => error.class(),
             Self::Permissions(error) => error.class(),
-            Self::StillHeld { source, .. } => source.class(),
+            Self::StillHeld { source, .. } | Self::NoLease { source, .. } => source.class(),
             Self::Nothing { .. } | Self::Stuck { .. } | Self::Late { .. } | Self::Lost(_) => Class::Other,
             Self::Down { to_resume: false, .. }
             | Self::Suspended { .. }
@@ -183,6 +191,12 @@ impl Explain for Error {
                 format!("Wait until it runs again (`pacharc status` tells more), or bring it back:\n{command}")
             }
             Self::Busy { .. } => "Wait until that one is done; `pacharc status` tells more.".to_owned(),
+            Self::NoLease { command, .. } => {
+                format!(
+                    "If `pacharc status` tells of nobody who is at work, do without:\n{}",
+                    super::from_anywhere(command)
+                )
+            }
             Self::Kept(keepers) => {
                 let commands: Vec<String> = keepers.iter().map(|keeper| format!("`{}`", keeper.pause())).collect();
                 let commands = commands.join(", ");

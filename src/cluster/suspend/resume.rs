@@ -37,7 +37,8 @@ pub struct Resumed {
 /// Brings a suspended cluster back; where it runs, waits until it is ready.
 ///
 /// # Errors
-/// A right that is missing; not the owner, where `force` is not given; somebody is at work; not ready in time; Kubernetes'.
+/// A right that is missing; not the owner, or no Lease to be had, where `force` is not given; somebody is at work; not ready
+/// in time; Kubernetes'.
 pub async fn resume(
     cluster: &Cluster,
     options: &Options,
@@ -45,7 +46,7 @@ pub async fn resume(
     monitor: &dyn Monitor,
 ) -> Result<Resumed, Error> {
     monitor.phase(Phase::Resume);
-    super::rights::require_to_resume(cluster).await?;
+    super::rights::require_to_resume(cluster, force).await?;
     let records = Records(cluster);
     let found = match records.read().await {
         // What cannot be read is as good as lost, if the counts are given.
@@ -61,20 +62,31 @@ pub async fn resume(
     }
     monitor.step(Step::TakeLease);
     let holder = format!("{me}/resume-{}", Uuid::new_v4());
-    let tenure = Tenure::begin(cluster, &holder, options.lease_duration, force).await?;
+    let tenure = match returning.insist(|| Tenure::begin(cluster, &holder, options.lease_duration, force)).await {
+        Ok(tenure) => Some(tenure),
+        Err(busy @ Error::Busy { .. }) => return Err(busy),
+        Err(error) if force => {
+            returning.do_without(&error);
+            None
+        }
+        Err(error) => return Err(Error::NoLease { source: Box::new(error), command: options.command.clone() }),
+    };
     // It may have come back while we waited for the Lease.
-    let done = match records.read().await? {
+    let done = match returning.insist(|| returning.read()).await? {
         Some(now) if now.record.run == found.record.run => {
             // An error says itself what is not back; who is broken off here cannot.
             let debt = farewell::owe(options.command.clone());
-            let done = returning.bring_back(now, By { name: &holder, again: false }).await;
+            let by = By { name: &holder, has_lease: tenure.is_some(), again: false };
+            let done = returning.bring_back(now, by).await;
             debt.settle();
             done
         }
         _ => returning.await_ready(&found.record).await,
     };
-    monitor.step(Step::ReleaseLease);
-    tenure.release().await;
+    if let Some(tenure) = tenure {
+        monitor.step(Step::ReleaseLease);
+        tenure.release().await;
+    }
     done?;
     returning.dismiss_guardian(found.record.run).await;
     monitor.step(Step::Resumed);
@@ -84,8 +96,10 @@ pub async fn resume(
 /// Who brings a cluster back.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct By<'a> {
-    /// The holder of the Lease.
+    /// His name, as a holder of the Lease.
     pub(super) name: &'a str,
+    /// Whether he has it. Without it he scales up all the same, and others may still be scaling down.
+    pub(super) has_lease: bool,
     /// Whether it was brought back before: then what runs is as others have set it since, and stays so.
     pub(super) again: bool,
 }
@@ -133,12 +147,24 @@ impl<'a> Return<'a> {
         }
         tokio::select! {
             ready = self.await_ready(&found.record) => ready?,
-            never = self.keep_up(&found.record), if !is_fenced => match never {},
+            never = self.keep_up(&found.record), if !is_fenced || !by.has_lease => match never {},
         }
         self.monitor.step(Step::RemoveRecord);
         // What is left of them says nothing of a cluster that runs.
         self.mark(|name| self.clear(name)).await;
-        self.again(|| async { Ok(Records(self.cluster).remove(&found).await?) }).await
+        self.again(|| self.remove(&found)).await
+    }
+
+    /// Removes the record; also one that could not be read when this began.
+    async fn remove(&self, found: &Found) -> Result<(), Error> {
+        let records = Records(self.cluster);
+        if found.is_in_config_map() {
+            return Ok(records.remove(found).await?);
+        }
+        match records.read().await? {
+            Some(now) if now.record.run == found.record.run => Ok(records.remove(&now).await?),
+            _ => Ok(()),
+        }
     }
 
     /// Where nobody recorded anything: running, or down by somebody else's doing.
@@ -182,12 +208,9 @@ impl<'a> Return<'a> {
         F: Future<Output = Result<(), Error>>,
     {
         let change = &change;
-        let brief = self.patience.min(BRIEF);
-        let done = join_all(DEPLOYMENTS.map(|name| self.again_for(brief, move || change(name)))).await;
-        let failed: Vec<String> = done.into_iter().filter_map(Result::err).map(|error| chain(&error)).collect();
-        for failed in &failed {
-            self.monitor.warn(format!("{failed}; the cluster is brought back all the same"));
-        }
+        let done = join_all(DEPLOYMENTS.map(|name| self.again_for(self.brief(), move || change(name)))).await;
+        let failed: Vec<Error> = done.into_iter().filter_map(Result::err).collect();
+        failed.iter().for_each(|error| self.do_without(error));
         failed.is_empty()
     }
 
@@ -235,7 +258,8 @@ impl<'a> Return<'a> {
         failed.map_or(Ok(missing), Err)
     }
 
-    /// Scales up again what there is no fence around: a scale-down that was on its way, to 0, may still come through.
+    /// Scales up again what there is no fence around, or no Lease: a scale-down that was on its way, to 0, may still come
+    /// through.
     async fn keep_up(&self, record: &Record) -> Infallible {
         let mut wanted = wanted(record);
         // pachd scales that one, up and down.
@@ -283,12 +307,41 @@ impl<'a> Return<'a> {
         }
     }
 
-    pub(super) async fn read(&self) -> Result<Option<Found>, Error> {
+    async fn read(&self) -> Result<Option<Found>, Error> {
         Records(self.cluster).read().await
     }
 
+    /// The record of `run`. Where somebody deleted it in every place, or it cannot be read, what the run itself remembers, if
+    /// it scaled; and whether it is that: then somebody may have brought the cluster back before.
+    pub(super) async fn find(
+        &self,
+        run: Uuid,
+        remembered: &Record,
+        scaled: bool,
+    ) -> Result<Option<(Found, bool)>, Error> {
+        let from_memory = || Some((Found::remembered(remembered.clone()), true));
+        // Before it was written down there is nothing to remember, and nothing was scaled.
+        let remembers = scaled && !remembered.deployments.is_empty();
+        let found = if remembers { self.insist(|| self.read()).await } else { self.again(|| self.read()).await };
+        match found {
+            Ok(Some(found)) => Ok(Some((found, false)).filter(|(found, _)| found.record.run == run)),
+            Ok(None) => Ok(from_memory().filter(|_| scaled)),
+            Err(error) if remembers => {
+                self.do_without(&error);
+                Ok(from_memory())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until somebody else has brought `run` back.
+    pub(super) async fn returned(&self, run: Uuid, record: &Record) -> Result<(), Error> {
+        self.vanished(run).await?;
+        self.await_ready(record).await
+    }
+
     /// Waits until the record of `run` is gone: somebody else brings it back.
-    pub(super) async fn vanished(&self, run: Uuid) -> Result<(), Error> {
+    async fn vanished(&self, run: Uuid) -> Result<(), Error> {
         let end = boottime() + self.patience;
         while self.again(|| self.read()).await?.is_some_and(|found| found.record.run == run) {
             if boottime() > end {
@@ -312,11 +365,37 @@ impl<'a> Return<'a> {
     }
 
     /// Does it again while the API server cannot be reached, or somebody else was quicker, as long as there is patience.
-    pub(super) async fn again<T, F>(&self, work: impl FnMut() -> F) -> Result<T, Error>
+    async fn again<T, F>(&self, work: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
         self.again_for(self.patience, work).await
+    }
+
+    /// Does it again for a brief time, and with all patience where the server does nothing else either. What it fails in,
+    /// and does the rest, is better done than not, and must not keep the cluster down.
+    pub(super) async fn insist<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let end = boottime() + self.patience;
+        loop {
+            let done = self.again_for(self.brief(), &mut work).await;
+            let may_help = matches!(&done, Err(error) if error.is_retryable()) && boottime() < end;
+            if !may_help || Workloads(self.cluster).deployments().await.is_ok() {
+                return done;
+            }
+        }
+    }
+
+    /// How long is waited for what must not keep the cluster down.
+    pub(super) fn brief(&self) -> Duration {
+        self.patience.min(BRIEF)
+    }
+
+    /// Tells what could not be done, and is done without.
+    pub(super) fn do_without(&self, error: &Error) {
+        self.monitor.warn(format!("{}; the cluster is brought back all the same", chain(error)));
     }
 
     async fn again_for<T, F>(&self, patience: Duration, mut work: impl FnMut() -> F) -> Result<T, Error>

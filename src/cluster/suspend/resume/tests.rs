@@ -1,7 +1,9 @@
 use super::super::faulty::{self, Answer, Pachyderm, Request};
 use super::super::suspend;
 use super::*;
+use crate::failure::Explain as _;
 use crate::monitor::Silent;
+use serde_json::json;
 use std::sync::Arc;
 
 /// A cluster that is held.
@@ -38,22 +40,24 @@ async fn annotations_that_cannot_be_changed_do_not_keep_it_down() {
 }
 
 #[tokio::test]
-async fn without_a_fence_a_late_scale_down_does_not_last() {
-    let pachyderm = held().await;
-    let late = pachyderm.clone();
-    let odd = move |request: &Request, seen| {
-        // Between scaling up and the first look whether it is ready.
-        if request.is("GET", "/deployments") && !request.is_watch && seen == 1 {
-            late.scale("pachd", 0);
-        }
-        (request.method == "PATCH").then_some(Answer::Status(500))
-    };
-    let options = Options { ready_timeout: Duration::from_secs(4), ..faulty::options() };
-    let cluster = pachyderm.server(odd).cluster();
-    let returning = Return::new(&cluster, &options, &Silent);
-    let found = Records(&cluster).read().await.unwrap().unwrap();
-    returning.bring_back(found, By { name: "me", again: false }).await.unwrap();
-    assert_eq!(pachyderm.replicas("pachd"), 2);
+async fn without_fence_or_lease_a_late_scale_down_does_not_last() {
+    for has_lease in [true, false] {
+        let pachyderm = held().await;
+        let late = pachyderm.clone();
+        let odd = move |request: &Request, seen| {
+            // Between scaling up and the first look whether it is ready.
+            if request.is("GET", "/deployments") && !request.is_watch && seen == 1 {
+                late.scale("pachd", 0);
+            }
+            (request.method == "PATCH" && has_lease).then_some(Answer::Status(500))
+        };
+        let options = Options { ready_timeout: Duration::from_secs(4), ..faulty::options() };
+        let cluster = pachyderm.server(odd).cluster();
+        let returning = Return::new(&cluster, &options, &Silent);
+        let found = Records(&cluster).read().await.unwrap().unwrap();
+        returning.bring_back(found, By { name: "me", has_lease, again: false }).await.unwrap();
+        assert_eq!(pachyderm.replicas("pachd"), 2, "{has_lease}");
+    }
 }
 
 #[tokio::test]
@@ -83,4 +87,31 @@ async fn what_is_set_lower_meanwhile_is_ready_with_that() {
     };
     resumed(&pachyderm, odd).await.unwrap();
     assert_eq!((pachyderm.replicas("pachd"), pachyderm.has("/pacharc-suspended")), (1, false));
+}
+
+#[tokio::test]
+async fn by_force_a_lease_that_cannot_be_had_is_done_without() {
+    for code in [403, 500] {
+        let pachyderm = held().await;
+        let odd = move |request: &Request, _| request.path.contains("/leases").then_some(Answer::Status(code));
+        let cluster = pachyderm.server(odd).cluster();
+        let error = resume(&cluster, &faulty::options(), false, &Silent).await.unwrap_err();
+        assert!(matches!(&error, Error::NoLease { .. }), "{code}: {error}");
+        assert!(error.advice().unwrap().ends_with("\npacharc resume --force"), "{code}");
+        assert_eq!(pachyderm.replicas("pachd"), 0, "{code}");
+        resumed(&pachyderm, odd).await.unwrap_or_else(|error| panic!("{code}: {error}"));
+        let now = ["pach-enterprise", "pachd", "pachw"].map(|name| pachyderm.replicas(name));
+        assert_eq!((now, pachyderm.has("/pacharc-suspended")), ([1, 2, 1], false), "{code}");
+    }
+    // Nor is the right to it asked for.
+    let pachyderm = held().await;
+    let odd = |request: &Request, _| {
+        let is_asked = request.body["spec"]["resourceAttributes"]["resource"] == "leases";
+        is_asked.then(|| Answer::Json(json!({ "metadata": {}, "spec": {}, "status": { "allowed": false } })))
+    };
+    let cluster = pachyderm.server(odd).cluster();
+    let error = resume(&cluster, &faulty::options(), false, &Silent).await.unwrap_err();
+    assert!(matches!(&error, Error::Permissions(_)), "{error}");
+    resumed(&pachyderm, odd).await.unwrap();
+    assert_eq!(pachyderm.replicas("pachd"), 2);
 }
