@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 
@@ -19,7 +20,7 @@ use crate::monitor::{Event, Monitor, Phase, Step};
 /// Scale requests that lose against another writer are made again with what is there now; so often.
 const ATTEMPTS: u32 = 20;
 
-/// Workers that are scaled between two renewals of the Lease.
+/// Workers that are scaled at a time, between two renewals of the Lease.
 const BATCH: usize = 16;
 
 /// A suspended cluster. Dropped, it is resumed: the process waits for that before it ends.
@@ -336,13 +337,19 @@ impl Parts {
             }
             for batch in up.chunks(BATCH) {
                 self.tenure.demand().await.map_err(Error::Lost)?;
-                for worker in batch {
-                    match workloads.scale(worker, 0, false).await {
+                // Side by side: the pause has to wait for each.
+                let asked = batch.iter().map(|worker| async move { (worker, workloads.scale(worker, 0, false).await) });
+                let mut failed = None;
+                for (worker, scaled) in join_all(asked).await {
+                    match scaled {
                         Ok(()) => self.tell(worker),
                         // The next list tells what is there now.
                         Err(error) if error.is_conflict() || error.is_not_found() => {}
-                        Err(error) => return Err(error.into()),
+                        Err(error) => failed = failed.or(Some(error)),
                     }
+                }
+                if let Some(error) = failed {
+                    return Err(error.into());
                 }
             }
         }

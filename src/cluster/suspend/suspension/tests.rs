@@ -6,6 +6,7 @@ use super::*;
 use crate::failure::{Class, Explain as _};
 use crate::monitor::Silent;
 use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 fn workload(uid: &str, replicas: i32, generation: i64) -> Workload {
@@ -179,4 +180,31 @@ async fn a_record_that_cannot_be_read_keeps_nothing_down() {
         // Who resumes again removes it.
         assert_eq!((now, pachyderm.has("/pacharc-suspended")), ([2, 1], true), "{code}");
     }
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_be_scaled_keeps_no_other_one_up() {
+    let pachyderm = Pachyderm::new(&[("pachd", 2), ("pachw", 1)]);
+    let server = pachyderm.server(|request: &Request, _| {
+        if request.is("PUT", "/replicationcontrollers/w0/scale") {
+            return Some(Answer::Status(403));
+        }
+        if request.method == "PUT" && request.path.contains("/replicationcontrollers/") {
+            return Some(Answer::Json(json!({ "metadata": {}, "spec": { "replicas": 0 } })));
+        }
+        let worker = |number: u32| {
+            json!({ "metadata": { "name": format!("w{number}"), "uid": format!("{number}"), "resourceVersion": "1" },
+                    "spec": { "replicas": 1 } })
+        };
+        let items: Vec<_> = (0..3).map(worker).collect();
+        let list = json!({ "metadata": { "resourceVersion": "1" }, "items": items });
+        request.is("GET", "/replicationcontrollers").then(|| Answer::Json(list))
+    });
+    let suspending = super::super::suspend(&server.cluster(), faulty::options(), Arc::new(Silent)).await;
+    let error = suspending.map(drop).unwrap_err();
+    assert!(matches!(&error, Error::Cluster(error) if error.is_forbidden()), "{error}");
+    let asked =
+        |name: &str| server.seen(&format!("/api/v1/namespaces/pachyderm/replicationcontrollers/{name}/scale"), false);
+    assert_eq!(["w0", "w1", "w2"].map(asked), [1, 1, 1]);
+    assert_eq!(pachyderm.replicas("pachd"), 2);
 }
