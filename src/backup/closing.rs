@@ -25,8 +25,9 @@ const PASSES: u32 = 5;
 const QUIET: Duration = Duration::from_secs(15);
 /// And looked for so often.
 const GLANCE: Duration = Duration::from_millis(500);
-/// How long a server may be away between two attempts: restarts and fail-overs take less.
-const AWAY: Duration = Duration::from_secs(60);
+/// How long a server may be away between two attempts: restarts take less, and so do the fail-overs of managed databases, of a
+/// minute or two. Hours of copying are lost with it. A pause of the cluster has its own limit.
+const AWAY: Duration = Duration::from_secs(600);
 
 /// The databases as they were dumped, and the snapshot that they were dumped from.
 #[derive(Default)]
