@@ -59,7 +59,10 @@ impl Job<'_> {
     ) -> Result<Dumped, Error> {
         let Some((server, tools)) = &self.source.server else { return Ok(Dumped::default()) };
         if pause.is_due() {
-            self.approach(bundle, shared).await?;
+            let took = self.approach(bundle, shared).await?;
+            pause.weigh(took);
+        }
+        if pause.is_due() {
             pause.begin().await?;
         }
         if pause.is_suspended() {
@@ -121,15 +124,16 @@ impl Job<'_> {
     }
 
     /// Copies what is new, again and again, so that little is left to be copied while the cluster is down: until a pass is
-    /// short beside the longest pause, or no shorter than the one before.
+    /// short beside the longest pause, or no shorter than the one before. How long the last one took; nothing, where that is not
+    /// known.
     async fn approach<W: AsyncWrite + Unpin + Send>(
         &self,
         bundle: &mut BundleWriter<W>,
         shared: &Arc<Shared>,
-    ) -> Result<(), Error> {
-        let Some((server, tools)) = &self.source.server else { return Ok(()) };
+    ) -> Result<Duration, Error> {
+        let Some((server, tools)) = &self.source.server else { return Ok(Duration::ZERO) };
         let longest = self.options.suspension.as_ref().map_or(Duration::ZERO, |suspension| suspension.max_pause);
-        let mut before = Duration::MAX;
+        let (mut before, mut took) = (Duration::MAX, Duration::ZERO);
         for _ in 0..PASSES {
             let begun = Instant::now();
             let lost = match Attempt::open(server, tools, &self.source.databases, 0).await {
@@ -143,15 +147,15 @@ impl Job<'_> {
             // A pass saves time in the pause, and is worth no failure: what is wrong, the snapshot that counts meets again.
             if let Some(error) = lost {
                 tracing::info!("a pass before the pause was given up: {}", chain(&error));
-                break;
+                return Ok(Duration::ZERO);
             }
-            let took = begun.elapsed();
+            took = begun.elapsed();
             if took <= longest / 4 || took > before / 5 * 4 {
                 break;
             }
             before = took;
         }
-        Ok(())
+        Ok(took)
     }
 
     /// Waits until no session of others is at work on the databases.

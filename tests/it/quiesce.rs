@@ -173,6 +173,19 @@ async fn pods_that_take_longer_than_the_longest_pause_make_it_an_online_backup()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_scaled_for_a_pause_that_would_be_too_short() {
+    let Some(site) = running(json!({})).await else { return };
+    let run = backup(&site, &["--quiesce=suspend", "--max-pause=1ms"]).code(0).says("closed: all");
+    assert!(run.stderr.contains("what a pause of 0.001 s is for took"), "{}", run.stderr);
+    assert!(run.stderr.contains("quiesced: lost at"), "{}", run.stderr);
+    assert!(events(&site).iter().all(|event| event["step"].is_null()), "{:?}", events(&site));
+    let pause = &manifest(&site)["source"]["pause"];
+    assert!(pause["begun"].is_null() && pause["lost"]["because"].is_string(), "{pause}");
+    assert_eq!(replicas(&site.lab).await["pachd"], 2);
+    assert!(is_clean(&site.lab).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_scales_up_in_a_hold_makes_it_an_online_backup() {
     let Some(site) = running(json!({})).await else { return };
     // The dump waits, so that it comes before the last proof.
