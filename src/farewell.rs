@@ -8,6 +8,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+/// How long a cluster that must run again is waited for after a signal, or after the job: less than the 120 s that a pod of ours
+/// is given to end. A second signal ends the process at once.
+pub(crate) const RETURN: Duration = Duration::from_secs(100);
+
 static WORK: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
 
 /// Starts `work`, on the runtime that this is called in; without one there is nobody who could do it.

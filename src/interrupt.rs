@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,8 @@ impl Explain for Interrupted {
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt {
     token: CancellationToken,
-    signal: Arc<OnceLock<Interrupted>>,
+    /// The first signal, and when it came.
+    signal: Arc<OnceLock<(Interrupted, Instant)>>,
 }
 
 impl Interrupt {
@@ -84,7 +85,7 @@ impl Interrupt {
 
     /// Asks the job to end, as `signal` would.
     pub fn raise(&self, signal: Interrupted) {
-        self.signal.get_or_init(|| signal);
+        self.signal.get_or_init(|| (signal, Instant::now()));
         self.token.cancel();
     }
 
@@ -114,7 +115,13 @@ impl Interrupt {
         }
     }
 
-    /// Runs `work` until it is done, which a signal cuts off only `patience` later: for what is short, and worse half done.
+    /// What is left of `patience`, which runs out from the signal on; all of it, where there was none.
+    #[must_use]
+    pub fn left(&self, patience: Duration) -> Duration {
+        self.signal.get().map_or(patience, |(_, came)| patience.saturating_sub(came.elapsed()))
+    }
+
+    /// Runs `work` until it is done, or `patience` has passed since a signal: for what is worse half done.
     ///
     /// # Errors
     /// What `work` returns, or [`Interrupted`].
@@ -125,7 +132,7 @@ impl Interrupt {
     ) -> Result<T, E> {
         let limit = async {
             let signal = self.wait().await;
-            tokio::time::sleep(patience).await;
+            tokio::time::sleep(self.left(patience)).await;
             signal
         };
         tokio::select! {
@@ -143,7 +150,7 @@ impl Interrupt {
 
     fn received(&self) -> Interrupted {
         // The signal is set before the token; a token that someone else cancelled counts as Ctrl-C.
-        self.signal.get().copied().unwrap_or(Interrupted::Sigint)
+        self.signal.get().map_or(Interrupted::Sigint, |(signal, _)| *signal)
     }
 }
 
@@ -222,5 +229,18 @@ mod tests {
         assert_eq!(interrupt.finish(Duration::from_secs(60), short).await, Ok(7));
         let endless = interrupt.finish(Duration::from_millis(5), std::future::pending::<Result<(), Interrupted>>());
         assert_eq!(endless.await, Err(Interrupted::Sigint));
+    }
+
+    #[tokio::test]
+    async fn patience_runs_out_from_the_signal_on() {
+        let (interrupt, patience) = (Interrupt::default(), Duration::from_secs(600));
+        assert_eq!(interrupt.left(patience), patience);
+        interrupt.raise(Interrupted::Sigterm);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(interrupt.left(patience) <= patience - Duration::from_millis(20));
+        // It was over before this began.
+        let late = interrupt.finish(Duration::from_millis(20), std::future::pending::<Result<(), Interrupted>>());
+        assert_eq!(tokio::time::timeout(Duration::from_secs(60), late).await, Ok(Err(Interrupted::Sigterm)));
+        assert_eq!(interrupt.left(Duration::from_millis(20)), Duration::ZERO);
     }
 }

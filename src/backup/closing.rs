@@ -26,8 +26,9 @@ const PASSES: u32 = 5;
 const QUIET: Duration = Duration::from_secs(15);
 /// And looked for so often.
 const GLANCE: Duration = Duration::from_millis(500);
-/// How long a server may be away between two attempts: restarts and fail-overs take less.
-const AWAY: Duration = Duration::from_secs(60);
+/// How long a server may be away between two attempts: restarts take less, and so do the fail-overs of managed databases, of a
+/// minute or two. Hours of copying are lost with it. A pause of the cluster has its own limit.
+const AWAY: Duration = Duration::from_secs(600);
 
 /// The databases as they were dumped, and the snapshot that they were dumped from.
 #[derive(Default)]
@@ -59,7 +60,10 @@ impl Job<'_> {
     ) -> Result<Dumped, Error> {
         let Some((server, tools)) = &self.source.server else { return Ok(Dumped::default()) };
         if pause.is_due() {
-            self.approach(bundle, shared).await?;
+            let took = self.approach(bundle, shared).await?;
+            pause.weigh(took);
+        }
+        if pause.is_due() {
             pause.begin().await?;
         }
         if pause.is_suspended() {
@@ -133,15 +137,16 @@ impl Job<'_> {
     }
 
     /// Copies what is new, again and again, so that little is left to be copied while the cluster is down: until a pass is
-    /// short beside the longest pause, or no shorter than the one before.
+    /// short beside the longest pause, or no shorter than the one before. How long the last one took; nothing, where that is not
+    /// known.
     async fn approach<W: AsyncWrite + Unpin + Send>(
         &self,
         bundle: &mut BundleWriter<W>,
         shared: &Arc<Shared>,
-    ) -> Result<(), Error> {
-        let Some((server, tools)) = &self.source.server else { return Ok(()) };
+    ) -> Result<Duration, Error> {
+        let Some((server, tools)) = &self.source.server else { return Ok(Duration::ZERO) };
         let longest = self.options.suspension.as_ref().map_or(Duration::ZERO, |suspension| suspension.max_pause);
-        let mut before = Duration::MAX;
+        let (mut before, mut took) = (Duration::MAX, Duration::ZERO);
         for _ in 0..PASSES {
             let begun = Instant::now();
             let lost = match Attempt::open(server, tools, &self.source.databases, 0).await {
@@ -155,15 +160,15 @@ impl Job<'_> {
             // A pass saves time in the pause, and is worth no failure: what is wrong, the snapshot that counts meets again.
             if let Some(error) = lost {
                 tracing::info!("a pass before the pause was given up: {}", chain(&error));
-                break;
+                return Ok(Duration::ZERO);
             }
-            let took = begun.elapsed();
+            took = begun.elapsed();
             if took <= longest / 4 || took > before / 5 * 4 {
                 break;
             }
             before = took;
         }
-        Ok(())
+        Ok(took)
     }
 
     /// Waits until no session of others is at work on the databases.

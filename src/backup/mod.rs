@@ -39,7 +39,8 @@ use pause::Pause;
 use crate::bundle::{Output, Place};
 use crate::cluster::notice::Notice;
 use crate::failure::chain;
-use crate::interrupt::Interrupt;
+use crate::farewell;
+use crate::interrupt::{Interrupt, Interrupted};
 use crate::monitor::{Monitor, Phase};
 use crate::signature::SigningKey;
 
@@ -88,7 +89,12 @@ pub async fn run(
         Ok(committed) => committed,
         Err(error) => {
             pause.give_back();
-            pause.await_return().await;
+            let back = async {
+                pause.await_return().await;
+                Ok::<_, Interrupted>(())
+            };
+            // Where that takes longer after a signal, the process tells itself, as it ends, that it is not back.
+            let _ = interrupt.finish(farewell::RETURN, back).await;
             herald.tell(Notice::Failed, format!("bundle {bundle}: {}", chain(&error))).await;
             return Err(error);
         }
@@ -97,10 +103,15 @@ pub async fn run(
     outcome.signed_by = signer.map(SigningKey::id);
     outcome.retried = source.bucket.as_ref().map_or(0, |bucket| bucket.faults());
     outcome.reread = reread;
-    let finished = pause.finish().await;
+    let finished = interrupt.finish(farewell::RETURN, pause.finish()).await;
     outcome.pause = pause.report(outcome.snapshots);
     outcome.resume = pause.command_to_resume();
-    herald.keep(created, &outcome, &manifest).await;
+    let keeping = async {
+        herald.keep(created, &outcome, &manifest).await;
+        Ok::<_, Interrupted>(())
+    };
+    // A warning says what becomes of it, but where a signal leaves no time for that.
+    let _ = interrupt.finish(farewell::RETURN, keeping).await;
     match finished {
         Ok(()) => {
             herald.tell(Notice::Completed, format!("bundle {bundle}, id {}", outcome.id)).await;

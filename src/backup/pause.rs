@@ -134,6 +134,16 @@ impl Pause {
         (self.quiesce == Quiesce::Suspend && !suspending.stay).then_some(suspending.max_pause)
     }
 
+    /// Forgoes a pause that would be too short. What is done in it was done before, beside the running cluster, and `took` so long
+    /// the last time: to read the live set, and to copy what is new.
+    pub(super) fn weigh(&mut self, took: Duration) {
+        if let Some(limit) = self.limit().filter(|limit| took > *limit) {
+            let (took, limit) = (took.as_secs_f64(), limit.as_secs_f64());
+            let because = format!("what a pause of {limit} s is for took {took:.1} s while the cluster ran");
+            self.lose(Lost::now(because));
+        }
+    }
+
     /// Suspends the cluster. Where that does not succeed and the cluster runs again, the backup goes on as online.
     ///
     /// # Errors
@@ -387,6 +397,29 @@ mod tests {
             held_by: None,
             left: false,
         }
+    }
+
+    #[tokio::test]
+    async fn a_pause_that_would_be_too_short_is_none() {
+        let pachyderm = Pachyderm::new(&[("pachd", 2)]);
+        let longest = Duration::from_secs(60);
+        let mut pause = pause(&pachyderm.server(|_, _| None), longest, Arc::new(Silent));
+        for took in [Duration::ZERO, longest] {
+            pause.weigh(took);
+            assert!(pause.is_due(), "{took:?}");
+        }
+        // Of a hold nobody knows how long it may be.
+        pause.quiesce = Quiesce::Hold;
+        pause.weigh(longest * 2);
+        assert!(pause.is_due());
+        pause.quiesce = Quiesce::Suspend;
+        pause.weigh(longest * 2);
+        assert!(!pause.is_due());
+        pause.finish().await.unwrap();
+        let told = pause.report(1).unwrap();
+        let because = "what a pause of 60 s is for took 120.0 s while the cluster ran";
+        assert_eq!(told.lost.map(|lost| lost.because).as_deref(), Some(because));
+        assert_eq!((told.begun, told.seconds, pachyderm.replicas("pachd")), (None, None, 2));
     }
 
     #[tokio::test]

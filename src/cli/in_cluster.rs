@@ -116,6 +116,7 @@ impl InClusterArgs {
             (Some(postgres), Some(_)) => secrets.push(("PACHARC_POSTGRES".to_owned(), postgres.url.clone())),
             _ => {}
         }
+        let paused = backup.suspension.as_ref().filter(|_| backup.quiesce != backup::Quiesce::Online);
         Ok(errand::Options {
             image,
             arguments,
@@ -126,6 +127,7 @@ impl InClusterArgs {
             claim: self.claim.clone().map(|claim| (claim, self.claim_path.clone())),
             annotations: self.pod_annotation.clone(),
             start_timeout: self.start_timeout,
+            resume: paused.map(|suspending| suspending.options.command.clone()),
         })
     }
 

@@ -24,10 +24,6 @@ use crate::visible::visible;
 /// How long a process that ends waits for what must still be taken back.
 const FAREWELL: Duration = Duration::from_secs(25);
 
-/// How long it waits for a cluster that must run again: less than the 120 s that a pod of ours is given to end. A second
-/// signal ends it at once.
-const RETURN: Duration = Duration::from_secs(100);
-
 /// Threads for what blocks: files, and the work of processors. Each has its own stack and its own share of the allocator, so
 /// that hundreds, as tokio would have, take more memory than the data. The most that wait for each other are a few.
 const BLOCKING_THREADS: usize = 32;
@@ -212,7 +208,9 @@ impl Report {
             let interrupt = Interrupt::listen().map_err(NoRuntime)?;
             let outcome = job(&interrupt, monitor).await;
             let is_owed = farewell::owed().is_some();
-            if !farewell::finish(if is_owed { RETURN } else { FAREWELL }).await && !is_owed {
+            // The job may have waited for it since the signal.
+            let patience = if is_owed { interrupt.left(farewell::RETURN) } else { FAREWELL };
+            if !farewell::finish(patience).await && !is_owed {
                 self.monitor.warn(
                     "what is unfinished may be left, parts of uploads or databases under temporary names: a server did not \
                      answer"

@@ -305,6 +305,7 @@ async fn the_job_is_the_one_of_the_chart() {
         claim: Some(("claim".into(), errand::CLAIM_PATH.into())),
         annotations: Vec::new(),
         start_timeout: errand::START_TIMEOUT,
+        resume: None,
     };
     let values = json!({
         "image": { "repository": "r", "tag": "1" }, "imagePullSecrets": [{ "name": "pull" }], "recipients": ["age1"],

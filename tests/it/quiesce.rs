@@ -1,5 +1,7 @@
 //! Backups that suspend the cluster: how long for, what is proved, and that it comes back.
 
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::events::v1::Event;
@@ -171,6 +173,19 @@ async fn pods_that_take_longer_than_the_longest_pause_make_it_an_online_backup()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_scaled_for_a_pause_that_would_be_too_short() {
+    let Some(site) = running(json!({})).await else { return };
+    let run = backup(&site, &["--quiesce=suspend", "--max-pause=1ms"]).code(0).says("closed: all");
+    assert!(run.stderr.contains("what a pause of 0.001 s is for took"), "{}", run.stderr);
+    assert!(run.stderr.contains("quiesced: lost at"), "{}", run.stderr);
+    assert!(events(&site).iter().all(|event| event["step"].is_null()), "{:?}", events(&site));
+    let pause = &manifest(&site)["source"]["pause"];
+    assert!(pause["begun"].is_null() && pause["lost"]["because"].is_string(), "{pause}");
+    assert_eq!(replicas(&site.lab).await["pachd"], 2);
+    assert!(is_clean(&site.lab).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_scales_up_in_a_hold_makes_it_an_online_backup() {
     let Some(site) = running(json!({})).await else { return };
     // The dump waits, so that it comes before the last proof.
@@ -245,6 +260,29 @@ async fn a_pachd_that_does_not_come_back_is_exit_code_8_and_the_bundle_is_there(
     let last = run.stderr.trim_end().lines().last().unwrap();
     assert!(last.starts_with("pacharc resume --namespace"), "{}", run.stderr);
     assert!(run.stderr.contains("the bundle is complete all the same"), "{}", run.stderr);
+    site.desk.run(["verify", "b.pacharc", "--identity", "key.txt"]).code(0).says("closed");
+}
+
+/// A signal does not wait for a pachd that does not become ready as long as the run itself would; and a pod of ours is given 120 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_the_wait_for_a_pachd_that_does_not_come_back() {
+    let Some(site) = running(stuck()).await else { return };
+    let run = start(&site, &["--quiesce=hold", "--ready-timeout=10m"]);
+    until_told(&site, "drain_pachd").await;
+    let never = json!({ "metadata": { "annotations": { "kubelab/ready": "false" } } });
+    let patch = Patch::Merge(json!({ "spec": { "template": never } }));
+    site.lab.api::<Deployment>().patch("pachd", &PatchParams::default(), &patch).await.unwrap();
+    unstick(&site.lab, "pachd").await;
+    // By then the bundle is complete.
+    until_told(&site, "await_ready").await;
+    let begun = Instant::now();
+    run.signal("TERM");
+    let run = tokio::task::spawn_blocking(move || run.finish()).await.unwrap().code(8);
+    assert!(begun.elapsed() < Duration::from_secs(200), "{:?}", begun.elapsed());
+    let last = run.stderr.trim_end().lines().last().unwrap();
+    assert!(last.starts_with("pacharc resume --namespace") && last.ends_with(" --force"), "{}", run.stderr);
+    let run = run.says("the bundle is complete all the same").says("terminated (SIGTERM)");
+    assert!(run.stderr.contains("the cluster is not yet back as it was"), "{}", run.stderr);
     site.desk.run(["verify", "b.pacharc", "--identity", "key.txt"]).code(0).says("closed");
 }
 

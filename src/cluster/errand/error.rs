@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cluster::{self, permissions};
+use crate::cluster::{self, permissions, suspend};
 use crate::failure::{Class, Explain};
 use crate::interrupt::Interrupted;
 
@@ -47,6 +47,16 @@ pub enum Error {
         /// How it ended.
         how: String,
     },
+    /// The same, of a run that had suspended the cluster.
+    #[error("the pod of Job {job} {how}, and has not brought the cluster back")]
+    LeftDown {
+        /// The Job.
+        job: String,
+        /// How it ended.
+        how: String,
+        /// What brings it back.
+        command: String,
+    },
     /// Nobody can be asked any more.
     #[error("Job {job} is out of sight")]
     OutOfSight {
@@ -73,6 +83,7 @@ impl Explain for Error {
             Self::Interrupted(error) => error.class(),
             Self::NoAccount { .. } => Class::Credentials,
             Self::NotStarted { .. } | Self::Killed { .. } | Self::OutOfSight { .. } => Class::Unreachable,
+            Self::LeftDown { .. } => Class::Suspended,
             Self::Manifest(_) | Self::Ending { .. } => Class::Other,
         }
     }
@@ -95,6 +106,10 @@ impl Explain for Error {
                  deploy/ makes a Job with other limits."
                     .to_owned()
             }
+            Self::LeftDown { command, .. } => format!(
+                "Its guardian does, as `pacharc status` tells; and so does, from any machine:\n{}",
+                suspend::from_anywhere(command)
+            ),
             Self::OutOfSight { job, .. } => {
                 format!(
                     "The Job goes on: look after it with `kubectl logs --follow job/{job}`, and delete it in the end."

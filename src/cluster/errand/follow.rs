@@ -11,7 +11,7 @@ use kube::api::{ListParams, LogParams};
 use tokio::time::Instant;
 
 use super::pod::{self, CONTAINER, State};
-use super::{Errand, Error, GRACE};
+use super::{Errand, Error, GRACE, Options};
 use crate::cluster::Error as ClusterError;
 use crate::failure::Class;
 use crate::interrupt::Interrupt;
@@ -32,15 +32,14 @@ const LATE: Duration = Duration::from_secs(30);
 /// The exit code of the Job.
 pub(super) async fn follow(
     errand: &Errand<'_>,
-    start_timeout: Duration,
+    options: &Options,
     interrupt: &Interrupt,
     monitor: &dyn Monitor,
 ) -> Result<u8, Error> {
     let (told, stopping) = (Cell::new(None), Cell::new(false));
-    let mut following =
-        Following { errand, monitor, pod: None, last: None, unseen: None, told: &told, stopping: &stopping };
+    let mut following = Following::new(errand, options.resume.as_deref(), monitor, &told, &stopping);
     let mut way = pin!(async {
-        following.begin(start_timeout).await?;
+        following.begin(options.start_timeout).await?;
         following.log().await?;
         following.end().await
     });
@@ -75,13 +74,27 @@ struct Following<'a> {
     last: Option<Timestamp>,
     /// Since when the API server does not answer.
     unseen: Option<Instant>,
+    /// Whether the run has suspended the cluster, and has not told that it is back.
+    is_down: bool,
+    /// What brings it back then.
+    resume: Option<&'a str>,
     /// The exit code that the run's own last event tells.
     told: &'a Cell<Option<u8>>,
     /// Whether the Job was asked to end.
     stopping: &'a Cell<bool>,
 }
 
-impl Following<'_> {
+impl<'a> Following<'a> {
+    fn new(
+        errand: &'a Errand<'a>,
+        resume: Option<&'a str>,
+        monitor: &'a dyn Monitor,
+        told: &'a Cell<Option<u8>>,
+        stopping: &'a Cell<bool>,
+    ) -> Self {
+        Self { errand, monitor, pod: None, last: None, unseen: None, is_down: false, resume, told, stopping }
+    }
+
     /// Waits until there is a log.
     async fn begin(&mut self, limit: Duration) -> Result<(), Error> {
         let end = Instant::now() + limit;
@@ -165,9 +178,23 @@ impl Following<'_> {
         }
         let relayed = Relayed::of(text);
         if let Relayed::Event(event) = relayed {
-            self.told.set(exit_code(event).or(self.told.get()));
+            self.heed(event);
         }
         self.monitor.relay(relayed);
+    }
+
+    /// Takes note of what the run says of the cluster, and of its own end.
+    fn heed(&mut self, event: &str) {
+        let event: serde_json::Value = serde_json::from_str(event).unwrap_or_default();
+        match (event["event"].as_str(), event["step"].as_str()) {
+            (Some("step"), Some("record")) => self.is_down = true,
+            (Some("step"), Some("resumed")) => self.is_down = false,
+            (Some("finished" | "error"), _) => {
+                let code = event["exit_code"].as_u64().and_then(|code| u8::try_from(code).ok());
+                self.told.set(code.or(self.told.get()));
+            }
+            _ => {}
+        }
     }
 
     /// Waits until the pod says how it ended.
@@ -185,7 +212,15 @@ impl Following<'_> {
                 Some(_) => "does not say how it ended".to_owned(),
             };
             // The run's own word is good enough.
-            return self.told.get().ok_or(Error::Killed { job: self.errand.name.clone(), how: killed });
+            return self.told.get().ok_or_else(|| self.killed(killed));
+        }
+    }
+
+    fn killed(&self, how: String) -> Error {
+        let job = self.errand.name.clone();
+        match self.resume.filter(|_| self.is_down) {
+            Some(command) => Error::LeftDown { job, how, command: command.to_owned() },
+            None => Error::Killed { job, how },
         }
     }
 
@@ -220,19 +255,13 @@ impl Following<'_> {
     }
 }
 
-/// The exit code in the last event of a run.
-fn exit_code(event: &str) -> Option<u8> {
-    let event: serde_json::Value = serde_json::from_str(event).ok()?;
-    let is_last = matches!(event["event"].as_str(), Some("finished" | "error"));
-    event["exit_code"].as_u64().filter(|_| is_last).and_then(|code| u8::try_from(code).ok())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
     use crate::cluster::suspend::faulty::{Answer, FaultyServer};
+    use crate::failure::Explain as _;
     use crate::monitor::Silent;
 
     #[tokio::test]
@@ -247,16 +276,35 @@ mod tests {
         let cluster = server.cluster();
         let errand = Errand { cluster: &cluster, name: "errand".to_owned() };
         let (told, stopping) = (Cell::new(None), Cell::new(false));
-        let mut following = Following {
-            errand: &errand,
-            monitor: &Silent,
-            pod: None,
-            last: None,
-            unseen: None,
-            told: &told,
-            stopping: &stopping,
-        };
+        let mut following = Following::new(&errand, None, &Silent, &told, &stopping);
         assert_eq!(following.look().await.unwrap(), Some(State::Runs));
         assert_eq!(following.pod.as_deref(), Some("errand-x"));
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_killed_in_a_pause_leaves_the_cluster_down() {
+        let ended = json!({ "terminated": { "exitCode": 137, "reason": "Error" } });
+        let container = json!({ "name": CONTAINER, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+                                "state": ended });
+        let pod = json!({ "metadata": { "name": "errand-x" },
+                          "status": { "phase": "Failed", "containerStatuses": [container] } });
+        let pods = json!({ "metadata": { "resourceVersion": "1" }, "items": [pod] });
+        let cluster = FaultyServer::new(move |_, _| Answer::Json(pods.clone())).cluster();
+        let errand = Errand { cluster: &cluster, name: "errand".to_owned() };
+        let (told, stopping) = (Cell::new(None), Cell::new(false));
+        let mut following = Following::new(&errand, Some("pacharc resume"), &Silent, &told, &stopping);
+        let step = |step: &str| format!("2025-01-31T09:30:00Z {}", json!({ "event": "step", "step": step }));
+        let cases = [("take_lease", Class::Unreachable), ("record", Class::Suspended), ("drain_all", Class::Suspended)];
+        for (name, class) in cases.into_iter().chain([("resumed", Class::Unreachable)]) {
+            following.take(&step(name), None);
+            let error = following.end().await.unwrap_err();
+            assert_eq!(error.class(), class, "{name}: {error}");
+            let advice = error.advice().unwrap_or_default();
+            assert_eq!(advice.ends_with("\npacharc resume --force"), class == Class::Suspended, "{name}: {advice}");
+        }
+        // What it says of its end counts more.
+        let last = json!({ "event": "error", "exit_code": 143 });
+        following.take(&format!("2025-01-31T09:30:01Z {last}"), None);
+        assert_eq!(following.end().await.unwrap(), 143);
     }
 }

@@ -72,6 +72,8 @@ pub struct Options {
     pub annotations: Vec<(String, String)>,
     /// How long the pod may take to run.
     pub start_timeout: Duration,
+    /// What brings the cluster back that the run suspends; `None` where it suspends none.
+    pub resume: Option<String>,
 }
 
 /// Makes the Job, follows it to its end, removes it, and returns its exit code.
@@ -94,7 +96,7 @@ pub async fn run(
     });
     begun.await?;
     let errand = Errand { cluster, name: start(cluster, options, monitor).await? };
-    let followed = follow::follow(&errand, options.start_timeout, interrupt, monitor).await;
+    let followed = follow::follow(&errand, options, interrupt, monitor).await;
     match &followed {
         // It goes on without us.
         Err(Error::OutOfSight { .. } | Error::Ending { .. }) => {}

@@ -55,6 +55,12 @@ pub const WORKLOADS: &str = "cluster/workloads.yaml";
 /// A list of [`Omitted`].
 pub const OMITTED: &str = "cluster/omitted.yaml";
 
+/// So long an API server may be away, the time of the requests themselves not counted: an upgrade of a cluster's control plane
+/// takes minutes.
+const AWAY: Duration = Duration::from_secs(600);
+/// The longest pause between two requests, before chance makes it up to twice as long.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+
 /// A name longer than this is cut, as keys of objects are: a file's name has at most 255 bytes, a Secret's 253.
 const NAME: usize = 200;
 
@@ -230,14 +236,22 @@ impl Capture<'_> {
     }
 }
 
-/// Asks again where that may help: the capture comes after hours of copying.
+/// Asks again where that may help: the capture comes after hours of copying, and what refuses for good is not asked again.
 async fn patiently<T, F>(request: impl FnMut() -> F) -> Result<T, super::Error>
 where
     F: Future<Output = Result<T, super::Error>>,
 {
-    let pauses =
-        ExponentialBuilder::default().with_min_delay(Duration::from_millis(500)).with_max_times(6).with_jitter();
-    request.retry(pauses).when(super::Error::is_retryable).await
+    request.retry(pauses()).when(super::Error::is_retryable).await
+}
+
+/// Between two requests.
+fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(500))
+        .with_max_delay(LONGEST_PAUSE)
+        .without_max_times()
+        .with_total_delay(Some(AWAY))
+        .with_jitter()
 }
 
 fn yaml(path: &str, value: &impl Serialize) -> Result<String, Error> {
@@ -287,7 +301,29 @@ fn without_secrets(manifest: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use backon::BackoffBuilder as _;
+
     use super::*;
+    use crate::cluster::suspend::faulty::{Answer, FaultyServer};
+
+    #[test]
+    fn a_control_plane_that_is_upgraded_is_waited_for() {
+        let pauses: Vec<Duration> = pauses().build().collect();
+        let all: Duration = pauses.iter().sum();
+        assert!(all > AWAY - 2 * LONGEST_PAUSE && all <= AWAY, "{all:?}");
+        assert!(pauses.iter().all(|pause| *pause <= 2 * LONGEST_PAUSE), "{pauses:?}");
+        assert!(pauses.first().is_some_and(|pause| *pause <= Duration::from_secs(1)), "{pauses:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_for_good_is_not_waited_for() {
+        for code in [401, 403, 422] {
+            let cluster = FaultyServer::new(move |_, _| Answer::Status(code)).cluster();
+            let api: Api<Secret> = cluster.api();
+            let error = patiently(|| cluster.call("reading Secret a", api.get_opt("a"))).await.unwrap_err();
+            assert_eq!(error.code(), Some(code));
+        }
+    }
 
     #[test]
     fn a_long_name_is_cut() {

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::Serialize;
+use tokio::time::MissedTickBehavior;
 
 use super::Error;
 use super::clock::Limit;
@@ -108,17 +109,23 @@ impl Waiting<'_> {
         let api = self.cluster.api::<Pod>();
         let mut watch = watcher(api, watcher::Config::default().labels(SUITE)).default_backoff().boxed();
         let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            // What one pod after the other brings is taken note of alone: there may be hundreds, and the server is asked several
+            // things at each look.
+            let is_due = tokio::select! {
                 event = watch.try_next() => match event {
                     Ok(Some(event)) => self.take(event),
                     // The watch begins again by itself, unless it is not allowed at all.
-                    Err(error) => self.problem = Some(refused(error)?),
-                    Ok(None) => {}
+                    Err(error) => {
+                        self.problem = Some(refused(error)?);
+                        false
+                    }
+                    Ok(None) => false,
                 },
-                _ = look.tick() => {}
-            }
-            if !self.listed {
+                _ = look.tick() => true,
+            };
+            if !self.listed || !is_due {
                 continue;
             }
             self.tell();
@@ -135,17 +142,22 @@ impl Waiting<'_> {
         }
     }
 
-    fn take(&mut self, event: watcher::Event<Pod>) {
+    /// Takes note of an event. Whether all pods are known by it, or the last one is gone.
+    fn take(&mut self, event: watcher::Event<Pod>) -> bool {
         match event {
             watcher::Event::Init => self.pods.clear(),
-            watcher::Event::InitDone => self.listed = true,
+            watcher::Event::InitDone => {
+                self.listed = true;
+                return true;
+            }
             watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) if writes(&pod, self.who) => {
                 self.pods.insert(uid(&pod), name(&pod));
             }
             watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) | watcher::Event::Delete(pod) => {
-                self.pods.remove(&uid(&pod));
+                return self.pods.remove(&uid(&pod)).is_some() && self.pods.is_empty();
             }
         }
+        false
     }
 
     fn tell(&mut self) {
@@ -311,6 +323,30 @@ mod tests {
             drained(&server, 30).await.unwrap_or_else(|error| panic!("{told}: {error}"));
             assert!(server.seen(PODS, true) + server.seen(PODS, false) > 3, "{told}");
         }
+    }
+
+    #[tokio::test]
+    async fn many_pods_that_end_are_no_reason_to_ask_as_often() {
+        let worker = |number: u32, phase: &str| {
+            let labels = json!({ "app": "pipeline", "component": "worker" });
+            json!({ "metadata": { "name": format!("w{number}"), "uid": format!("{number}"), "resourceVersion": "6",
+                                  "labels": labels }, "status": { "phase": phase } })
+        };
+        let server = draining(0, move |request, seen| match (request.path.as_str(), request.is_watch, seen) {
+            (PODS, false, 1) => {
+                let items: Vec<_> = (0..200).map(|number| worker(number, "Running")).collect();
+                Some(Answer::Json(json!({ "metadata": { "resourceVersion": "5" }, "items": items })))
+            }
+            (PODS, true, 1) => {
+                let change = |number| event("MODIFIED", worker(number, "Running"));
+                let end = |number| event("DELETED", worker(number, "Running"));
+                Some(Answer::Events((0..200).map(change).chain((0..200).map(end)).collect()))
+            }
+            _ => None,
+        });
+        drained(&server, 30).await.unwrap();
+        let asked = server.seen("/apis/apps/v1/namespaces/pachyderm/deployments/pachd", false);
+        assert!((1..20).contains(&asked), "{asked}");
     }
 
     #[tokio::test]

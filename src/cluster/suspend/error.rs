@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::drain::Pods;
 use super::gitops::Keeper;
-use super::record;
 use super::tenure::Lost;
+use super::{lease, record};
 use crate::cluster::{self, permissions};
 use crate::failure::{Class, Explain};
 
@@ -50,6 +50,14 @@ pub enum Error {
     Busy {
         /// `user@host/run`.
         holder: String,
+    },
+    /// The Lease is not to be had, and nobody else is known to have it.
+    #[error("cannot get the Lease {}", lease::RUN)]
+    NoLease {
+        /// Why.
+        source: Box<Error>,
+        /// What resumes, with it.
+        command: String,
     },
     /// Something would scale up again.
     #[error("{} would undo it", list(.0))]
@@ -152,7 +160,7 @@ impl Explain for Error {
         match self {
             Self::Cluster(error) => error.class(),
             Self::Permissions(error) => error.class(),
-            Self::StillHeld { source, .. } => source.class(),
+            Self::StillHeld { source, .. } | Self::NoLease { source, .. } => source.class(),
             Self::Nothing { .. } | Self::Stuck { .. } | Self::Late { .. } | Self::Lost(_) => Class::Other,
             Self::Down { to_resume: false, .. }
             | Self::Suspended { .. }
@@ -183,6 +191,12 @@ impl Explain for Error {
                 format!("Wait until it runs again (`pacharc status` tells more), or bring it back:\n{command}")
             }
             Self::Busy { .. } => "Wait until that one is done; `pacharc status` tells more.".to_owned(),
+            Self::NoLease { command, .. } => {
+                format!(
+                    "If `pacharc status` tells of nobody who is at work, do without:\n{}",
+                    super::from_anywhere(command)
+                )
+            }
             Self::Kept(keepers) => {
                 let commands: Vec<String> = keepers.iter().map(|keeper| format!("`{}`", keeper.pause())).collect();
                 let commands = commands.join(", ");
@@ -206,9 +220,11 @@ impl Explain for Error {
             Self::Guardian { .. } => {
                 "Nothing was changed. Try --guardian process, or look at the guardian's Job and its pod.".to_owned()
             }
-            Self::Missing { command, .. } => format!("Install it again with Helm, then:\n{command}"),
+            Self::Missing { command, .. } => {
+                format!("Install it again with Helm, then:\n{}", super::from_anywhere(command))
+            }
             Self::NotReady { command, .. } => {
-                format!("See with `kubectl get pods` what it waits for, then:\n{command}")
+                format!("See with `kubectl get pods` what it waits for, then:\n{}", super::from_anywhere(command))
             }
             Self::NotResumed { command, .. } => {
                 format!("Bring it back, from any machine:\n{}", super::from_anywhere(command))
@@ -220,4 +236,24 @@ impl Explain for Error {
 
 fn list(keepers: &[Keeper]) -> String {
     keepers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_brings_it_back_does_so_from_any_machine() {
+        let (name, command) = ("pachd".to_owned(), "pacharc resume --namespace n".to_owned());
+        let errors = [
+            Error::Missing { name: name.clone(), command: command.clone() },
+            Error::NotReady { names: vec![name], after: Duration::from_secs(600), command: command.clone() },
+            Error::NotResumed { source: Box::new(Error::RecordChanged), command },
+        ];
+        for error in errors {
+            let advice = error.advice().unwrap();
+            assert_eq!(advice.lines().last(), Some("pacharc resume --namespace n --force"), "{error}");
+            assert_eq!(error.class(), Class::Suspended, "{error}");
+        }
+    }
 }

@@ -16,7 +16,8 @@
 //!   unchanged: the scale request names the version that was read. Who lost the Lease never scales down again.
 //! - *Up* may scale who holds the Lease: the run itself; its guardian, when the Lease stood still for its duration; or
 //!   `pacharc resume`. Each first changes every Deployment (the *fence*), so that scale requests that are still on their
-//!   way from a former holder fail. Nothing is scaled down on the way up, and each step may be repeated.
+//!   way from a former holder fail. Nothing is scaled down on the way up, and each step may be repeated; so where the Lease
+//!   can be neither had nor seen to be renewed, it is done without, and repeated until pachd is ready.
 //! - A *run* suspends for a while, with a guardian. A *hold* (`pacharc suspend`) stays without Lease until `pacharc
 //!   resume`; with a limit it has a guardian, which counts down on its own clock.
 //!

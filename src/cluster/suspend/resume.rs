@@ -37,7 +37,8 @@ pub struct Resumed {
 /// Brings a suspended cluster back; where it runs, waits until it is ready.
 ///
 /// # Errors
-/// A right that is missing; not the owner, where `force` is not given; somebody is at work; not ready in time; Kubernetes'.
+/// A right that is missing; not the owner, or no Lease to be had, where `force` is not given; somebody is at work; not ready
+/// in time; Kubernetes'.
 pub async fn resume(
     cluster: &Cluster,
     options: &Options,
@@ -45,7 +46,7 @@ pub async fn resume(
     monitor: &dyn Monitor,
 ) -> Result<Resumed, Error> {
     monitor.phase(Phase::Resume);
-    super::rights::require_to_resume(cluster).await?;
+    super::rights::require_to_resume(cluster, force).await?;
     let records = Records(cluster);
     let found = match records.read().await {
         // What cannot be read is as good as lost, if the counts are given.
@@ -61,24 +62,55 @@ pub async fn resume(
     }
     monitor.step(Step::TakeLease);
     let holder = format!("{me}/resume-{}", Uuid::new_v4());
-    let tenure = Tenure::begin(cluster, &holder, options.lease_duration, force).await?;
+    let tenure = match returning.insist(|| Tenure::begin(cluster, &holder, options.lease_duration, force)).await {
+        Ok(tenure) => Some(tenure),
+        Err(busy @ Error::Busy { .. }) => return Err(busy),
+        Err(error) if force => {
+            returning.do_without(&error);
+            None
+        }
+        Err(error) => return Err(Error::NoLease { source: Box::new(error), command: options.command.clone() }),
+    };
     // It may have come back while we waited for the Lease.
-    let done = match records.read().await? {
+    let done = match returning.insist(|| returning.read()).await? {
         Some(now) if now.record.run == found.record.run => {
             // An error says itself what is not back; who is broken off here cannot.
             let debt = farewell::owe(options.command.clone());
-            let done = returning.bring_back(now, &holder).await;
+            let by = By { name: &holder, has_lease: tenure.is_some(), again: false };
+            let done = returning.bring_back(now, by).await;
             debt.settle();
             done
         }
         _ => returning.await_ready(&found.record).await,
     };
-    monitor.step(Step::ReleaseLease);
-    tenure.release().await;
+    if let Some(tenure) = tenure {
+        monitor.step(Step::ReleaseLease);
+        tenure.release().await;
+    }
     done?;
     returning.dismiss_guardian(found.record.run).await;
     monitor.step(Step::Resumed);
     Ok(Resumed { record: Some(found.record) })
+}
+
+/// Who brings a cluster back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct By<'a> {
+    /// His name, as a holder of the Lease.
+    pub(super) name: &'a str,
+    /// Whether he has it. Without it he scales up all the same, and others may still be scaling down.
+    pub(super) has_lease: bool,
+    /// Whether it was brought back before: then what runs is as others have set it since, and stays so.
+    pub(super) again: bool,
+}
+
+/// What is scaled up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Low {
+    /// What has less than was recorded.
+    Less,
+    /// What is at 0.
+    Zero,
 }
 
 /// The way back of one record.
@@ -96,16 +128,17 @@ impl<'a> Return<'a> {
         Self { cluster, monitor, patience: options.ready_timeout, command: &options.command }
     }
 
-    /// Brings back what was recorded, and removes the record when it is ready. `by` holds the Lease.
-    pub(super) async fn bring_back(&self, mut found: Found, by: &str) -> Result<(), Error> {
+    /// Brings back what was recorded, and removes the record when it is ready.
+    pub(super) async fn bring_back(&self, mut found: Found, by: By<'_>) -> Result<(), Error> {
         self.monitor.step(Step::Fence);
         match Records(self.cluster).set_state(&found, State::Resuming).await {
             Ok(changed) => found = changed,
             Err(error) => tracing::info!("the record does not say that it is being resumed: {error}"),
         }
-        let is_fenced = self.mark(|name| self.fence(name, by)).await;
+        let is_fenced = self.mark(|name| self.fence(name, by.name)).await;
         self.monitor.step(Step::ScaleUp);
-        let missing = self.raise_all(&wanted(&found.record)).await?;
+        let low = if by.again { Low::Zero } else { Low::Less };
+        let missing = self.raise_all(&wanted(&found.record), low).await?;
         for name in &missing {
             self.monitor.warn(format!("there is no Deployment {name} to bring back"));
         }
@@ -114,12 +147,24 @@ impl<'a> Return<'a> {
         }
         tokio::select! {
             ready = self.await_ready(&found.record) => ready?,
-            never = self.keep_up(&found.record), if !is_fenced => match never {},
+            never = self.keep_up(&found.record), if !is_fenced || !by.has_lease => match never {},
         }
         self.monitor.step(Step::RemoveRecord);
         // What is left of them says nothing of a cluster that runs.
         self.mark(|name| self.clear(name)).await;
-        self.again(|| async { Ok(Records(self.cluster).remove(&found).await?) }).await
+        self.again(|| self.remove(&found)).await
+    }
+
+    /// Removes the record; also one that could not be read when this began.
+    async fn remove(&self, found: &Found) -> Result<(), Error> {
+        let records = Records(self.cluster);
+        if found.is_in_config_map() {
+            return Ok(records.remove(found).await?);
+        }
+        match records.read().await? {
+            Some(now) if now.record.run == found.record.run => Ok(records.remove(&now).await?),
+            _ => Ok(()),
+        }
     }
 
     /// Where nobody recorded anything: running, or down by somebody else's doing.
@@ -136,7 +181,7 @@ impl<'a> Return<'a> {
         record.deployments.insert(main.name().to_owned(), count);
         if main.replicas == 0 {
             self.monitor.step(Step::ScaleUp);
-            self.again(|| self.raise(main.name(), count)).await?;
+            self.again(|| self.raise(main.name(), count, Low::Less)).await?;
         }
         self.await_ready(&record).await?;
         self.sweep(options).await;
@@ -163,12 +208,9 @@ impl<'a> Return<'a> {
         F: Future<Output = Result<(), Error>>,
     {
         let change = &change;
-        let brief = self.patience.min(BRIEF);
-        let done = join_all(DEPLOYMENTS.map(|name| self.again_for(brief, move || change(name)))).await;
-        let failed: Vec<String> = done.into_iter().filter_map(Result::err).map(|error| chain(&error)).collect();
-        for failed in &failed {
-            self.monitor.warn(format!("{failed}; the cluster is brought back all the same"));
-        }
+        let done = join_all(DEPLOYMENTS.map(|name| self.again_for(self.brief(), move || change(name)))).await;
+        let failed: Vec<Error> = done.into_iter().filter_map(Result::err).collect();
+        failed.iter().for_each(|error| self.do_without(error));
         failed.is_empty()
     }
 
@@ -180,11 +222,12 @@ impl<'a> Return<'a> {
         let_go(Records(self.cluster).clear(name).await)
     }
 
-    /// Scales up to `count` what has less. Whether it is there.
-    async fn raise(&self, name: &str, count: i32) -> Result<bool, Error> {
+    /// Scales up to `count` what is low. Whether it is there.
+    async fn raise(&self, name: &str, count: i32, low: Low) -> Result<bool, Error> {
         let workloads = Workloads(self.cluster);
         let Some(deployment) = workloads.deployment(name).await? else { return Ok(false) };
-        if deployment.replicas < count {
+        let enough = if low == Low::Zero { 1 } else { count };
+        if deployment.replicas < enough {
             workloads.scale(&deployment, count, false).await?;
             let (name, from) = (name.to_owned(), deployment.replicas);
             self.monitor.event(Event::Scaled { kind: "Deployment".into(), name, from, to: count });
@@ -194,13 +237,13 @@ impl<'a> Return<'a> {
 
     /// Scales up all of it, in order. What fails is asked again behind the others, so that it keeps none of them down. What
     /// is not there.
-    async fn raise_all(&self, wanted: &[(&'static str, i32)]) -> Result<Vec<&'static str>, Error> {
+    async fn raise_all(&self, wanted: &[(&'static str, i32)], low: Low) -> Result<Vec<&'static str>, Error> {
         let end = boottime() + self.patience;
         let (mut left, mut missing, mut failed) = (wanted.to_vec(), Vec::new(), None);
         while !left.is_empty() {
             let mut again = Vec::new();
             for (name, count) in left {
-                match self.raise(name, count).await {
+                match self.raise(name, count, low).await {
                     Ok(true) => {}
                     Ok(false) => missing.push(name),
                     Err(error) if error.is_retryable() && boottime() < end => again.push((name, count)),
@@ -215,14 +258,15 @@ impl<'a> Return<'a> {
         failed.map_or(Ok(missing), Err)
     }
 
-    /// Scales up again what there is no fence around: a scale-down that was on its way may still come through.
+    /// Scales up again what there is no fence around, or no Lease: a scale-down that was on its way, to 0, may still come
+    /// through.
     async fn keep_up(&self, record: &Record) -> Infallible {
         let mut wanted = wanted(record);
         // pachd scales that one, up and down.
         wanted.retain(|(name, _)| *name != "pachw");
         loop {
             tokio::time::sleep(LOOK).await;
-            if let Err(error) = self.raise_all(&wanted).await {
+            if let Err(error) = self.raise_all(&wanted, Low::Zero).await {
                 tracing::info!("{}", chain(&error));
             }
         }
@@ -263,12 +307,41 @@ impl<'a> Return<'a> {
         }
     }
 
-    pub(super) async fn read(&self) -> Result<Option<Found>, Error> {
+    async fn read(&self) -> Result<Option<Found>, Error> {
         Records(self.cluster).read().await
     }
 
+    /// The record of `run`. Where somebody deleted it in every place, or it cannot be read, what the run itself remembers, if
+    /// it scaled; and whether it is that: then somebody may have brought the cluster back before.
+    pub(super) async fn find(
+        &self,
+        run: Uuid,
+        remembered: &Record,
+        scaled: bool,
+    ) -> Result<Option<(Found, bool)>, Error> {
+        let from_memory = || Some((Found::remembered(remembered.clone()), true));
+        // Before it was written down there is nothing to remember, and nothing was scaled.
+        let remembers = scaled && !remembered.deployments.is_empty();
+        let found = if remembers { self.insist(|| self.read()).await } else { self.again(|| self.read()).await };
+        match found {
+            Ok(Some(found)) => Ok(Some((found, false)).filter(|(found, _)| found.record.run == run)),
+            Ok(None) => Ok(from_memory().filter(|_| scaled)),
+            Err(error) if remembers => {
+                self.do_without(&error);
+                Ok(from_memory())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until somebody else has brought `run` back.
+    pub(super) async fn returned(&self, run: Uuid, record: &Record) -> Result<(), Error> {
+        self.vanished(run).await?;
+        self.await_ready(record).await
+    }
+
     /// Waits until the record of `run` is gone: somebody else brings it back.
-    pub(super) async fn vanished(&self, run: Uuid) -> Result<(), Error> {
+    async fn vanished(&self, run: Uuid) -> Result<(), Error> {
         let end = boottime() + self.patience;
         while self.again(|| self.read()).await?.is_some_and(|found| found.record.run == run) {
             if boottime() > end {
@@ -292,11 +365,37 @@ impl<'a> Return<'a> {
     }
 
     /// Does it again while the API server cannot be reached, or somebody else was quicker, as long as there is patience.
-    pub(super) async fn again<T, F>(&self, work: impl FnMut() -> F) -> Result<T, Error>
+    async fn again<T, F>(&self, work: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
         self.again_for(self.patience, work).await
+    }
+
+    /// Does it again for a brief time, and with all patience where the server does nothing else either. What it fails in,
+    /// and does the rest, is better done than not, and must not keep the cluster down.
+    pub(super) async fn insist<T, F>(&self, mut work: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let end = boottime() + self.patience;
+        loop {
+            let done = self.again_for(self.brief(), &mut work).await;
+            let may_help = matches!(&done, Err(error) if error.is_retryable()) && boottime() < end;
+            if !may_help || Workloads(self.cluster).deployments().await.is_ok() {
+                return done;
+            }
+        }
+    }
+
+    /// How long is waited for what must not keep the cluster down.
+    pub(super) fn brief(&self) -> Duration {
+        self.patience.min(BRIEF)
+    }
+
+    /// Tells what could not be done, and is done without.
+    pub(super) fn do_without(&self, error: &Error) {
+        self.monitor.warn(format!("{}; the cluster is brought back all the same", chain(error)));
     }
 
     async fn again_for<T, F>(&self, patience: Duration, mut work: impl FnMut() -> F) -> Result<T, Error>
@@ -343,76 +442,4 @@ pub(super) fn down(name: &str, command: &str, to_resume: bool) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::faulty::{self, Answer, Pachyderm, Request};
-    use super::super::suspend;
-    use super::*;
-    use crate::monitor::Silent;
-    use std::sync::Arc;
-
-    /// A cluster that is held.
-    async fn held() -> Pachyderm {
-        let pachyderm = Pachyderm::new(&[("pach-enterprise", 1), ("pachd", 2), ("pachw", 1)]);
-        let cluster = pachyderm.server(|_, _| None).cluster();
-        let options = Options { kind: Kind::Hold, drain_timeout: Duration::from_secs(60), ..faulty::options() };
-        suspend(&cluster, options, Arc::new(Silent)).await.unwrap().hold().await.unwrap();
-        assert_eq!(pachyderm.replicas("pachd"), 0);
-        pachyderm
-    }
-
-    /// Resumes it at a server that answers some requests otherwise.
-    async fn resumed(
-        pachyderm: &Pachyderm,
-        odd: impl Fn(&Request, u32) -> Option<Answer> + Send + Sync + 'static,
-    ) -> Result<Resumed, Error> {
-        let options = Options { owner: "you@there".to_owned(), ..faulty::options() };
-        resume(&pachyderm.server(odd).cluster(), &options, true, &Silent).await
-    }
-
-    #[tokio::test]
-    async fn annotations_that_cannot_be_changed_do_not_keep_it_down() {
-        for code in [403, 422, 500] {
-            let pachyderm = held().await;
-            let odd = move |request: &Request, _| (request.method == "PATCH").then_some(Answer::Status(code));
-            resumed(&pachyderm, odd).await.unwrap_or_else(|error| panic!("{code}: {error}"));
-            let now = ["pach-enterprise", "pachd", "pachw"].map(|name| pachyderm.replicas(name));
-            assert_eq!((now, pachyderm.has("/pacharc-suspended")), ([1, 2, 1], false), "{code}");
-            // What is left of them is no record.
-            let cluster = pachyderm.server(|_, _| None).cluster();
-            assert!(Records(&cluster).read().await.unwrap().is_none(), "{code}");
-        }
-    }
-
-    #[tokio::test]
-    async fn without_a_fence_a_late_scale_down_does_not_last() {
-        let pachyderm = held().await;
-        let late = pachyderm.clone();
-        let odd = move |request: &Request, seen| {
-            // Between scaling up and the first look whether it is ready.
-            if request.is("GET", "/deployments") && !request.is_watch && seen == 1 {
-                late.scale("pachd", 0);
-            }
-            (request.method == "PATCH").then_some(Answer::Status(500))
-        };
-        let options = Options { ready_timeout: Duration::from_secs(4), ..faulty::options() };
-        let cluster = pachyderm.server(odd).cluster();
-        let returning = Return::new(&cluster, &options, &Silent);
-        let found = Records(&cluster).read().await.unwrap().unwrap();
-        returning.bring_back(found, "me").await.unwrap();
-        assert_eq!(pachyderm.replicas("pachd"), 2);
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_scaled_keeps_nothing_else_down() {
-        for code in [403, 500] {
-            let pachyderm = held().await;
-            let odd = move |request: &Request, _| {
-                request.is("PUT", "/deployments/pach-enterprise/scale").then_some(Answer::Status(code))
-            };
-            let error = resumed(&pachyderm, odd).await.unwrap_err();
-            assert!(error.to_string().contains("pach-enterprise"), "{error}");
-            assert_eq!([pachyderm.replicas("pachd"), pachyderm.replicas("pachw")], [2, 1], "{code}");
-            assert!(pachyderm.has("/pacharc-suspended"), "who resumes again needs it");
-        }
-    }
-}
+mod tests;

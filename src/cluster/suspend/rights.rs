@@ -83,7 +83,9 @@ pub(super) async fn warn_of_the_unseen(cluster: &Cluster, monitor: &dyn Monitor)
     Ok(())
 }
 
-/// Refuses where something is lacking to resume.
-pub(super) async fn require_to_resume(cluster: &Cluster) -> Result<(), Error> {
-    Ok(permissions::require(cluster, &to_resume()).await?)
+/// Refuses where something is lacking to resume; by force it is done without Leases, too.
+pub(super) async fn require_to_resume(cluster: &Cluster, force: bool) -> Result<(), Error> {
+    let mut rights = to_resume();
+    rights.retain(|right| !force || right.resource != "leases");
+    Ok(permissions::require(cluster, &rights).await?)
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use super::clock::Limit;
 use super::drain::{self, Who};
 use super::record::{Found, Record, Records, State};
-use super::resume::Return;
+use super::resume::{By, Return};
 use super::tenure::{Lost, Tenure};
 use super::workloads::{DEPLOYMENTS, Kind, Workload, Workloads};
 use super::{Error, Options, guardian};
@@ -20,7 +20,7 @@ use crate::monitor::{Event, Monitor, Phase, Step};
 /// Scale requests that lose against another writer are made again with what is there now; so often.
 const ATTEMPTS: u32 = 20;
 
-/// Workers that are scaled between two renewals of the Lease.
+/// Workers that are scaled at a time, between two renewals of the Lease.
 const BATCH: usize = 16;
 
 /// A suspended cluster. Dropped, it is resumed: the process waits for that before it ends.
@@ -337,13 +337,19 @@ impl Parts {
             }
             for batch in up.chunks(BATCH) {
                 self.tenure.demand().await.map_err(Error::Lost)?;
-                for worker in batch {
-                    match workloads.scale(worker, 0, false).await {
+                // Side by side: the pause has to wait for each.
+                let asked = batch.iter().map(|worker| async move { (worker, workloads.scale(worker, 0, false).await) });
+                let mut failed = None;
+                for (worker, scaled) in join_all(asked).await {
+                    match scaled {
                         Ok(()) => self.tell(worker),
                         // The next list tells what is there now.
                         Err(error) if error.is_conflict() || error.is_not_found() => {}
-                        Err(error) => return Err(error.into()),
+                        Err(error) => failed = failed.or(Some(error)),
                     }
+                }
+                if let Some(error) = failed {
+                    return Err(error.into());
                 }
             }
         }
@@ -387,21 +393,36 @@ impl Parts {
         let run = self.record.run;
         let returning = Return::new(&self.cluster, &self.options, &*self.monitor);
         // The Lease may be lost, and we not know it yet.
-        if self.tenure.demand().await.is_err() {
-            let lease = || Tenure::begin(&self.cluster, &self.holder, self.options.lease_duration, false);
-            match returning.again(lease).await {
-                Ok(tenure) => self.tenure = tenure,
-                // The guardian, or somebody with --force, is bringing it back already.
-                Err(Error::Busy { holder }) => {
-                    self.monitor.warn(format!("{holder} resumes the cluster"));
-                    returning.returned(run, &self.record).await?;
-                    return self.settle().await;
+        let proved = tokio::time::timeout(returning.brief(), self.tenure.demand()).await;
+        let has_lease = match proved {
+            Ok(Ok(())) => true,
+            Ok(Err(_)) => {
+                let lease = || Tenure::begin(&self.cluster, &self.holder, self.options.lease_duration, false);
+                match returning.insist(lease).await {
+                    Ok(tenure) => {
+                        self.tenure = tenure;
+                        true
+                    }
+                    // The guardian, or somebody with --force, is bringing it back already.
+                    Err(Error::Busy { holder }) => {
+                        self.monitor.warn(format!("{holder} resumes the cluster"));
+                        returning.returned(run, &self.record).await?;
+                        return self.settle().await;
+                    }
+                    // Nobody is seen to have it, and nothing is scaled down on the way up.
+                    Err(error) => {
+                        returning.do_without(&error);
+                        false
+                    }
                 }
-                Err(error) => return Err(error),
             }
-        }
+            // It may still be ours.
+            Err(_) => false,
+        };
         match returning.find(run, &self.record, self.debt.is_some()).await? {
-            Some(found) => returning.bring_back(found, &self.holder).await?,
+            Some((found, again)) => {
+                returning.bring_back(found, By { name: &self.holder, has_lease, again }).await?;
+            }
             None => tracing::info!("there is nothing to resume"),
         }
         returning.dismiss_guardian(run).await;
@@ -410,10 +431,14 @@ impl Parts {
     }
 
     async fn settle(self) -> Result<(), Error> {
-        self.monitor.step(Step::ReleaseLease);
-        self.tenure.release().await;
+        // The cluster is back, however long it takes to give the Lease back.
+        let was_owed = self.debt.is_some();
         if let Some(debt) = self.debt {
             debt.settle();
+        }
+        self.monitor.step(Step::ReleaseLease);
+        self.tenure.release().await;
+        if was_owed {
             self.monitor.step(Step::Resumed);
         }
         Ok(())
@@ -434,24 +459,6 @@ impl Parts {
             self.record = self.steady(limit, || records.set_state(&found, State::Suspended)).await?.record;
         }
         Ok(())
-    }
-}
-
-impl Return<'_> {
-    /// The record of `run`. Where somebody deleted it in every place, what the run itself remembers, if it scaled.
-    async fn find(&self, run: Uuid, remembered: &Record, scaled: bool) -> Result<Option<Found>, Error> {
-        let found = self.again(|| self.read()).await?;
-        Ok(match found {
-            Some(found) => Some(found).filter(|found| found.record.run == run),
-            None if scaled => Some(Found::remembered(remembered.clone())),
-            None => None,
-        })
-    }
-
-    /// Waits until somebody else has brought `run` back.
-    async fn returned(&self, run: Uuid, record: &Record) -> Result<(), Error> {
-        self.vanished(run).await?;
-        self.await_ready(record).await
     }
 }
 

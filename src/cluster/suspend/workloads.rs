@@ -57,9 +57,10 @@ impl Workload {
         self.replicas == 0 && self.counted == 0 && self.observed >= self.generation()
     }
 
-    /// Whether so many are ready, of what is wanted now.
+    /// Whether so many are ready, or as many as are wanted now where that is less: somebody has set it lower since, as an
+    /// autoscaler does. At 0, where a late scale-down leaves it, it is not.
     pub(super) fn has_ready(&self, count: i32) -> bool {
-        self.ready >= count && self.observed >= self.generation()
+        self.replicas > 0 && self.ready >= count.min(self.replicas) && self.observed >= self.generation()
     }
 }
 
@@ -148,5 +149,25 @@ impl Workloads<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_lower_is_ready_with_less() {
+        let ready = |replicas: i32, ready: i32, observed: i64| {
+            let deployment = serde_json::json!({
+                "metadata": { "name": "pachd", "generation": 3 },
+                "spec": { "replicas": replicas, "selector": {}, "template": {} },
+                "status": { "readyReplicas": ready, "observedGeneration": observed },
+            });
+            Workload::from(serde_json::from_value::<Deployment>(deployment).unwrap()).has_ready(6)
+        };
+        assert!(ready(6, 6, 3) && ready(8, 6, 3) && ready(2, 2, 3));
+        assert!(!ready(6, 5, 3) && !ready(2, 1, 3) && !ready(0, 0, 3) && !ready(0, 6, 3));
+        assert!(!ready(2, 2, 2), "its controller has not seen that yet");
     }
 }

@@ -9,14 +9,17 @@ use uuid::Uuid;
 
 use super::super::clock::{Stillness, boottime};
 use super::super::lease::{self, Store};
-use super::super::record::{Found, Records};
-use super::super::resume::Return;
+use super::super::record::{Found, Records, State};
+use super::super::resume::{By, Return};
 use super::super::tenure::Tenure;
 use super::super::workloads::Workloads;
 use super::super::{Error, Options, is_held};
 use super::{ASKED, LEFT, RUN, is_of, left, process};
-use crate::cluster::Cluster;
+use crate::cluster::{self, Cluster};
 use crate::monitor::{Monitor, Phase, Step};
+
+/// In place of the version of a Lease that cannot be read.
+const UNSEEN: &str = "unseen";
 
 /// What it guards.
 #[derive(Clone, Debug)]
@@ -59,6 +62,7 @@ pub async fn watch(cluster: &Cluster, watch: &Watch, options: &Options, monitor:
         me: &me,
         watched: Store::new(cluster, lease::RUN),
         seen: Stillness::default(),
+        refused: Stillness::default(),
         deadline: life.deadline,
     };
     let end = tokio::select! {
@@ -170,6 +174,8 @@ struct Guardian<'a> {
     /// The Lease that it watches.
     watched: Store,
     seen: Stillness,
+    /// The version of the Lease that it may take over, and cannot.
+    refused: Stillness,
     /// When the hold is over, on this machine's clock.
     deadline: Option<Duration>,
 }
@@ -205,7 +211,11 @@ impl Guardian<'_> {
 
     async fn look(&mut self) -> Result<Sign, Error> {
         let is_over = self.deadline.is_some_and(|deadline| boottime() >= deadline);
-        let Some(lease) = self.watched.read().await? else {
+        let lease = match self.watched.read().await {
+            Ok(lease) => lease,
+            Err(error) => return self.look_without(error, is_over).await,
+        };
+        let Some(lease) = lease else {
             return Ok(match self.record().await? {
                 None => Sign::Done,
                 Some(found) if is_held(&found) && !self.has_time(&found) => Sign::Done,
@@ -240,6 +250,14 @@ impl Guardian<'_> {
         Ok(Sign::Act(Some(Box::new(lease))))
     }
 
+    /// Where the Lease cannot be read, and the record can, nobody is seen to live: as with a Lease that stands still.
+    async fn look_without(&mut self, error: cluster::Error, is_over: bool) -> Result<Sign, Error> {
+        let Some(found) = self.record().await? else { return Err(error.into()) };
+        let is_still = self.seen.observe(UNSEEN) >= self.options.lease_duration;
+        let is_kept = is_held(&found) && !(is_over && self.has_time(&found));
+        Ok(if is_still && !is_kept { Sign::Act(None) } else { Sign::Wait })
+    }
+
     /// Whether the hold ends by itself: its guardian has a time, and no later suspend has taken that away.
     fn has_time(&self, found: &Found) -> bool {
         self.deadline.is_some() && found.record.deadline.is_some()
@@ -258,39 +276,66 @@ impl Guardian<'_> {
         Ok(found.filter(|found| found.record.run == self.run))
     }
 
-    /// Takes the Lease over, and only then brings the cluster back. `None`: somebody else has the Lease.
-    async fn act(&self, stale: Option<Box<Lease>>) -> Result<Option<End>, Error> {
+    /// Takes the Lease over, and brings the cluster back. `None`: somebody else has the Lease, or may have it.
+    async fn act(&mut self, stale: Option<Box<Lease>>) -> Result<Option<End>, Error> {
         self.monitor.step(Step::TakeLease);
-        let duration = self.options.lease_duration;
+        let (duration, before) = (self.options.lease_duration, version(stale.as_deref()));
+        let returning = Return::new(self.cluster, self.options, self.monitor);
         let tenure = match Tenure::take_over(self.cluster, stale.as_deref(), self.me, duration).await {
-            Ok(tenure) => tenure,
-            // It was renewed, or the server is gone: back to watching.
+            Ok(tenure) => Some(tenure),
             Err(error) => {
-                tracing::info!("{}", crate::failure::chain(&error));
-                return Ok(None);
+                let is_written = (error.is_conflict() || error.is_not_found()) && self.watched.read().await.is_ok();
+                // Somebody has it now, or the server is gone, perhaps: back to watching. A Lease that stands still for its
+                // duration once more has nobody: that it cannot be taken is no reason to leave the cluster down.
+                if is_written || self.refused.observe(&before) < duration {
+                    tracing::info!("{}", crate::failure::chain(&error));
+                    return Ok(None);
+                }
+                returning.do_without(&Error::from(error));
+                None
             }
         };
         self.monitor.phase(Phase::Resume);
-        let returning = Return::new(self.cluster, self.options, self.monitor);
         let end = loop {
+            if tenure.is_none() && self.has_moved(&before).await {
+                break Ok(None);
+            }
             let done = match self.record().await {
                 Ok(None) => break Ok(Some(End::NotNeeded)),
-                Ok(Some(found)) => returning.bring_back(found, self.me).await,
+                Ok(Some(found)) => {
+                    let again = found.record.state == State::Resuming;
+                    returning.bring_back(found, By { name: self.me, has_lease: tenure.is_some(), again }).await
+                }
                 Err(error) => Err(error),
             };
             match done {
                 Ok(()) => break Ok(Some(End::Resumed)),
                 // Scaled up is all that it can do about these.
                 Err(error @ (Error::NotReady { .. } | Error::Missing { .. })) => break Err(error),
-                Err(_) if tenure.is_lost() => break Ok(None),
+                Err(_) if tenure.as_ref().is_some_and(Tenure::is_lost) => break Ok(None),
                 Err(error) => {
                     tracing::warn!("{}", crate::failure::chain(&error));
                     tokio::time::sleep(lease::interval(duration)).await;
                 }
             }
         };
-        self.monitor.step(Step::ReleaseLease);
-        tenure.release().await;
+        if let Some(tenure) = tenure {
+            self.monitor.step(Step::ReleaseLease);
+            tenure.release().await;
+        }
         end
     }
+
+    /// Whether the Lease is seen to be another than the one that it could not take over.
+    async fn has_moved(&self, before: &str) -> bool {
+        self.watched.read().await.is_ok_and(|lease| version(lease.as_ref()) != before)
+    }
 }
+
+/// What tells one state of the Lease from another; nothing where there is none, or it cannot be seen.
+fn version(lease: Option<&Lease>) -> String {
+    lease.map(lease::version).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests;

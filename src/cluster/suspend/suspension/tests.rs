@@ -1,10 +1,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::super::faulty::{self, Answer, Pachyderm, Request};
 use super::*;
 use crate::failure::{Class, Explain as _};
 use crate::monitor::Silent;
 use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 fn workload(uid: &str, replicas: i32, generation: i64) -> Workload {
@@ -39,6 +41,23 @@ async fn suspended(
 ) -> Result<Suspension, Error> {
     let cluster = pachyderm.server(odd).cluster();
     super::super::suspend(&cluster, faulty::options(), Arc::new(Silent)).await
+}
+
+/// Suspends one whose server, from then on, answers requests with `code` that are `refused`.
+async fn suspended_until(
+    pachyderm: &Pachyderm,
+    options: Options,
+    code: u16,
+    refused: impl Fn(&Request) -> bool + Send + Sync + 'static,
+) -> Suspension {
+    let is_down = Arc::new(AtomicBool::new(false));
+    let down = Arc::clone(&is_down);
+    let odd =
+        move |request: &Request, _| (down.load(Ordering::Relaxed) && refused(request)).then_some(Answer::Status(code));
+    let cluster = pachyderm.server(odd).cluster();
+    let suspension = super::super::suspend(&cluster, options, Arc::new(Silent)).await.unwrap();
+    is_down.store(true, Ordering::Relaxed);
+    suspension
 }
 
 #[tokio::test]
@@ -130,4 +149,62 @@ async fn a_hold_that_nobody_was_told_of_is_none() {
         () = is_held.cancelled() => {}
     }
     pachyderm.becomes("pachd", 2).await;
+}
+
+#[tokio::test]
+async fn a_lease_that_cannot_be_had_keeps_nothing_down() {
+    // One that is lost by then, and one that may still be ours.
+    for (seconds, code) in [(3, 403), (3, 500), (60, 403), (60, 500)] {
+        let told = format!("{seconds} s, {code}");
+        let pachyderm = Pachyderm::new(&[("pachd", 2), ("pachw", 1)]);
+        let options = Options { lease_duration: Duration::from_secs(seconds), ..faulty::options() };
+        let suspension = suspended_until(&pachyderm, options, code, |request| request.path.contains("/leases")).await;
+        if seconds == 3 {
+            suspension.lost().await;
+        }
+        suspension.resume().await.unwrap_or_else(|error| panic!("{told}: {error}"));
+        let now = ["pachd", "pachw"].map(|name| pachyderm.replicas(name));
+        assert_eq!((now, pachyderm.has("/pacharc-suspended")), ([2, 1], false), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_keeps_nothing_down() {
+    for code in [403, 500] {
+        let pachyderm = Pachyderm::new(&[("pachd", 2), ("pachw", 1)]);
+        let refused = |request: &Request| request.is("GET", "/configmaps/pacharc-suspended");
+        let suspension = suspended_until(&pachyderm, faulty::options(), code, refused).await;
+        let error = suspension.resume().await.unwrap_err();
+        assert!(error.to_string().starts_with("reading ConfigMap pacharc-suspended"), "{error}");
+        let now = ["pachd", "pachw"].map(|name| pachyderm.replicas(name));
+        // Who resumes again removes it.
+        assert_eq!((now, pachyderm.has("/pacharc-suspended")), ([2, 1], true), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_be_scaled_keeps_no_other_one_up() {
+    let pachyderm = Pachyderm::new(&[("pachd", 2), ("pachw", 1)]);
+    let server = pachyderm.server(|request: &Request, _| {
+        if request.is("PUT", "/replicationcontrollers/w0/scale") {
+            return Some(Answer::Status(403));
+        }
+        if request.method == "PUT" && request.path.contains("/replicationcontrollers/") {
+            return Some(Answer::Json(json!({ "metadata": {}, "spec": { "replicas": 0 } })));
+        }
+        let worker = |number: u32| {
+            json!({ "metadata": { "name": format!("w{number}"), "uid": format!("{number}"), "resourceVersion": "1" },
+                    "spec": { "replicas": 1 } })
+        };
+        let items: Vec<_> = (0..3).map(worker).collect();
+        let list = json!({ "metadata": { "resourceVersion": "1" }, "items": items });
+        request.is("GET", "/replicationcontrollers").then(|| Answer::Json(list))
+    });
+    let suspending = super::super::suspend(&server.cluster(), faulty::options(), Arc::new(Silent)).await;
+    let error = suspending.map(drop).unwrap_err();
+    assert!(matches!(&error, Error::Cluster(error) if error.is_forbidden()), "{error}");
+    let asked =
+        |name: &str| server.seen(&format!("/api/v1/namespaces/pachyderm/replicationcontrollers/{name}/scale"), false);
+    assert_eq!(["w0", "w1", "w2"].map(asked), [1, 1, 1]);
+    assert_eq!(pachyderm.replicas("pachd"), 2);
 }
