@@ -198,7 +198,7 @@ async fn a_worker_that_cannot_be_scaled_keeps_no_other_one_up() {
         };
         let items: Vec<_> = (0..3).map(worker).collect();
         let list = json!({ "metadata": { "resourceVersion": "1" }, "items": items });
-        request.is("GET", "/replicationcontrollers").then(|| Answer::Json(list))
+        request.is("GET", "/replicationcontrollers").then_some(Answer::Json(list))
     });
     let suspending = super::super::suspend(&server.cluster(), faulty::options(), Arc::new(Silent)).await;
     let error = suspending.map(drop).unwrap_err();
