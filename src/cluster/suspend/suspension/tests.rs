@@ -154,12 +154,12 @@ async fn a_hold_that_nobody_was_told_of_is_none() {
 #[tokio::test]
 async fn a_lease_that_cannot_be_had_keeps_nothing_down() {
     // One that is lost by then, and one that may still be ours.
-    for (seconds, code) in [(3, 403), (3, 500), (60, 403), (60, 500)] {
+    for (seconds, code) in [(6, 403), (6, 500), (60, 403), (60, 500)] {
         let told = format!("{seconds} s, {code}");
         let pachyderm = Pachyderm::new(&[("pachd", 2), ("pachw", 1)]);
         let options = Options { lease_duration: Duration::from_secs(seconds), ..faulty::options() };
         let suspension = suspended_until(&pachyderm, options, code, |request| request.path.contains("/leases")).await;
-        if seconds == 3 {
+        if seconds == 6 {
             suspension.lost().await;
         }
         suspension.resume().await.unwrap_or_else(|error| panic!("{told}: {error}"));
