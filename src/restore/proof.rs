@@ -26,7 +26,7 @@ impl Expected {
             return Ok(());
         }
         self.count += 1;
-        self.bytes += line.entry.size;
+        self.bytes = self.bytes.saturating_add(line.entry.size);
         Ok(self.objects.push(line.entry.path.as_bytes(), &line.entry.size.to_le_bytes())?)
     }
 
