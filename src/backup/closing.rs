@@ -28,7 +28,7 @@ const QUIET: Duration = Duration::from_secs(15);
 const GLANCE: Duration = Duration::from_millis(500);
 /// How long a server may be away between two attempts: restarts take less, and so do the fail-overs of managed databases, of a
 /// minute or two. Hours of copying are lost with it. A pause of the cluster has its own limit.
-const AWAY: Duration = Duration::from_secs(600);
+const AWAY: Duration = Duration::from_secs(180);
 
 /// The databases as they were dumped, and the snapshot that they were dumped from.
 #[derive(Default)]
