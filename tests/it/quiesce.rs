@@ -8,6 +8,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
+use super::support::kubelab::Lab;
 use super::support::pachyderm::{
     cleaned, is_clean, left, record, replicas, scale, settled, stuck, unstick, until, worker,
 };
@@ -246,16 +247,20 @@ async fn a_signal_brings_the_cluster_back_and_leaves_no_bundle() {
     assert!(!site.desk.path("b.pacharc").exists(), "{:?}", site.desk.leftovers());
 }
 
+/// From here on no pod of pachd becomes ready; those that there are end, which has kept a run waiting.
+async fn never_ready_again(lab: &Lab) {
+    let never = json!({ "metadata": { "annotations": { "kubelab/ready": "false" } } });
+    let patch = Patch::Merge(json!({ "spec": { "template": never } }));
+    lab.api::<Deployment>().patch("pachd", &PatchParams::default(), &patch).await.unwrap();
+    unstick(lab, "pachd").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pachd_that_does_not_come_back_is_exit_code_8_and_the_bundle_is_there() {
     let Some(site) = running(stuck()).await else { return };
     let run = start(&site, &["--quiesce=suspend", "--ready-timeout=10s"]);
     until_told(&site, "drain_pachd").await;
-    // From here on no pod of pachd becomes ready; those that there are keep the run waiting meanwhile.
-    let never = json!({ "metadata": { "annotations": { "kubelab/ready": "false" } } });
-    let patch = Patch::Merge(json!({ "spec": { "template": never } }));
-    site.lab.api::<Deployment>().patch("pachd", &PatchParams::default(), &patch).await.unwrap();
-    unstick(&site.lab, "pachd").await;
+    never_ready_again(&site.lab).await;
     let run = tokio::task::spawn_blocking(move || run.finish()).await.unwrap().code(8);
     let last = run.stderr.trim_end().lines().last().unwrap();
     assert!(last.starts_with("pacharc resume --namespace"), "{}", run.stderr);
@@ -269,10 +274,7 @@ async fn a_signal_ends_the_wait_for_a_pachd_that_does_not_come_back() {
     let Some(site) = running(stuck()).await else { return };
     let run = start(&site, &["--quiesce=hold", "--ready-timeout=10m"]);
     until_told(&site, "drain_pachd").await;
-    let never = json!({ "metadata": { "annotations": { "kubelab/ready": "false" } } });
-    let patch = Patch::Merge(json!({ "spec": { "template": never } }));
-    site.lab.api::<Deployment>().patch("pachd", &PatchParams::default(), &patch).await.unwrap();
-    unstick(&site.lab, "pachd").await;
+    never_ready_again(&site.lab).await;
     // By then the bundle is complete.
     until_told(&site, "await_ready").await;
     let begun = Instant::now();
