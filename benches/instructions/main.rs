@@ -107,7 +107,7 @@ fn seal(packing: Packing) -> Work {
 
 fn open(packing: Packing) -> Work {
     let (key, plain) = (BundleKey::generate(), plain(packing));
-    let sealed = Bytes::from(stages::seal(&key, packing, 3, plain.clone()).unwrap());
+    let sealed = Bytes::from(stages::seal(&key, packing, 3, plain.clone()).unwrap().concat());
     Box::new(move || stages::open(&key, packing, sealed, plain.len()).unwrap().len())
 }
 

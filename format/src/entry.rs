@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// What is written into a segment as one member of its tar: a whole file, or one piece of a large one.
+use crate::parts::Parts;
+
+/// What is written into a segment as one member of its tar: a whole file, or one piece of a large one. On its way into a bundle
+/// its bytes may lie in [`Parts`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Entry<B = Bytes> {
     /// Where it lies in the tree, e.g. `objects/chunk/…` or `database/pachyderm/attempt-1/pre-data.sql`: relative, ASCII,
     /// without empty, `.` or `..` components.
     pub path: String,
     /// The bytes; at most the bundle's piece limit.
-    pub body: Bytes,
+    pub body: B,
     /// Whether zstd is worth a try.
     pub packing: Packing,
     /// The hash of `body`, where the producer has it already and has checked it.
@@ -34,6 +37,13 @@ impl Entry {
             metadata: Metadata::default(),
             rotten: false,
         }
+    }
+}
+
+impl From<Entry> for Entry<Parts> {
+    fn from(entry: Entry) -> Self {
+        let Entry { path, body, packing, hash, metadata, rotten } = entry;
+        Self { path, body: body.into(), packing, hash, metadata, rotten }
     }
 }
 
@@ -62,11 +72,29 @@ impl Hash {
         Self::Blake3(*blake3::hash(bytes).as_bytes())
     }
 
+    /// The same, of bytes in parts.
+    pub(crate) fn blake3_of(parts: &Parts) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(part);
+        }
+        Self::Blake3(*hasher.finalize().as_bytes())
+    }
+
     /// BLAKE2b-256 of `bytes`, as Pachyderm names its chunks (Pachyderm, `src/internal/pachhash/hash.go`).
     #[must_use]
     pub fn blake2b(bytes: &[u8]) -> Self {
         let mut state = blake2b_simd::Params::new().hash_length(32).to_state();
         Self::of_blake2b(state.update(bytes))
+    }
+
+    /// The same, of bytes in parts.
+    pub(crate) fn blake2b_of(parts: &Parts) -> Self {
+        let mut state = blake2b_simd::Params::new().hash_length(32).to_state();
+        for part in parts {
+            state.update(part);
+        }
+        Self::of_blake2b(&state)
     }
 
     /// What a finished state says.

@@ -117,8 +117,8 @@ pub fn key(bytes: &[u8], unlock: &Unlock) {
 /// Unpacks `bytes` as what lies inside the encryption of a compressed part, to at most `limit` bytes.
 pub fn unpack(bytes: &[u8], limit: usize) {
     let key = BundleKey::generate();
-    if let Ok(sealed) = key.seal(Packing::Raw, 0, &[Bytes::copy_from_slice(bytes)])
-        && let Ok(plain) = key.open(Packing::Zstd, sealed.bytes.into(), limit)
+    if let Ok(sealed) = key.seal(Packing::Raw, 0, vec![Bytes::copy_from_slice(bytes)])
+        && let Ok(plain) = key.open(Packing::Zstd, sealed.into_bytes(), limit)
     {
         assert!(plain.len() <= limit, "more was unpacked than was allowed");
     }

@@ -21,6 +21,10 @@ const TAG: usize = 16;
 /// Bytes that are hashed at a time, from a place that is a multiple of it: BLAKE3 goes fastest so, and they are in the
 /// processor's cache still.
 const HASHED: usize = 64 * 1024;
+/// Bytes of memory in which sealed bytes lie, and best also what is to be sealed: blocks of one size find room where any other was.
+/// Buffers as large as the files left gaps in which the next one did not fit, and the memory in them was given back and cleared
+/// anew (`docs/performance.md`).
+pub const BLOCK: usize = 2 << 20;
 /// What stands before the first chunk, and makes the payload's key.
 const NONCE: usize = 16;
 
@@ -88,18 +92,34 @@ const NOT_SEALED: &str = "a chunk is not what was sealed, or the end is missing"
 /// A whole age file, and its BLAKE3.
 #[derive(Debug)]
 pub(crate) struct Sealed {
-    pub(crate) bytes: Vec<u8>,
+    /// Its bytes, one block behind the other.
+    pub(crate) blocks: Vec<Vec<u8>>,
     pub(crate) hash: blake3::Hash,
+}
+
+impl Sealed {
+    /// Bytes of the file.
+    pub(crate) fn length(&self) -> usize {
+        self.blocks.iter().map(Vec::len).sum()
+    }
+
+    /// The file in one piece.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.blocks.concat().into()
+    }
 }
 
 /// Encrypts what is written to it, into memory.
 pub(crate) struct SealingWriter {
-    sealed: Vec<u8>,
-    /// Where the chunk begins that is not sealed yet.
+    /// Full ones.
+    blocks: Vec<Vec<u8>>,
+    /// The one that is being filled.
+    block: Vec<u8>,
+    /// Where in it the chunk begins that is not sealed yet.
     open: usize,
     stream: Stream,
     hasher: blake3::Hasher,
-    /// How many of the sealed bytes are hashed.
+    /// How many of its bytes are hashed.
     hashed: usize,
 }
 
@@ -110,16 +130,16 @@ impl SealingWriter {
     /// If the recipient cannot be used.
     pub(crate) fn new(recipient: &dyn Recipient, plain: usize) -> io::Result<Self> {
         // The header and its stanzas take some 200 bytes.
-        let mut sealed = Vec::with_capacity(sealed_size(plain) + 1024);
+        let mut block = Vec::with_capacity(BLOCK.min(sealed_size(plain) + 1024));
         let recipient = KeyKeeper { inner: recipient, kept: std::cell::RefCell::default() };
         let encryptor = age::Encryptor::with_recipients(std::iter::once(&recipient as &dyn Recipient));
         let encryptor = encryptor.map_err(io::Error::other)?;
         // It writes the header and the nonce at once, and what it would write at its end is not asked for.
-        drop(encryptor.wrap_output(&mut sealed)?);
+        drop(encryptor.wrap_output(&mut block)?);
         let file_key = recipient.kept.take().ok_or_else(|| io::Error::other("the recipient was given no key"))?;
-        let open = sealed.len();
-        let stream = Stream::new(&file_key, sealed.get(open.saturating_sub(NONCE)..).unwrap_or_default())?;
-        Ok(Self { sealed, open, stream, hasher: blake3::Hasher::new(), hashed: 0 })
+        let open = block.len();
+        let stream = Stream::new(&file_key, block.get(open.saturating_sub(NONCE)..).unwrap_or_default())?;
+        Ok(Self { blocks: Vec::new(), block, open, stream, hasher: blake3::Hasher::new(), hashed: 0 })
     }
 
     /// Seals the last chunk, and gives the whole file.
@@ -128,20 +148,38 @@ impl SealingWriter {
     /// If the cipher fails, which it has no reason to.
     pub(crate) fn finish(mut self) -> io::Result<Sealed> {
         self.seal(true)?;
-        self.hasher.update(self.sealed.get(self.hashed..).unwrap_or_default());
-        Ok(Sealed { bytes: self.sealed, hash: self.hasher.finalize() })
+        self.hash(self.open);
+        self.block.shrink_to_fit();
+        self.blocks.push(self.block);
+        Ok(Sealed { blocks: self.blocks, hash: self.hasher.finalize() })
     }
 
     fn seal(&mut self, last: bool) -> io::Result<()> {
         let nonce = self.stream.next(last);
-        let chunk = self.sealed.get_mut(self.open..).unwrap_or_default();
+        let chunk = self.block.get_mut(self.open..).unwrap_or_default();
         let tag = self.stream.key.seal_in_place_separate_tag(nonce, Aad::empty(), chunk);
-        self.sealed.extend_from_slice(tag.map_err(|_| io::Error::other("the cipher failed"))?.as_ref());
-        self.open = self.sealed.len();
-        let hashed = self.open - self.open % HASHED;
-        self.hasher.update(self.sealed.get(self.hashed..hashed).unwrap_or_default());
-        self.hashed = hashed;
+        self.block.extend_from_slice(tag.map_err(|_| io::Error::other("the cipher failed"))?.as_ref());
+        self.open = self.block.len();
+        // The last part of a block goes with it, wherever that ends.
+        let before = self.hasher.count() - self.hashed as u64;
+        let unaligned = (before + self.open as u64) % HASHED as u64;
+        self.hash(self.open - usize::try_from(unaligned).unwrap_or_default().min(self.open - self.hashed));
         Ok(())
+    }
+
+    /// Hashes what is sealed of the block, up to `end`.
+    fn hash(&mut self, end: usize) {
+        self.hasher.update(self.block.get(self.hashed..end).unwrap_or_default());
+        self.hashed = end;
+    }
+
+    /// Begins another block where the next chunk does not fit into this one.
+    fn make_room(&mut self) {
+        if self.open + CHUNK + TAG > BLOCK {
+            self.hash(self.open);
+            self.blocks.push(std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK)));
+            (self.open, self.hashed) = (0, 0);
+        }
     }
 }
 
@@ -151,12 +189,13 @@ impl Write for SealingWriter {
             return Ok(0);
         }
         // A full chunk is sealed when more comes: it might have been the last.
-        if self.sealed.len() - self.open == CHUNK {
+        if self.block.len() - self.open == CHUNK {
             self.seal(false)?;
+            self.make_room();
         }
-        let room = CHUNK - (self.sealed.len() - self.open);
+        let room = CHUNK - (self.block.len() - self.open);
         let taken = bytes.get(..room).unwrap_or(bytes);
-        self.sealed.extend_from_slice(taken);
+        self.block.extend_from_slice(taken);
         Ok(taken.len())
     }
 
@@ -315,11 +354,13 @@ mod tests {
     #[test]
     fn a_payload_is_as_long_as_foretold() {
         let recipient = age::x25519::Identity::generate().to_public();
-        for plain in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
+        for plain in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, BLOCK - CHUNK, BLOCK, 3 * BLOCK] {
             let mut sealing = SealingWriter::new(&recipient, plain).unwrap();
-            let header = sealing.sealed.len();
+            let header = sealing.block.len();
             sealing.write_all(&vec![7; plain]).unwrap();
-            assert_eq!(sealing.finish().unwrap().bytes.len() - header, sealed_size(plain), "{plain}");
+            let sealed = sealing.finish().unwrap();
+            assert_eq!(sealed.length() - header, sealed_size(plain), "{plain}");
+            assert!(sealed.blocks.iter().all(|block| block.capacity() <= BLOCK), "{plain}: a block has grown");
         }
     }
 
@@ -408,16 +449,26 @@ mod tests {
     fn both_ciphers_read_what_the_other_wrote() {
         let identity = age::x25519::Identity::generate();
         let recipient = identity.to_public();
-        for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1] {
+        for size in
+            [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1, 31 * CHUNK, 31 * CHUNK + 1, 2 * BLOCK + 1]
+        {
             let plain: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).unwrap()).collect();
             let mut sealing = SealingWriter::new(&recipient, size).unwrap();
-            // In odd portions.
+            // In odd portions, and at once.
+            let mut at_once = SealingWriter::new(&recipient, size).unwrap();
+            at_once.write_all(&plain).unwrap();
             for portion in plain.chunks(10_007) {
                 sealing.write_all(portion).unwrap();
             }
-            let Sealed { bytes: sealed, hash } = sealing.finish().unwrap();
-            assert_eq!(hash, blake3::hash(&sealed), "{size}");
-            assert_eq!(age::decrypt(&identity, &sealed).unwrap(), plain, "{size}");
+            let mut both = Vec::new();
+            for sealing in [sealing, at_once] {
+                let sealed = sealing.finish().unwrap();
+                let (hash, sealed) = (sealed.hash, sealed.into_bytes());
+                assert_eq!(hash, blake3::hash(&sealed), "{size}");
+                assert_eq!(age::decrypt(&identity, &sealed).unwrap(), plain, "{size}");
+                both.push(sealed);
+            }
+            let sealed = both.swap_remove(0);
             let theirs = age::encrypt(&recipient, &plain).unwrap();
             let open = |limit| open_in_place(BytesMut::from(theirs.as_slice()), &[&identity], limit).unwrap().unwrap();
             assert_eq!(open(size).unwrap(), plain, "{size}");

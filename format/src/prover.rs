@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::entry::Hash;
+use crate::parts::Parts;
 
 /// How many go together: the lanes of AVX2 (`blake2b_simd::many::degree`).
 const LANES: usize = 4;
@@ -50,8 +51,8 @@ struct Waiting {
 
 /// One chunk under way.
 struct Chunk {
-    body: Bytes,
-    hashed: usize,
+    /// What is not hashed yet.
+    rest: VecDeque<Bytes>,
     state: State,
     came: Instant,
     tell: oneshot::Sender<Hash>,
@@ -59,13 +60,13 @@ struct Chunk {
 
 impl Prover {
     /// BLAKE2b-256 of `body`. Not for blocking threads.
-    pub async fn blake2b(&self, body: Bytes) -> Hash {
+    pub async fn blake2b(&self, body: &Parts) -> Hash {
         if body.len() < SMALL {
-            return Hash::blake2b(&body);
+            return Hash::blake2b_of(body);
         }
         match self.enqueue(body.clone()) {
-            Some(told) => told.await.unwrap_or_else(|_| Hash::blake2b(&body)),
-            None => Hash::blake2b(&body),
+            Some(told) => told.await.unwrap_or_else(|_| Hash::blake2b_of(body)),
+            None => Hash::blake2b_of(body),
         }
     }
 
@@ -75,7 +76,7 @@ impl Prover {
         let is_shared = |hash: &Hash, body: &Bytes| matches!(hash, Hash::Blake2b(_)) && body.len() >= SMALL;
         let told: Vec<_> = all
             .iter()
-            .map(|(hash, body)| is_shared(hash, body).then(|| self.enqueue(body.clone())).flatten())
+            .map(|(hash, body)| is_shared(hash, body).then(|| self.enqueue(body.clone().into())).flatten())
             .collect();
         // The small ones meanwhile.
         let here = all.iter().zip(&told).map(|((hash, body), told)| (told.is_none(), *hash, body.as_ref()));
@@ -91,7 +92,7 @@ impl Prover {
     }
 
     /// Where the hash will be told; `None` where there is no thread to tell it.
-    fn enqueue(&self, body: Bytes) -> Option<oneshot::Receiver<Hash>> {
+    fn enqueue(&self, body: Parts) -> Option<oneshot::Receiver<Hash>> {
         let room = &self.0.room;
         let (tell, told) = oneshot::channel();
         let state = blake2b_simd::Params::new().hash_length(32).to_state();
@@ -101,10 +102,22 @@ impl Prover {
             std::thread::Builder::new().name("prover".into()).spawn(move || room.work()).ok()?;
             waiting.started = true;
         }
-        waiting.chunks.push_back(Chunk { body, hashed: 0, state, came: Instant::now(), tell });
+        waiting.chunks.push_back(Chunk { rest: body.into_iter().collect(), state, came: Instant::now(), tell });
         drop(waiting);
         room.came.notify_one();
         Some(told)
+    }
+}
+
+impl Chunk {
+    /// The next bytes to be hashed.
+    fn step(&mut self) -> Bytes {
+        let Some(part) = self.rest.front_mut() else { return Bytes::new() };
+        let step = part.split_to(part.len().min(STEP));
+        if part.is_empty() {
+            self.rest.pop_front();
+        }
+        step
     }
 }
 
@@ -119,14 +132,9 @@ impl Room {
     fn work(&self) {
         let mut together: Vec<Chunk> = Vec::with_capacity(LANES);
         while self.gather(&mut together) {
-            let step = together.iter_mut().map(|chunk| {
-                let end = chunk.body.len().min(chunk.hashed + STEP);
-                let bytes = chunk.body.get(chunk.hashed..end).unwrap_or_default();
-                chunk.hashed = end;
-                (&mut chunk.state, bytes)
-            });
-            blake2b_simd::many::update_many(step);
-            for chunk in together.extract_if(.., |chunk| chunk.hashed == chunk.body.len()) {
+            let step: Vec<Bytes> = together.iter_mut().map(Chunk::step).collect();
+            blake2b_simd::many::update_many(together.iter_mut().map(|chunk| &mut chunk.state).zip(&step));
+            for chunk in together.extract_if(.., |chunk| chunk.rest.is_empty()) {
                 // Whoever asked may have been cut off.
                 let _ = chunk.tell.send(Hash::of_blake2b(&chunk.state));
             }
@@ -172,7 +180,14 @@ mod tests {
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..200 {
             let prover = prover.clone();
-            tasks.spawn(async move { assert_eq!(prover.blake2b(body(n)).await, Hash::blake2b(&body(n)), "{n}") });
+            tasks.spawn(async move {
+                // In as many parts as it happens to be, of which some are empty.
+                let whole = body(n);
+                let mut parts: Vec<_> =
+                    whole.chunks(1_001 + 50_000 * (n as usize % 4)).map(Bytes::copy_from_slice).collect();
+                parts.insert(parts.len() / 2, Bytes::new());
+                assert_eq!(prover.blake2b(&parts.into_iter().collect()).await, Hash::blake2b(&whole), "{n}");
+            });
         }
         while let Some(done) = tasks.join_next().await {
             done.unwrap();

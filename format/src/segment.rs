@@ -11,10 +11,12 @@ use crate::entry::{Entry, Hash, Metadata, NAMES_MAX, Packing};
 use crate::error::{Error, Result};
 use crate::index::{IndexLine, Pieces, Place};
 use crate::key::Key;
+use crate::parts::Parts;
 use crate::payload::Sealed;
 use crate::pieces;
 use crate::prover::Prover;
 use crate::seal::BundleKey;
+use crate::trailer::Extent;
 
 /// Longest path of an entry, in bytes.
 pub(crate) const PATH_MAX: usize = 16 * 1024;
@@ -30,14 +32,15 @@ const LOCAL_NAME: &str = "pacharc-entry";
 /// Collects entries until a segment is worth sealing.
 #[derive(Default)]
 pub(crate) struct SegmentBuilder {
-    entries: Vec<Entry>,
+    entries: Vec<Entry<Parts>>,
     bytes: usize,
     /// Names in their user metadata.
     names: usize,
 }
 
 impl SegmentBuilder {
-    pub(crate) fn push(&mut self, entry: Entry) {
+    pub(crate) fn push(&mut self, entry: impl Into<Entry<Parts>>) {
+        let entry = entry.into();
         self.bytes += tar_bytes(&entry);
         self.names += entry.metadata.user.len();
         self.entries.push(entry);
@@ -65,7 +68,7 @@ impl SegmentBuilder {
         let mut at = tar.iter().map(Bytes::len).sum::<usize>() as u64;
         let mut lines = Vec::with_capacity(self.entries.len());
         for entry in self.entries {
-            let hash = entry.hash.unwrap_or_else(|| Hash::blake3(&entry.body));
+            let hash = entry.hash.unwrap_or_else(|| Hash::blake3_of(&entry.body));
             let size = entry.body.len() as u64;
             let line = IndexLine {
                 path: entry.path,
@@ -78,20 +81,20 @@ impl SegmentBuilder {
             };
             let headers = entry_headers(&line)?;
             at += headers.len() as u64;
-            let joined = pieces::joined(&line.path, &entry.body, &line.metadata, line.rotten);
+            let joined = pieces::joined(&line.path, entry.body.first(), &line.metadata, line.rotten);
             if let Some((line, hash)) = joined.as_ref().and_then(|line| Some((line, line.hash?))) {
                 check_hash(&line.path, line.rotten, hash)?;
             }
             lines.push((line, at));
             lines.extend(joined.map(|line| (line, 0)));
             tar.push(Bytes::from(headers));
-            tar.push(entry.body);
+            tar.extend(entry.body);
             tar.push(zeros(padding(size)));
             at += size + padding(size);
         }
         tar.push(zeros(END as u64));
-        let sealed = key.seal(packing, form.level, &tar)?;
-        Ok(SealedSegment { number, packing, sealed, memory, lines })
+        let sealed = key.seal(packing, form.level, tar)?;
+        Ok(SealedSegment { sealed, memory, lines: UnplacedLines { number, packing, lines } })
     }
 }
 
@@ -104,23 +107,28 @@ pub(crate) struct Form {
 
 /// A segment that is ready to be appended.
 pub(crate) struct SealedSegment {
-    pub(crate) number: u64,
-    pub(crate) packing: Packing,
     pub(crate) sealed: Sealed,
     /// [`SegmentBuilder::memory`].
     pub(crate) memory: usize,
+    pub(crate) lines: UnplacedLines,
+}
+
+/// The index lines of a sealed segment, as long as it is not known where its bytes begin.
+pub(crate) struct UnplacedLines {
+    number: u64,
+    packing: Packing,
     lines: Vec<(IndexLine, u64)>,
 }
 
-impl SealedSegment {
+impl UnplacedLines {
+    /// The outer entry's name of the segment.
     pub(crate) fn name(&self) -> String {
         name(self.number, self.packing)
     }
 
-    /// The index lines, now that it is known where the sealed bytes begin.
-    pub(crate) fn lines(self, offset: u64) -> impl Iterator<Item = IndexLine> {
-        let (length, zstd) = (self.sealed.bytes.len() as u64, self.packing == Packing::Zstd);
-        let segment = self.number;
+    /// The lines, now that the sealed bytes lie at `extent`.
+    pub(crate) fn place(self, Extent { offset, length }: Extent) -> impl Iterator<Item = IndexLine> {
+        let (segment, zstd) = (self.number, self.packing == Packing::Zstd);
         self.lines.into_iter().map(move |(line, at)| {
             // An object in pieces has no place of its own.
             let place = line.pieces.is_none().then_some(Place { segment, zstd, offset, length, at });
@@ -277,7 +285,7 @@ impl TarReader<'_> {
 
 /// No less than what an entry takes in the tar: many small ones with long paths or much metadata must not exceed what
 /// `bundle.json` declares.
-fn tar_bytes(entry: &Entry) -> usize {
+fn tar_bytes(entry: &Entry<Parts>) -> usize {
     // Two headers, the padding of records and of the body, and the records of hash and state.
     const FIXED: usize = 4 * BLOCK_LENGTH + 128;
     // `path` and `PACHARC.metadata`, their lengths included.

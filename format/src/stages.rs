@@ -6,12 +6,12 @@ use crate::entry::Packing;
 use crate::error::Result;
 use crate::seal::BundleKey;
 
-/// Compresses (if so packed) and encrypts, as a segment is.
+/// Compresses (if so packed) and encrypts, as a segment is, into blocks of memory.
 ///
 /// # Errors
 /// As sealing a segment.
-pub fn seal(key: &BundleKey, packing: Packing, level: i32, plain: Bytes) -> Result<Vec<u8>> {
-    Ok(key.seal(packing, level, &[plain])?.bytes)
+pub fn seal(key: &BundleKey, packing: Packing, level: i32, plain: Bytes) -> Result<Vec<Vec<u8>>> {
+    Ok(key.seal(packing, level, vec![plain])?.blocks)
 }
 
 /// Decrypts and decompresses (if so packed), as a segment is.

@@ -20,6 +20,8 @@ use crate::fingerprint::Fingerprint;
 use crate::index::{IndexLine, ShardHead, ShardKind, head_line};
 use crate::keyslot::{KeySlot, Lock};
 use crate::manifest::Totals;
+use crate::parts::Parts;
+use crate::payload::Sealed;
 use crate::pieces::{self, Piece};
 use crate::seal::BundleKey;
 use crate::segment::{Form, OVERHEAD, SealedSegment, SegmentBuilder};
@@ -104,21 +106,30 @@ pub(crate) struct Core<W> {
 impl<W: AsyncWrite + Unpin> Core<W> {
     /// Appends an entry that the sums cover.
     pub(crate) async fn append(&mut self, name: &str, content: &[u8]) -> Result<Extent> {
-        self.append_hashed(name, content, &blake3::hash(content)).await
+        let offset = self.container.append(name, content).await?;
+        self.sums.add(name, &blake3::hash(content))?;
+        Ok(Extent { offset, length: content.len() as u64 })
     }
 
-    async fn append_hashed(&mut self, name: &str, content: &[u8], hash: &blake3::Hash) -> Result<Extent> {
-        let offset = self.container.append(name, content).await?;
-        self.sums.add(name, hash)?;
-        Ok(Extent { offset, length: content.len() as u64 })
+    /// Appends a sealed file, whose memory is free when it is written.
+    async fn append_file(&mut self, name: &str, sealed: Sealed) -> Result<Extent> {
+        let length = sealed.length() as u64;
+        let offset = self.container.begin(name, length).await?;
+        for block in sealed.blocks {
+            self.container.content(&block).await?;
+        }
+        self.container.end(length).await?;
+        self.sums.add(name, &sealed.hash)?;
+        Ok(Extent { offset, length })
     }
 
     /// Seals text and appends it. Gives the extent and the hash of the sealed bytes.
     pub(crate) async fn append_sealed(&mut self, name: &str, plain: Bytes) -> Result<(Extent, blake3::Hash)> {
         let (key, level) = (self.key.clone(), self.form.level);
-        let sealed = tokio::task::spawn_blocking(move || key.seal(Packing::Zstd, level, &[plain]));
+        let sealed = tokio::task::spawn_blocking(move || key.seal(Packing::Zstd, level, vec![plain]));
         let sealed = sealed.await.map_err(|e| Error::Worker(e.to_string()))??;
-        Ok((self.append_hashed(name, &sealed.bytes, &sealed.hash).await?, sealed.hash))
+        let hash = sealed.hash;
+        Ok((self.append_file(name, sealed).await?, hash))
     }
 
     /// Appends the key slot, `suffix` telling the second from the first.
@@ -194,14 +205,18 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
     ///
     /// # Errors
     /// [`Error::TooLarge`] where path or size break a limit, [`Error::Write`], [`Error::Spool`].
-    pub async fn add(&mut self, entry: Entry) -> Result<()> {
+    pub async fn add(&mut self, entry: impl Into<Entry<Parts>>) -> Result<()> {
+        let mut entry = entry.into();
         crate::segment::check_path(&entry.path)?;
         if entry.body.len() > self.entry_limit {
             let why = format!("entries of this bundle have at most {} bytes", self.entry_limit);
             return Err(Error::TooLarge { what: entry.path, why });
         }
         let packing = entry.packing;
-        match Piece::parse(&entry.path, &entry.body) {
+        if entry.path.starts_with("pieces/") {
+            entry.body = entry.body.whole();
+        }
+        match Piece::parse(&entry.path, entry.body.first()) {
             Some(Piece::Path { folder, .. }) => drop(self.open_pieces.insert(folder, packing)),
             Some(Piece::Joined { folder, .. } | Piece::Abandoned { folder }) => drop(self.open_pieces.remove(&folder)),
             Some(Piece::Slice { .. }) | None => {}
@@ -288,11 +303,11 @@ impl<W: AsyncWrite + Unpin> BundleWriter<W> {
     /// Appends the oldest segment under way; `false` if there is none.
     async fn append_next(&mut self) -> Result<bool> {
         let Some(sealed) = self.sealing.next().await else { return Ok(false) };
-        let sealed = sealed.map_err(|e| Error::Worker(e.to_string()))??;
-        self.sealing_memory -= sealed.memory;
-        let extent = self.core.append_hashed(&sealed.name(), &sealed.sealed.bytes, &sealed.sealed.hash).await?;
+        let SealedSegment { sealed, memory, lines } = sealed.map_err(|e| Error::Worker(e.to_string()))??;
+        self.sealing_memory -= memory;
+        let extent = self.core.append_file(&lines.name(), sealed).await?;
         self.core.totals.segments += 1;
-        for line in sealed.lines(extent.offset) {
+        for line in lines.place(extent) {
             self.index(&line)?;
         }
         if self.shard.len() >= SHARD {

@@ -98,7 +98,8 @@ async fn counts_that_overflow_are_told() {
     let missing = [(chunk_path(b"1"), u64::MAX), (chunk_path(b"2"), u64::MAX)];
     let mut missing = missing.to_vec();
     missing.sort();
-    let (bundle, _) = write_as(Vec::new(), &missing, options(lock(&identity), 1, 1 << 20), |_| State::File).await;
+    let (bundle, _) =
+        write_as(Vec::<Entry>::new(), &missing, options(lock(&identity), 1, 1 << 20), |_| State::File).await;
     let told = told(&bundle, &identity).await;
     assert!(told.is_some_and(|told| !told.contains("Worker")));
 }
@@ -166,7 +167,7 @@ fn what_the_clear_parts_say_cannot_command_a_terminal() {
 #[tokio::test]
 async fn names_and_kinds_cannot_command_a_terminal() {
     let identity = x25519::Identity::generate();
-    let (bundle, _) = write(Vec::new(), options(lock(&identity), 1, 1 << 20)).await;
+    let (bundle, _) = write(Vec::<Entry>::new(), options(lock(&identity), 1, 1 << 20)).await;
     let at = |text: &[u8]| bundle.windows(text.len()).position(|window| window == text).unwrap();
     let mut forged = bundle.to_vec();
     forged[at(b"-> X25519") + 3] = 0x1b;

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use pacharc_format::{
     BundleReader, BundleStream, BundleWriter, ChunkKey, Entry, Error, Found, Hash, Head, IndexLine, Key, Lock,
-    Manifest, Metadata, Packing, PieceWriter, RangeReader, ReadOptions, SalvageReader, Salvaged, Signer, Spool, State,
-    Unlock, inspect,
+    Manifest, Metadata, Packing, Parts, PieceWriter, RangeReader, ReadOptions, SalvageReader, Salvaged, Signer, Spool,
+    State, Unlock, inspect,
 };
 use support::{Memory, chunk, lock, object, odd_entries, options, stream, unlock, write, write_as};
 
@@ -49,6 +49,31 @@ async fn both_readers_give_back_what_was_written() {
         }
         assert!(paths.is_sorted() && paths.len() == entries.len());
     }
+}
+
+#[tokio::test]
+async fn an_entry_that_came_in_parts_is_one() {
+    let identity = x25519::Identity::generate();
+    let in_parts = |entry: Entry| {
+        let body: Parts = entry.body.chunks(1 + entry.body.len() / 3).map(Bytes::copy_from_slice).collect();
+        let Entry { path, packing, hash, metadata, rotten, .. } = entry;
+        Entry { path, body, packing, hash, metadata, rotten }
+    };
+    // Texts of pieces, too, and what has no hash yet.
+    let body = vec![7; 250];
+    let (mut pieces, first) = PieceWriter::begin(3, Key::from("x").to_path(), 250, Packing::Zstd, Metadata::default());
+    let mut entries = odd_entries();
+    entries.extend([first, pieces.piece(body.clone().into()), pieces.finish(Hash::blake3(&body), false)]);
+    let parts: Vec<_> = entries.iter().cloned().map(in_parts).collect();
+    assert!(parts.iter().any(|entry| entry.hash.is_none() && entry.body.iter().count() > 1));
+    let (bundle, written) = write(parts, options(lock(&identity), 100_000, 1 << 20)).await;
+    let (found, id) = stream(&bundle, Some(&unlock(&identity))).await.unwrap();
+    assert_eq!((id, found.len()), (written.id, entries.len()));
+    for Entry { path, body, .. } in &entries {
+        assert!(found[path].body == body, "{path}");
+    }
+    let reader = BundleReader::open(Memory(bundle), &unlock(&identity)).await.unwrap();
+    assert!(reader.find(&Key::from("x").to_path()).await.unwrap().unwrap().entry.pieces.is_some());
 }
 
 #[tokio::test]
@@ -98,7 +123,7 @@ async fn segments_are_found_where_a_block_of_the_catalog_ends_before_them() {
 #[tokio::test]
 async fn an_empty_bundle_is_a_bundle() {
     let identity = x25519::Identity::generate();
-    let (bundle, written) = write(Vec::new(), options(lock(&identity), 1 << 20, 1 << 20)).await;
+    let (bundle, written) = write(Vec::<Entry>::new(), options(lock(&identity), 1 << 20, 1 << 20)).await;
     assert_eq!(stream(&bundle, Some(&unlock(&identity))).await.unwrap().1, written.id);
     let inspection = inspect(&Memory(bundle)).await.unwrap();
     assert_eq!(inspection.recipients, ["X25519"]);

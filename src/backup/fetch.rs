@@ -133,7 +133,7 @@ impl Fetcher {
             false => None,
         };
         // Room first: a response that waits for room would be cut by an impatient server.
-        let mut buffer = self.feed.buffer(length(expected.min(limit))).await?;
+        let mut buffer = self.feed.blocks(length(expected.min(limit))).await?;
         let object = self.bucket.get(key).await?;
         // A chunk proves itself. Of anything else only its size says that it came whole: one that was cut on its way, with a length
         // that fits, is told from one that was written anew since it was listed.
@@ -150,22 +150,22 @@ impl Fetcher {
             return self.pieces(key, object, store_rotten).await;
         }
         let size = length(object.size);
-        if buffer.bytes.capacity() < size {
+        if buffer.room() < size {
             drop(buffer);
-            buffer = self.feed.buffer(size).await?;
+            buffer = self.feed.blocks(size).await?;
         }
         let Object { metadata, mut body, .. } = object;
         while let Some(bytes) = body.next().await {
-            buffer.bytes.extend_from_slice(&bytes?);
+            buffer.write(&bytes?);
         }
         let body = buffer.freeze();
         let promised = key.chunk().map(|chunk| Hash::Blake2b(chunk.id));
         let intact = match promised {
             None => true,
-            Some(hash) => self.shared.prover.blake2b(body.clone()).await == hash,
+            Some(hash) => self.shared.prover.blake2b(&body).await == hash,
         };
         if intact || store_rotten {
-            let packing = packing(key, &body);
+            let packing = packing(key, body.first());
             let path = key.to_path();
             // What is rotten carries the hash of the bytes that it has.
             let hash = promised.filter(|_| intact);

@@ -143,7 +143,7 @@ mod tests {
         });
         let mut found = Vec::new();
         while let Some(entry) = entries.recv().await {
-            found.push((entry.path.clone(), String::from_utf8(entry.body.to_vec()).unwrap()));
+            found.push((entry.path.clone(), String::from_utf8(entry.body.first().to_vec()).unwrap()));
         }
         assert_eq!(writing.await.unwrap() as usize, found.len());
         found
@@ -176,7 +176,7 @@ mod tests {
                 });
                 let mut found = Vec::new();
                 while let Some(entry) = entries.recv().await {
-                    found.push((entry.path.clone(), String::from_utf8(entry.body.to_vec()).unwrap()));
+                    found.push((entry.path.clone(), String::from_utf8(entry.body.first().to_vec()).unwrap()));
                 }
                 writing.await.unwrap();
                 assert_eq!(found, expected, "{limit} {portion}");

@@ -43,7 +43,7 @@ pub async fn dump_with(postgres: &TempServer, name: &str, pg_bin: Option<&Path>)
         let mut entries = Vec::new();
         while let Some(entry) = queue.recv().await {
             let path = entry.path.splitn(4, '/').nth(3).unwrap().to_owned();
-            entries.push((path, Bytes::copy_from_slice(&entry.body)));
+            entries.push((path, Bytes::copy_from_slice(entry.body.first())));
         }
         entries
     });

@@ -213,7 +213,7 @@ async fn a_segment_holds_what_the_catalog_names_and_nothing_else() {
         let sealed = loop {
             let mut builder = SegmentBuilder::default();
             builder.push(other.clone());
-            let sealed = builder.seal(&reader.key(), place.segment, Packing::Raw, &form).unwrap().sealed.bytes;
+            let sealed = builder.seal(&reader.key(), place.segment, Packing::Raw, &form).unwrap().sealed.into_bytes();
             if sealed.len() as u64 == place.length {
                 break sealed;
             }

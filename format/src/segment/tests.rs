@@ -11,7 +11,7 @@ fn tar(entry: Entry) -> (Bytes, usize) {
     builder.push(entry);
     let foretold = builder.bytes;
     let sealed = builder.seal(&key, 0, Packing::Raw, &FORM).unwrap();
-    (key.open(Packing::Raw, sealed.sealed.bytes.into(), usize::MAX).unwrap(), foretold)
+    (key.open(Packing::Raw, sealed.sealed.into_bytes(), usize::MAX).unwrap(), foretold)
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn the_names_of_user_metadata_have_their_limits() {
         let mut builder = SegmentBuilder::default();
         entries.into_iter().for_each(|entry| builder.push(entry));
         let sealed = builder.seal(&key, 0, Packing::Raw, &FORM)?;
-        Ok::<_, Error>(key.open(Packing::Raw, sealed.sealed.bytes.into(), usize::MAX).unwrap())
+        Ok::<_, Error>(key.open(Packing::Raw, sealed.sealed.into_bytes(), usize::MAX).unwrap())
     };
     assert!(sealed(vec![named(NAMES_MAX)]).is_ok());
     assert!(matches!(sealed(vec![named(NAMES_MAX + 1)]), Err(Error::TooLarge { .. })));
@@ -116,7 +116,7 @@ fn records_may_be_as_long_as_their_limit() {
         builder.push(Entry { metadata, ..Entry::text("a", "x") });
         let key = BundleKey::generate();
         let sealed = builder.seal(&key, 0, Packing::Raw, &FORM).ok()?;
-        Some(key.open(Packing::Raw, sealed.sealed.bytes.into(), usize::MAX).unwrap())
+        Some(key.open(Packing::Raw, sealed.sealed.into_bytes(), usize::MAX).unwrap())
     };
     let longest = (most - 400..most).rev().find_map(with).unwrap();
     let local = global_header(FORM.bundle, 0).unwrap().len();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use pacharc_format::{
     BundleStream, BundleWriter, ChunkKey, Entry, Error, Found, Hash, Head, IndexLine, Key, Lock, Manifest, Metadata,
-    Packing, RangeReader, ReadOptions, State, Unlock, WriterOptions, Written,
+    Packing, Parts, RangeReader, ReadOptions, State, Unlock, WriterOptions, Written,
     manifest::{Count, Objects},
 };
 use uuid::Uuid;
@@ -66,7 +66,7 @@ pub fn chunk(body: Vec<u8>, generation: u64) -> Entry {
 }
 
 /// Writes the entries; every object is live, or foreign where it is no chunk.
-pub async fn write(entries: Vec<Entry>, options: WriterOptions) -> (Bytes, Written) {
+pub async fn write<E: Into<Entry<Parts>>>(entries: Vec<E>, options: WriterOptions) -> (Bytes, Written) {
     let state = |line: &IndexLine| match Key::from_path(&line.path) {
         None => State::File,
         Some(key) if key.chunk().is_some() => State::Live,
@@ -77,7 +77,7 @@ pub async fn write(entries: Vec<Entry>, options: WriterOptions) -> (Bytes, Writt
 
 /// Writes the entries with the states that `state` gives them, and the missing objects: path and size.
 pub async fn write_as(
-    entries: Vec<Entry>,
+    entries: Vec<impl Into<Entry<Parts>>>,
     missing: &[(String, u64)],
     options: WriterOptions,
     state: impl Fn(&IndexLine) -> State,

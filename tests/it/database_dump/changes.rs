@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pacharc::database::{DumpError, Error};
 use pacharc::failure::{Class, Explain as _};
-use pacharc_format::Entry;
+use pacharc_format::{Entry, Parts};
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 
@@ -65,7 +65,7 @@ async fn what_was_rewritten_while_the_lock_was_awaited_is_read_anew() {
 }
 
 /// Starts a dump that nobody takes entries from, so that it stands still in the midst of a table.
-async fn stalled(postgres: &TempServer) -> (JoinHandle<Result<Vec<Database>, Error>>, Receiver<Entry>) {
+async fn stalled(postgres: &TempServer) -> (JoinHandle<Result<Vec<Database>, Error>>, Receiver<Entry<Parts>>) {
     let attempt = open(postgres, &server(postgres), &["d"]).await.unwrap();
     let (feed, entries) = Feed::new(1 << 20, 1 << 20);
     let (locked, mut is_locked) = tokio::sync::mpsc::unbounded_channel();

@@ -62,7 +62,7 @@ async fn collect(attempt: Attempt, jobs: usize) -> Result<Dumped, Error> {
                 *next += 1;
             }
             dumped.order.push(path.to_owned());
-            dumped.files.entry(name.to_owned()).or_default().extend_from_slice(&entry.body);
+            dumped.files.entry(name.to_owned()).or_default().extend_from_slice(entry.body.first());
         }
         dumped
     });
