@@ -72,7 +72,7 @@ impl ServerArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Kubernetes")]
 pub(super) struct ClusterArgs {
-    /// The namespace that Pachyderm runs in
+    /// Pachyderm's namespace; for a restore, the one that the release will be installed into
     #[arg(long, short, value_name = "NAMESPACE", value_parser = values::name)]
     namespace: Option<String>,
     /// The kubeconfig's context; the current one where not given

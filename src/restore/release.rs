@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use pacharc_format::manifest::{self, DatabaseKind};
 use pacharc_format::{BundleReader, Entry, Head, RangeReader};
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::{Error, Options, Rename};
 use crate::bucket::BucketUrl;
@@ -58,7 +59,7 @@ impl<'a> Release<'a> {
             return Ok(None);
         }
         if let Some(folder) = &release.write_to {
-            values::check_folder(folder)?;
+            values::check_folder(folder, None)?;
         }
         let mut cluster = None;
         if let Some(named) = &options.cluster {
@@ -83,6 +84,9 @@ impl<'a> Release<'a> {
         let release = &self.options.release;
         if self.needs_files() && head.namespace.is_none() {
             return Err(values::Error::None.into());
+        }
+        if let Some(folder) = &release.write_to {
+            values::check_folder(folder, Some(head.bundle))?;
         }
         let main = head.databases.iter().find(|database| database.kind == DatabaseKind::Pachyderm);
         if let Some(migration) = main.and_then(|database| database.schema_version)
@@ -181,7 +185,7 @@ impl<'a> Release<'a> {
         if let Some(folder) = &release.write_to {
             let clear = release.secret_values;
             restored.steps = values::steps(&successor, &captured, &target, folder, clear, applied_to.is_some());
-            restored.files = values::write(&successor, &restored.steps, folder, clear)?;
+            restored.files = values::write(&successor, &restored.steps, databases.bundle, folder, clear)?;
             restored.folder = Some(folder.clone());
         }
         for warning in values::warnings(&successor, &captured, &target, &pipelines) {
@@ -236,9 +240,10 @@ impl<'a> Release<'a> {
     }
 }
 
-/// The names of the databases at the target.
+/// The bundle, and the names of its databases at the target.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LoadedDatabases {
+    bundle: Uuid,
     main: Option<String>,
     identity: Option<String>,
     /// What the main one is called until all is proved.
@@ -254,6 +259,7 @@ impl LoadedDatabases {
         };
         let main = of_kind(DatabaseKind::Pachyderm);
         Self {
+            bundle: head.bundle,
             main: main.map(|rename| rename.target.clone()),
             identity: of_kind(DatabaseKind::Dex).map(|rename| rename.target.clone()),
             main_now: main.and_then(|rename| now(&rename.bundled)),

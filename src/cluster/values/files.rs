@@ -1,11 +1,13 @@
 //! The folder of `--write-to`: written beside its place and renamed, so that it is there as a whole or not at all.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::{Error, Successor};
 use crate::cluster::yaml;
@@ -18,27 +20,74 @@ const CLEAR_HEAD: &str = "\
 # SECRET. Credentials of the backed-up release, in clear. Give it to helm with a second -f, and delete it then.
 ";
 
-/// Refuses a folder that has something in it.
+/// What is done when everything else is written.
+const STEPS: &str = "NEXT-STEPS.txt";
+
+/// Refuses a folder that has something in it, but for what a restore of `bundle` (of any, while it is not known) has written that
+/// was cut off behind that. Whether it is the very same is seen by [`write`].
 ///
 /// # Errors
 /// [`Error::NotEmpty`], [`Error::Write`].
-pub fn check_folder(folder: &Path) -> Result<(), Error> {
+pub fn check_folder(folder: &Path, bundle: Option<Uuid>) -> Result<(), Error> {
+    if is_empty(folder)? {
+        return Ok(());
+    }
+    match fs::read_to_string(folder.join(STEPS)) {
+        Ok(steps) if bundle.is_none_or(|bundle| steps.ends_with(&of_bundle(bundle))) => Ok(()),
+        _ => Err(Error::NotEmpty(folder.to_owned())),
+    }
+}
+
+/// How the steps that are left end.
+fn of_bundle(bundle: Uuid) -> String {
+    format!("\nAll of this is for what was restored from bundle {bundle}.\n")
+}
+
+/// Whether there is no such folder, or nothing in it.
+fn is_empty(folder: &Path) -> Result<bool, Error> {
     match fs::read_dir(folder) {
-        Ok(mut entries) => match entries.next() {
-            Some(_) => Err(Error::NotEmpty(folder.to_owned())),
-            None => Ok(()),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(source) => Err(Error::Write { path: folder.to_owned(), source }),
     }
 }
 
-/// Writes everything into `folder`; `with_clear`: the credentials in clear, too. Returns the files' names.
+/// Whether two folders have the same files.
+fn is_same(one: &Path, other: &Path) -> std::io::Result<bool> {
+    let names = |folder: &Path| {
+        let names: std::io::Result<BTreeSet<_>> = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect();
+        names
+    };
+    let both = names(one)?;
+    if both != names(other)? {
+        return Ok(false);
+    }
+    for name in both {
+        let (one, other) = (one.join(&name), other.join(&name));
+        let is_same = match (one.is_dir(), other.is_dir()) {
+            (true, true) => is_same(&one, &other)?,
+            (false, false) => fs::read(&one)? == fs::read(&other)?,
+            _ => false,
+        };
+        if !is_same {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Writes everything of `bundle` into `folder`, or finds it there already; `with_clear`: the credentials in clear, too. Returns the
+/// files' names.
 ///
 /// # Errors
-/// [`Error::NotEmpty`], [`Error::Write`].
-pub fn write(successor: &Successor, steps: &str, folder: &Path, with_clear: bool) -> Result<Vec<String>, Error> {
-    check_folder(folder)?;
+/// [`Error::NotEmpty`] where anything else is there; [`Error::Write`].
+pub fn write(
+    successor: &Successor,
+    steps: &str,
+    bundle: Uuid,
+    folder: &Path,
+    with_clear: bool,
+) -> Result<Vec<String>, Error> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(|source| Error::Write { path: parent.to_owned(), source })?;
@@ -64,8 +113,14 @@ pub fn write(successor: &Successor, steps: &str, folder: &Path, with_clear: bool
     if let Some(policy) = &successor.policy {
         files.yaml("networkpolicy.yaml", "", policy)?;
     }
-    files.file("NEXT-STEPS.txt", steps)?;
+    files.file(STEPS, &(steps.to_owned() + &of_bundle(bundle)))?;
     let failed = |source| Error::Write { path: folder.to_owned(), source };
+    if !is_empty(folder)? {
+        return match is_same(partial.path(), folder).map_err(failed)? {
+            true => Ok(files.written),
+            false => Err(Error::NotEmpty(folder.to_owned())),
+        };
+    }
     // Takes the place of an empty folder, too, and of no other.
     fs::rename(partial.path(), folder).map_err(failed)?;
     let _ = partial.keep();

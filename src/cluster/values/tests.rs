@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::*;
 use crate::cluster::helm::{Chart, Release, coalesce};
@@ -210,7 +211,7 @@ fn a_cluster_that_was_restored_before() {
     assert_eq!(data["OAUTH_CLIENT_SECRET"].0, b"oldConsole", "and not to this one");
     assert_eq!(data["pachd-oauth-client-secret"].0, b"oldOauth");
     let folder = tempfile::tempdir().unwrap();
-    write(&successor, "", &folder.path().join("new"), false).unwrap();
+    write(&successor, "", Uuid::nil(), &folder.path().join("new"), false).unwrap();
 }
 
 #[test]
@@ -306,7 +307,8 @@ fn files_are_whole_and_for_the_owner_alone() {
     let successor = Successor::new(&captured, &target(), &[]);
     let folder = tempfile::tempdir().unwrap();
     let into = folder.path().join("new/files");
-    let files = write(&successor, "steps", &into, false).unwrap();
+    let write = |steps, with_clear| write(&successor, steps, Uuid::from_u128(7), &into, with_clear);
+    let files = write("steps", false).unwrap();
     let wanted = [
         "values.yaml",
         "secrets/pachyderm-restored.yaml",
@@ -322,6 +324,19 @@ fn files_are_whole_and_for_the_owner_alone() {
     }
     let values = std::fs::read_to_string(into.join("values.yaml")).unwrap();
     assert!(!values.contains("planted") && values.contains(PLACEHOLDER), "{values}");
-    assert!(matches!(write(&successor, "", &into, true), Err(Error::NotEmpty(_))));
+    // A run that was cut off after that, and is run again, finds its own.
+    let is_refused = |bundle| matches!(check_folder(&into, bundle), Err(Error::NotEmpty(_)));
+    assert!(!is_refused(None) && !is_refused(Some(Uuid::from_u128(7))) && is_refused(Some(Uuid::from_u128(8))));
+    assert_eq!(write("steps", false).unwrap(), files);
+    // What is not just that is left as it is.
+    let steps = std::fs::read_to_string(into.join("NEXT-STEPS.txt")).unwrap();
+    assert!(matches!(write("other", false), Err(Error::NotEmpty(_))));
+    assert!(matches!(write("steps", true), Err(Error::NotEmpty(_))));
+    std::fs::write(into.join("secrets/mine.yaml"), "").unwrap();
+    assert!(matches!(write("steps", false), Err(Error::NotEmpty(_))));
+    assert!(into.join("secrets/mine.yaml").exists());
+    assert_eq!(std::fs::read_to_string(into.join("NEXT-STEPS.txt")).unwrap(), steps);
     assert_eq!(std::fs::read_dir(folder.path().join("new")).unwrap().count(), 1);
+    std::fs::remove_file(into.join("NEXT-STEPS.txt")).unwrap();
+    assert!(is_refused(None));
 }
