@@ -107,7 +107,7 @@ impl Blocks {
     /// How many more bytes there is room for; more are not to be written.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.permit.num_permits() - self.block.len().min(self.permit.num_permits())
+        self.permit.num_permits().saturating_sub(self.block.len())
     }
 
     /// Appends `bytes`.

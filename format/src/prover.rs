@@ -181,12 +181,10 @@ mod tests {
         for n in 0..200 {
             let prover = prover.clone();
             tasks.spawn(async move {
-                // In as many parts as it happens to be, of which some are empty.
+                // In as many parts as it happens to be.
                 let whole = body(n);
-                let mut parts: Vec<_> =
-                    whole.chunks(1_001 + 50_000 * (n as usize % 4)).map(Bytes::copy_from_slice).collect();
-                parts.insert(parts.len() / 2, Bytes::new());
-                assert_eq!(prover.blake2b(&parts.into_iter().collect()).await, Hash::blake2b(&whole), "{n}");
+                let parts = whole.chunks(1_001 + 50_000 * (n as usize % 4)).map(Bytes::copy_from_slice).collect();
+                assert_eq!(prover.blake2b(&parts).await, Hash::blake2b(&whole), "{n}");
             });
         }
         while let Some(done) = tasks.join_next().await {

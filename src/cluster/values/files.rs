@@ -20,7 +20,7 @@ const CLEAR_HEAD: &str = "\
 # SECRET. Credentials of the backed-up release, in clear. Give it to helm with a second -f, and delete it then.
 ";
 
-/// What is done when everything else is written.
+/// The file that is written last: what is left to do.
 const STEPS: &str = "NEXT-STEPS.txt";
 
 /// Refuses a folder that has something in it, but for what a restore of `bundle` (of any, while it is not known) has written that
