@@ -12,6 +12,7 @@ mod load;
 mod mark;
 mod post_data;
 mod prove;
+mod reading;
 mod sessions;
 mod settings;
 mod statements;
