@@ -1,32 +1,45 @@
 //! Statistics of what was loaded.
 
+use std::collections::VecDeque;
+
+use crate::database::catalog::quote_qualified;
 use crate::database::{Error, Session};
 
-/// What gathers them: of everything, but where something of other servers lies below a table. These would be asked for theirs,
-/// which need not be reachable from here, nor let the owner in.
+/// Bytes from which on a table is looked at by a statement of its own. What ANALYZE takes depends on the kind of rows and not on
+/// their number, which is 30,000 at most.
+const LARGE: i64 = 1 << 20;
+/// Small ones that share a statement.
+const SHARED: usize = 100;
+
+/// Statements that may run at the same time, the longest first, and gather statistics of everything that the role may look at;
+/// but where something of other servers lies below a table, these would be asked for theirs, which need not be reachable from
+/// here, nor let the owner in.
 ///
 /// # Errors
 /// What the server says.
-pub(super) async fn statement(session: &Session) -> Result<String, Error> {
+pub(super) async fn statements(session: &Session) -> Result<VecDeque<String>, Error> {
     // Partitions, and what inherits.
-    const ABOVE_FOREIGN: &str = "
+    const TABLES: &str = "
         WITH RECURSIVE above (oid) AS (
             SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
             WHERE c.relkind = 'f'
             UNION
             SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above a ON a.oid = i.inhrelid)
-        SELECT oid FROM above";
-    const OTHERS: &str = "
-        SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ')
+        SELECT n.nspname, c.relname, pg_catalog.pg_table_size(c.oid) AS size
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND c.oid <> ALL ($1)";
-    let failed = || Error::query("cannot look for tables of other servers");
-    let rows = session.query(ABOVE_FOREIGN, &[]).await.map_err(failed())?;
-    if rows.is_empty() {
-        return Ok("ANALYZE".to_owned());
+        WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND c.oid NOT IN (SELECT oid FROM above)
+        AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+        ORDER BY size DESC";
+    let failed = || Error::query("cannot look for tables to analyze");
+    let (mut large, mut small) = (VecDeque::new(), Vec::new());
+    for row in session.query(TABLES, &[]).await.map_err(failed())? {
+        let (schema, name): (&str, &str) = (row.try_get(0).map_err(failed())?, row.try_get(1).map_err(failed())?);
+        let table = quote_qualified(schema, name);
+        match row.try_get::<_, i64>(2).map_err(failed())? >= LARGE {
+            true => large.push_back(format!("ANALYZE {table}")),
+            false => small.push(table),
+        }
     }
-    let above = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<u32>, _>>().map_err(failed())?;
-    let row = session.query_one(OTHERS, &[&above]).await.map_err(failed())?;
-    let others: Option<String> = row.try_get(0).map_err(failed())?;
-    Ok(others.map(|others| format!("ANALYZE {others}")).unwrap_or_default())
+    large.extend(small.chunks(SHARED).map(|tables| format!("ANALYZE {}", tables.join(", "))));
+    Ok(large)
 }

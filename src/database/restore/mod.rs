@@ -170,10 +170,10 @@ impl DatabaseRestore {
         let mut warnings = settings::apply(&self.target, &self.properties).await?;
         warnings.extend(self.sessions.take_warnings());
         let session = self.sessions.take().await?;
-        session
-            .batch_execute(&analyze::statement(&session).await?)
-            .await
-            .map_err(Error::query(format!("cannot analyze database \"{}\"", self.target.database)))?;
+        let statements = analyze::statements(&session).await?;
+        self.sessions.put(session);
+        self.sessions.run_at_once(statements, "").await?;
+        self.sessions.dismiss().await?;
         create::check_owner(&self.target.server.connect(&self.target.database).await?, &self.target).await?;
         self.sessions.run_statements(event_triggers).await?;
         mark::mark_loaded(self.sessions.witness().await?, &self.target).await?;

@@ -1,19 +1,13 @@
 //! What comes after the rows: indexes, keys and foreign keys, several at a time; everything else in its order.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 
-use futures::future;
-use tokio_postgres::error::SqlState;
-
-use super::sessions::{Sessions, failed};
+use super::sessions::Sessions;
 use super::statements::Script;
-use crate::database::{Error, Session};
+use crate::database::Error;
 
 /// How many statements are kept to be run in parallel before they are run.
 const MOST_KEPT: usize = 10_000;
-/// How often a statement is tried that falls victim to a deadlock with another one.
-const TRIES: usize = 10;
 
 /// Statements on event triggers.
 const EVENT_TRIGGERS: &[&str] = &["CREATE EVENT TRIGGER ", "ALTER EVENT TRIGGER ", "COMMENT ON EVENT TRIGGER "];
@@ -117,41 +111,7 @@ impl PostData {
         if statements.len() < 2 {
             return sessions.run_statements(statements).await;
         }
-        let mut workers = vec![sessions.take().await?];
-        while workers.len() < sessions.jobs.min(statements.len()) {
-            match sessions.take().await {
-                Ok(session) => workers.push(session),
-                // Fewer do it, too.
-                Err(error) if error.is_full() => break,
-                Err(error) => return Err(error),
-            }
-        }
-        for worker in &workers {
-            worker.batch_execute(&self.strings).await.map_err(failed(&self.strings))?;
-        }
-        let queue = Mutex::new(statements);
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let work = async |session: Session| {
-            while let Some(statement) = next() {
-                build(&session, &statement).await?;
-            }
-            Ok::<_, Error>(session)
-        };
-        for session in future::try_join_all(workers.into_iter().map(work)).await? {
-            sessions.put(session);
-        }
-        Ok(())
-    }
-}
-
-/// Runs one statement, again where it was the victim of a deadlock with another one.
-async fn build(session: &Session, statement: &str) -> Result<(), Error> {
-    let mut tries = 1;
-    loop {
-        match session.batch_execute(statement).await {
-            Err(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) && tries < TRIES => tries += 1,
-            outcome => return outcome.map_err(failed(statement)),
-        }
+        sessions.run_at_once(statements, &self.strings).await
     }
 }
 

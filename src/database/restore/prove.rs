@@ -107,7 +107,7 @@ pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) 
         }
     }
     let (small, large): (Vec<_>, Vec<_>) = present.into_iter().partition(|check| check.bytes <= SMALL);
-    let mut readings = readings(&session, &large).await?;
+    let mut readings = readings(&session, &large, target.jobs).await?;
     // Else the largest may be what all others wait for at the end.
     readings.sort_by_key(|reading| Reverse(reading.bytes));
     let (small, found) = tokio::try_join!(reader.small(&session, small), reader.large(&large, readings))?;

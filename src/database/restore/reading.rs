@@ -16,15 +16,18 @@ pub(super) struct Reading {
     pub(super) bytes: u64,
 }
 
-/// What reads all rows of `checks`: in parts where a table is large, so that it is not what all others wait for.
+/// What `readers` read of `checks`, all of their rows: those of a table in parts where all others would wait for it. Its server
+/// process, psql and our own thread work at the same time: it may be somewhat more than one reader's share.
 ///
 /// # Errors
 /// What the server says.
-pub(super) async fn readings(session: &Session, checks: &[Check]) -> Result<Vec<Reading>, Error> {
+pub(super) async fn readings(session: &Session, checks: &[Check], readers: usize) -> Result<Vec<Reading>, Error> {
+    let all: u64 = checks.iter().map(|check| check.bytes).fold(0, u64::saturating_add);
+    let whole = (all / readers.max(1) as u64).saturating_mul(3) / 2;
     let mut readings = Vec::new();
     for (number, check) in checks.iter().enumerate() {
         let parts = check.bytes.div_ceil(PART);
-        let pages = if parts > 1 { pages(session, check).await? } else { None };
+        let pages = if parts > 1 && check.bytes > whole { pages(session, check).await? } else { None };
         match pages.and_then(|pages| check.ranges(starts(pages, parts))) {
             Some(copies) => {
                 let bytes = check.bytes / copies.len().max(1) as u64;

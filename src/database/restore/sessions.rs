@@ -1,8 +1,10 @@
 //! The sessions of one restore, all set up in the same way, and the running of SQL in them.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future;
 use tokio_postgres::error::SqlState;
 
 use super::Target;
@@ -14,6 +16,9 @@ use crate::database::{Error, Server, Session};
 const INDEX_MEMORY: u32 = 256 << 10;
 /// The same for all that are built at a time, in KiB: many sessions would else take what a small server does not have.
 const INDEX_MEMORY_IN_ALL: u32 = 1 << 20;
+
+/// How often a statement is tried that falls victim to a deadlock with another one.
+const TRIES: usize = 10;
 
 /// How long the end of our own sessions is waited for.
 pub(super) const ROOM: Duration = Duration::from_secs(10);
@@ -147,6 +152,34 @@ impl Sessions {
         Ok(())
     }
 
+    /// Runs statements in any order, `jobs` of them at a time, each session after `setup`.
+    pub(super) async fn run_at_once(&mut self, statements: VecDeque<String>, setup: &str) -> Result<(), Error> {
+        let mut workers = Vec::new();
+        while workers.len() < self.jobs.min(statements.len()) {
+            match self.take().await {
+                Ok(session) => workers.push(session),
+                // Fewer do it, too.
+                Err(error) if error.is_full() && !workers.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        for worker in &workers {
+            worker.batch_execute(setup).await.map_err(failed(setup))?;
+        }
+        let queue = Mutex::new(statements);
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let work = async |session: Session| {
+            while let Some(statement) = next() {
+                run_again(&session, &statement).await?;
+            }
+            Ok::<_, Error>(session)
+        };
+        for session in future::try_join_all(workers.into_iter().map(work)).await? {
+            self.put(session);
+        }
+        Ok(())
+    }
+
     /// Runs a statement, as the connecting role where it must be; inside, what the server says to it.
     async fn run_statement(&self, statement: &str) -> Result<Result<(), tokio_postgres::Error>, Error> {
         let session = &self.main;
@@ -174,6 +207,17 @@ impl Sessions {
             let name = name.trim_matches('"').to_lowercase();
             !name.contains('.') && !self.known.contains(&name)
         })
+    }
+}
+
+/// Runs one statement, again where it was the victim of a deadlock with another one.
+async fn run_again(session: &Session, statement: &str) -> Result<(), Error> {
+    let mut tries = 1;
+    loop {
+        match session.batch_execute(statement).await {
+            Err(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) && tries < TRIES => tries += 1,
+            outcome => return outcome.map_err(failed(statement)),
+        }
     }
 }
 
