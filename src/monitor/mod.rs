@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-mod aside;
 mod event;
 mod json;
 mod meter;
@@ -18,7 +17,6 @@ mod step;
 mod terminal;
 mod ticker;
 
-pub use aside::Aside;
 pub use event::{Event, Phase};
 pub use json::Json;
 pub use meter::{Amount, Counter, Meter, Progress};

@@ -1,8 +1,8 @@
 //! Restore: a bundle becomes databases and a bucket again, and the result is proved.
 //!
 //! From a file or a bucket, the whole bundle is checked against its sums before the first byte is written, and then read by
-//! two: while one pass writes the objects and checks all that goes by, another reads the dumps alone, loads them, and proves what
-//! the databases hold then; where the databases alone are restored, nobody else reads. From a pipe that cannot be, so databases are loaded under temporary names,
+//! two: while one pass writes the objects and checks all that goes by, another reads the dumps alone, and loads them; where the
+//! databases alone are restored, nobody else reads. From a pipe that cannot be, so databases are loaded under temporary names,
 //! which they lose when everything held. Bucket and databases carry a mark until the proof; the same bundle goes on where an
 //! interrupted run stopped.
 
@@ -36,7 +36,7 @@ pub use release::RestoredRelease;
 use crate::budget::Budget;
 use crate::bundle::Input;
 use crate::interrupt::Interrupt;
-use crate::monitor::{Aside, Counter, Monitor, Phase, Wait, timed};
+use crate::monitor::{Counter, Monitor, Phase, Wait, timed};
 use crate::outcome::Outcome as _;
 use crate::signature::SignedBy;
 use crate::verify::{self, Level, Scratch};
@@ -58,7 +58,7 @@ pub async fn run(
     monitor: Arc<dyn Monitor>,
 ) -> Result<Outcome, Error> {
     let input = Input::open(&options.bundle, options.ca_file.as_deref(), Arc::clone(&monitor)).await?;
-    let job = Job::new(options, &input, &monitor);
+    let job = Job { options, input: &input, monitor: &monitor };
     let proved = interrupt.guard(job.run(unlock, interrupt)).await?;
     interrupt.finish(RELEASE_PATIENCE, proved.release()).await
 }
@@ -73,8 +73,6 @@ struct Job<'a> {
     options: &'a Options,
     input: &'a Input,
     monitor: &'a Arc<dyn Monitor>,
-    /// Where databases tell what happens to them beside the objects.
-    aside: Aside,
 }
 
 /// What is known of a bundle before it is unpacked, where it can be read in any place.
@@ -106,16 +104,10 @@ struct Unpacked {
     manifest: Box<Manifest>,
     id: String,
     expected: Expected,
-    /// Databases that were proved meanwhile.
-    databases: Option<Vec<RestoredDatabase>>,
 }
 
 impl<'a> Job<'a> {
-    fn new(options: &'a Options, input: &'a Input, monitor: &'a Arc<dyn Monitor>) -> Self {
-        Self { options, input, monitor, aside: Aside::new(Arc::clone(monitor)) }
-    }
-
-    async fn run(&'a self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Proved<'a>, Error> {
+    async fn run(&self, unlock: &Unlock, interrupt: &Interrupt) -> Result<Proved<'a>, Error> {
         self.monitor.phase(Phase::Check);
         if self.options.postgres.is_none() && self.options.bucket.is_none() {
             return Err(Error::Nothing);
@@ -162,8 +154,7 @@ impl<'a> Job<'a> {
         let server = target.server.take();
         let mut databases = server.as_ref().map(|server| {
             let owner = (self.options.owner.as_deref(), self.options.limits.jobs);
-            let monitor: &dyn Monitor = if is_shared { &self.aside } else { self.monitor.as_ref() };
-            DatabaseWriter::new(server, owner, &head, &selection, attempt, monitor)
+            DatabaseWriter::new(server, owner, &head, &selection, attempt, self.monitor.as_ref())
         });
         target.check_bucket(head.bundle).await?;
         target.check_deleting().await?;
@@ -179,7 +170,7 @@ impl<'a> Job<'a> {
             let unpacked = match (&known, &mut stream, &mut databases) {
                 (Some(known), Some(stream), Some(databases)) if is_shared => {
                     let unpacking = self.unpack(stream, objects, None, release.as_mut(), &is_loading);
-                    self.beside(unpacking, self.restore_databases(&known.reader, databases, &is_loading)).await?
+                    self.beside(unpacking, self.load(&known.reader, databases, &is_loading)).await?
                 }
                 (_, Some(stream), databases) => {
                     self.unpack(stream, objects, databases.as_mut(), release.as_mut(), &is_loading).await?
@@ -347,7 +338,7 @@ impl<'a> Job<'a> {
             timed(monitor, Wait::Bucket, objects.finish()).await?;
         }
         match (manifest, id) {
-            (Some(manifest), Some(id)) => Ok(Unpacked { manifest, id, expected, databases: None }),
+            (Some(manifest), Some(id)) => Ok(Unpacked { manifest, id, expected }),
             _ => Err(Error::Worker("the bundle has no end".into())),
         }
     }
@@ -398,42 +389,27 @@ impl<'a> Job<'a> {
         }
         let is_loading = AtomicBool::new(true);
         timed(monitor, Wait::Databases, self.load(reader, databases, &is_loading)).await?;
-        let (id, expected) = (hex::encode(reader.trailer().id), Expected::new(self.spool()));
-        Ok(Unpacked { manifest, id, expected, databases: None })
+        Ok(Unpacked { manifest, id: hex::encode(reader.trailer().id), expected: Expected::new(self.spool()) })
     }
 
-    /// All of the databases, from the first row to the proof.
-    async fn restore_databases(
-        &self,
-        reader: &BundleReader<Box<dyn RangeReader>>,
-        databases: &mut DatabaseWriter<'_>,
-        is_loading: &AtomicBool,
-    ) -> Result<Vec<RestoredDatabase>, Error> {
-        self.load(reader, databases, is_loading).await?;
-        finish(databases, reader.manifest()).await
-    }
-
-    /// Unpacks objects and restores databases at the same time; the first error ends both.
+    /// Unpacks and loads at the same time; the first error ends both.
     async fn beside(
         &self,
         unpacking: impl Future<Output = Result<Unpacked, Error>>,
-        restoring: impl Future<Output = Result<Vec<RestoredDatabase>, Error>>,
+        loading: impl Future<Output = Result<(), Error>>,
     ) -> Result<Unpacked, Error> {
-        let (unpacked, restored) = match select(pin!(unpacking), pin!(restoring)).await {
-            Either::Left((unpacked, restoring)) => {
+        match select(pin!(unpacking), pin!(loading)).await {
+            Either::Left((unpacked, loading)) => {
                 let unpacked = unpacked?;
-                self.aside.join();
                 // Only now anybody waits for them.
-                (unpacked, timed(self.monitor.as_ref(), Wait::Databases, restoring).await?)
+                timed(self.monitor.as_ref(), Wait::Databases, loading).await?;
+                Ok(unpacked)
             }
-            Either::Right((restored, unpacking)) => {
-                let restored = restored?;
-                let unpacked = unpacking.await?;
-                self.aside.join();
-                (unpacked, restored)
+            Either::Right((loaded, unpacking)) => {
+                loaded?;
+                unpacking.await
             }
-        };
-        Ok(Unpacked { databases: Some(restored), ..unpacked })
+        }
     }
 
     /// Compares the target with the bundle.
@@ -443,17 +419,21 @@ impl<'a> Job<'a> {
         target: &Target,
         databases: Option<&mut DatabaseWriter<'_>>,
     ) -> Result<Outcome, Error> {
-        let Unpacked { manifest, id, mut expected, databases: restored } = unpacked;
+        let Unpacked { manifest, id, mut expected } = unpacked;
         verify::expected(&self.options.expect, Some(&id), &manifest.about.created)?;
         target::check_closed(&manifest, self.options.allow_incomplete)?;
         target.check_mark().await?;
-        let restored = match (restored, databases) {
-            (Some(restored), _) => restored,
-            (None, Some(databases)) => {
-                timed(self.monitor.as_ref(), Wait::Databases, finish(databases, &manifest)).await?
+        let mut restored = Vec::new();
+        if let Some(databases) = databases {
+            let finished = timed(self.monitor.as_ref(), Wait::Databases, databases.finish(&manifest)).await?;
+            for (name, proof) in finished {
+                if let Some(first) = proof.differences.first() {
+                    let first = format!("database {name}: {first}");
+                    return Err(Error::NotEqual { first, count: proof.differences.len() as u64 });
+                }
+                restored.push(RestoredDatabase { name, tables: proof.tables, rows: proof.rows });
             }
-            (None, None) => Vec::new(),
-        };
+        }
         let incomplete = Incomplete::of(&manifest);
         let mut objects = None;
         if let Some(bucket) = &target.bucket {
@@ -482,17 +462,4 @@ impl<'a> Job<'a> {
         let limits = &self.options.limits;
         ReadOptions { jobs: limits.jobs, memory: budget.read_ahead, temp_dir: &limits.temp_dir }
     }
-}
-
-/// What is left of the databases when their rows are in, and their proof.
-async fn finish(databases: &mut DatabaseWriter<'_>, manifest: &Manifest) -> Result<Vec<RestoredDatabase>, Error> {
-    let proofs = databases.finish(manifest).await?.into_iter();
-    let restored = proofs.map(|(name, proof)| match proof.differences.first() {
-        Some(first) => {
-            let first = format!("database {name}: {first}");
-            Err(Error::NotEqual { first, count: proof.differences.len() as u64 })
-        }
-        None => Ok(RestoredDatabase { name, tables: proof.tables, rows: proof.rows }),
-    });
-    restored.collect()
 }

@@ -83,7 +83,7 @@ async fn make(options: &Options, unlock: &Unlock, input: &Input, monitor: &Arc<d
     verify::expected(&options.expect, Some(&id), &manifest.about.created)?;
     reader.check_sums().await?;
     target::check_closed(&manifest, options.allow_incomplete)?;
-    let job = Job::new(options, input, monitor);
+    let job = Job { options, input, monitor };
     let mut stream = BundleStream::open(input.stream().await?, job.read_options(job.budget())).await?;
     stream.unlock_with(reader.key());
     let head = job.head(&mut stream).await?;

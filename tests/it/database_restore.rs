@@ -139,6 +139,10 @@ async fn an_odd_database_comes_back_whoever_restores_it() {
         assert_eq!(proof.rows, dumped.manifest.tables.iter().map(|table| table.rows).sum::<u64>());
         let owners = "SELECT DISTINCT relowner::regrole FROM pg_class WHERE relnamespace = 'public'::regnamespace";
         assert_eq!(postgres.sql(database, owners).trim(), owner.unwrap_or(user));
+        // A partition is part of another table, and not to be analyzed once more with that.
+        let analyzed = "SELECT DISTINCT analyze_count FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = relid
+                        WHERE schemaname = 'public' AND relkind = 'r'";
+        assert_eq!(postgres.sql(database, analyzed).trim(), "1", "{database}");
         if user == "postgres" {
             assert!(warnings.is_empty(), "{warnings:?}");
             assert_eq!(postgres.sql(database, settings), postgres.sql("odd", settings));
@@ -159,18 +163,13 @@ async fn the_proof_names_what_differs() {
     // Too large to be read in the session that reads the small ones.
     let megabytes = "CREATE TABLE megabytes AS SELECT g AS n, repeat('x', 300) AS t FROM generate_series(1, 10000) g";
     postgres.sql("odd", megabytes);
-    let mut dumped = dump(&postgres, "odd").await;
+    let dumped = dump(&postgres, "odd").await;
     let target = target(&server(&postgres, "postgres"), "back", None);
     restore(&target, &dumped).await.unwrap();
-    // As if it were so large that it is read in four parts.
-    let large = dumped.manifest.tables.iter_mut().find(|table| table.name == "megabytes").unwrap();
-    large.bytes = 1 << 30;
     // Rows that are where another collation or byte order would put them are no difference, a changed byte is.
     for (change, object) in [
         ("UPDATE plain SET t = 'row 1 ' WHERE t = 'row 1'", "table \"public\".\"plain\""),
         ("UPDATE megabytes SET t = t || 'y' WHERE n = 9999", "table \"public\".\"megabytes\""),
-        ("DELETE FROM megabytes WHERE n = 1", "table \"public\".\"megabytes\""),
-        ("DELETE FROM megabytes WHERE n = 5000", "table \"public\".\"megabytes\""),
         ("DELETE FROM by_hash WHERE v = 1", "table \"public\".\"by_hash\""),
         ("INSERT INTO nothing DEFAULT VALUES", "table \"public\".\"nothing\""),
         ("SELECT nextval('unused')", "sequence \"public\".\"unused\""),

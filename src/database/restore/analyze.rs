@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use crate::database::catalog::quote_qualified;
 use crate::database::{Error, Session};
 
-/// Bytes from which on a table is looked at by a statement of its own. What ANALYZE takes depends on the kind of rows and not on
-/// their number, which is 30,000 at most.
+/// Bytes from which on a table is looked at by a statement of its own: of a larger one ANALYZE takes a sample.
 const LARGE: i64 = 1 << 20;
 /// Small ones that share a statement.
 const SHARED: usize = 100;
@@ -18,16 +17,21 @@ const SHARED: usize = 100;
 /// # Errors
 /// What the server says.
 pub(super) async fn statements(session: &Session) -> Result<VecDeque<String>, Error> {
-    // Partitions, and what inherits.
+    // Above: partitioned, and what others inherit from. A partition is looked at with the table that it is part of, unless that one
+    // is left out.
     const TABLES: &str = "
         WITH RECURSIVE above (oid) AS (
             SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
             WHERE c.relkind = 'f'
             UNION
             SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above a ON a.oid = i.inhrelid)
-        SELECT n.nspname, c.relname, pg_catalog.pg_table_size(c.oid) AS size
+        SELECT n.nspname, c.relname, coalesce(CASE c.relkind
+            WHEN 'p' THEN (SELECT sum(pg_catalog.pg_table_size(relid)) FROM pg_catalog.pg_partition_tree(c.oid))
+            ELSE pg_catalog.pg_table_size(c.oid) END, 0)::int8 AS size
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND c.oid NOT IN (SELECT oid FROM above)
+        AND (NOT c.relispartition
+            OR EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN above a ON a.oid = i.inhparent WHERE i.inhrelid = c.oid))
         AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
         ORDER BY size DESC";
     let failed = || Error::query("cannot look for tables to analyze");

@@ -12,7 +12,6 @@ mod load;
 mod mark;
 mod post_data;
 mod prove;
-mod reading;
 mod sessions;
 mod settings;
 mod statements;
@@ -45,7 +44,8 @@ pub struct Target {
     pub database: String,
     /// Who owns what is restored; the connecting role where `None`.
     pub owner: Option<String>,
-    /// How many sessions build indexes and constraints, at least 1. Rows are loaded by as many as mingle in the bundle.
+    /// How many sessions build indexes and constraints, analyze and prove, at least 1. Rows are loaded by as many as mingle in
+    /// the bundle.
     pub jobs: usize,
     /// The bundle: a restore that was interrupted is begun again for the same one alone.
     pub mark: String,

@@ -20,7 +20,6 @@ use tokio_postgres::error::SqlState;
 
 use super::Target;
 use super::create::{self, maintenance};
-use super::reading::{Reading, readings};
 use super::sessions::{ROOM, failed};
 use super::tables::{Check, checks};
 use crate::database::catalog::{quote_identifier, quote_qualified};
@@ -106,16 +105,11 @@ pub async fn prove(target: &Target, psql: &Tool, manifest: &manifest::Database) 
             }
         }
     }
-    let (small, large): (Vec<_>, Vec<_>) = present.into_iter().partition(|check| check.bytes <= SMALL);
-    let mut readings = readings(&session, &large, target.jobs).await?;
+    let (small, mut large): (Vec<_>, Vec<_>) = present.into_iter().partition(|check| check.bytes <= SMALL);
     // Else the largest may be what all others wait for at the end.
-    readings.sort_by_key(|reading| Reverse(reading.bytes));
-    let (small, found) = tokio::try_join!(reader.small(&session, small), reader.large(&large, readings))?;
-    let mut fingerprints = vec![Fingerprint::default(); large.len()];
-    for (check, fingerprint) in found {
-        fingerprints[check].merge(&fingerprint);
-    }
-    for (check, fingerprint) in small.into_iter().chain(large.into_iter().zip(fingerprints)) {
+    large.sort_by_key(|check| Reverse(check.bytes));
+    let (small, large) = tokio::try_join!(reader.small(&session, small), reader.large(large))?;
+    for (check, fingerprint) in small.into_iter().chain(large) {
         proof.tables += check.tables;
         proof.rows += fingerprint.count();
         proof.compare(format!("table {}", check.name), check.expected, fingerprint);
@@ -217,9 +211,9 @@ struct Reader<'a> {
     owner: Option<&'a str>,
 }
 
-/// What waits to be read, and how many readers are left.
+/// Tables that wait to be read, and how many readers are left.
 struct Queue {
-    readings: VecDeque<Reading>,
+    checks: VecDeque<Check>,
     readers: usize,
 }
 
@@ -265,10 +259,10 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    /// Reads the rows of large tables, several tables or parts of them at a time; gives which check each fingerprint belongs to.
-    async fn large(&self, checks: &[Check], readings: Vec<Reading>) -> Result<Vec<(usize, Fingerprint)>, Error> {
-        let readers = self.target.jobs.clamp(1, readings.len().max(1));
-        let queue = Mutex::new(Queue { readings: readings.into(), readers });
+    /// Reads the rows of large tables, several at a time.
+    async fn large(&self, checks: Vec<Check>) -> Result<Vec<(Check, Fingerprint)>, Error> {
+        let readers = self.target.jobs.clamp(1, checks.len().max(1));
+        let queue = Mutex::new(Queue { checks: checks.into(), readers });
         let queue = || queue.lock().unwrap_or_else(PoisonError::into_inner);
         let read = async || {
             let mut found = Vec::new();
@@ -276,14 +270,14 @@ impl Reader<'_> {
             loop {
                 let next = {
                     let mut queue = queue();
-                    let next = queue.readings.pop_front();
+                    let next = queue.checks.pop_front();
                     queue.readers -= usize::from(next.is_none());
                     next
                 };
-                let Some(reading) = next else { return Ok(found) };
-                match self.fingerprint(&checks[reading.check], &reading.copies).await {
+                let Some(check) = next else { return Ok(found) };
+                match self.fingerprint(&check).await {
                     Ok(fingerprint) => {
-                        found.push((reading.check, fingerprint));
+                        found.push((check, fingerprint));
                         refused = None;
                     }
                     // The server has no more connections for us: fewer do it, too. Those of readers that have ended may still
@@ -292,7 +286,7 @@ impl Reader<'_> {
                         let began = *refused.get_or_insert_with(Instant::now);
                         {
                             let mut queue = queue();
-                            queue.readings.push_front(reading);
+                            queue.checks.push_front(check);
                             if queue.readers > 1 {
                                 queue.readers -= 1;
                                 return Ok(found);
@@ -311,10 +305,10 @@ impl Reader<'_> {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Reads rows of a table through a psql.
-    async fn fingerprint(&self, check: &Check, copies: &[String]) -> Result<Fingerprint, Error> {
+    /// Reads the rows through a psql.
+    async fn fingerprint(&self, check: &Check) -> Result<Fingerprint, Error> {
         let mut arguments: Vec<OsString> = ["-X", "-q", "-v", "ON_ERROR_STOP=1"].iter().map(Into::into).collect();
-        for sql in self.settings().chain([self.role(check.extension)]).chain(copies.iter().cloned()) {
+        for sql in self.settings().chain([self.role(check.extension)]).chain(check.copies()) {
             arguments.extend(["-c".into(), sql.into()]);
         }
         let label = self.label("psql", check);

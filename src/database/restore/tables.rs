@@ -98,24 +98,6 @@ impl Check {
         self.sources.iter().map(|source| format!("COPY {source} TO STDOUT"))
     }
 
-    /// What reads it in parts: up to the first of those pages, from there to the next, and from the last one on. `None` where it is
-    /// more than one table, or not all of one.
-    pub(super) fn ranges(&self, starts: impl Iterator<Item = u64>) -> Option<Vec<String>> {
-        if self.is_tree || self.extension || self.columns.is_empty() {
-            return None;
-        }
-        let starts: Vec<_> = starts.map(|page| format!("'({page},0)'::pg_catalog.tid")).collect();
-        let from = std::iter::once(None).chain(starts.iter().map(Some));
-        let to = starts.iter().map(Some).chain([None]);
-        let ranges = from.zip(to).map(|(from, to)| {
-            let bounds = [from.map(|from| format!("ctid >= {from}")), to.map(|to| format!("ctid < {to}"))];
-            let bounds = bounds.into_iter().flatten().collect::<Vec<_>>().join(" AND ");
-            let wanted = if bounds.is_empty() { String::new() } else { format!(" WHERE {bounds}") };
-            format!("COPY (SELECT {} FROM ONLY {}{wanted}) TO STDOUT", list(&self.columns), self.name)
-        });
-        Some(ranges.collect())
-    }
-
     /// Where a tree has partitions that are on other servers, the others are read one by one: no dump holds rows of those, and the
     /// root would ask their servers for them.
     ///
@@ -162,24 +144,6 @@ mod tests {
             fingerprint: blake3::hash(name.as_bytes()).to_hex().to_string(),
             ..Table::default()
         }
-    }
-
-    #[test]
-    fn ranges_leave_nothing_out() {
-        let ranges = |table: Table, starts: &[u64]| checks(&[table])[0].ranges(starts.iter().copied());
-        let expected = [
-            "COPY (SELECT \"x\", \"y\" FROM ONLY \"s\".\"a\" WHERE ctid < '(4,0)'::pg_catalog.tid) TO STDOUT",
-            "COPY (SELECT \"x\", \"y\" FROM ONLY \"s\".\"a\" WHERE ctid >= '(4,0)'::pg_catalog.tid \
-             AND ctid < '(8,0)'::pg_catalog.tid) TO STDOUT",
-            "COPY (SELECT \"x\", \"y\" FROM ONLY \"s\".\"a\" WHERE ctid >= '(8,0)'::pg_catalog.tid) TO STDOUT",
-        ];
-        assert_eq!(ranges(table("a", &["x", "y"], None), &[4, 8]).unwrap(), expected);
-        let all = ["COPY (SELECT \"x\" FROM ONLY \"s\".\"a\") TO STDOUT"];
-        assert_eq!(ranges(table("a", &["x"], None), &[]).unwrap(), all);
-        assert_eq!(ranges(table("a", &[], None), &[4]), None);
-        assert_eq!(ranges(table("a", &["x"], Some("p")), &[4]), None);
-        let of_extension = Table { extension_filter: Some(String::new()), ..table("a", &["x"], None) };
-        assert_eq!(ranges(of_extension, &[4]), None);
     }
 
     #[test]
