@@ -18,7 +18,7 @@ const SHARED: usize = 100;
 /// What the server says.
 pub(super) async fn statements(session: &Session) -> Result<VecDeque<String>, Error> {
     // Above: partitioned, and what others inherit from. A partition is looked at with the table that it is part of, unless that one
-    // is left out.
+    // is left out; from PostgreSQL 18 on, so is what inherits.
     const TABLES: &str = "
         WITH RECURSIVE above (oid) AS (
             SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
@@ -30,8 +30,9 @@ pub(super) async fn statements(session: &Session) -> Result<VecDeque<String>, Er
             ELSE pg_catalog.pg_table_size(c.oid) END, 0)::int8 AS size
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND c.oid NOT IN (SELECT oid FROM above)
-        AND (NOT c.relispartition
-            OR EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN above a ON a.oid = i.inhparent WHERE i.inhrelid = c.oid))
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid
+            AND (c.relispartition OR pg_catalog.current_setting('server_version_num')::int8 >= 180000)
+            AND i.inhparent NOT IN (SELECT oid FROM above))
         AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
         ORDER BY size DESC";
     let failed = || Error::query("cannot look for tables to analyze");
