@@ -2,8 +2,9 @@
 //!
 //! Nobody reads a bundle while it is made, so a copy of it in the page cache serves nobody: it takes a processor longer to
 //! make than the disk takes to write (`docs/performance.md`), and pushes out what the servers of the machine keep there. So the
-//! file is written with `O_DIRECT` (open(2)): in blocks whose memory and place in the file are aligned, one being written while
-//! the next one is filled. Where a file system refuses that, and for the last bytes, the page cache is used after all.
+//! file is written with `O_DIRECT` (open(2)): in blocks whose memory and place in the file are aligned, by a thread of its own that
+//! goes from one to the next without waiting for whoever fills them: on a busy machine the disk would idle meanwhile, and then
+//! be waited for. Where a file system refuses that, and for the last bytes, the page cache is used after all.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -13,10 +14,13 @@ use std::task::{Context, Poll, ready};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use tokio::io::AsyncWrite;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// Bytes of a block: enough for any disk to be at its full speed.
-const BLOCK: usize = 4 << 20;
+const BLOCK: usize = 2 << 20;
+/// Blocks that are filled, wait, or are being written.
+const BLOCKS: usize = 6;
 /// What file systems ask for: no disk has larger sectors.
 const ALIGNMENT: usize = 4096;
 
@@ -24,15 +28,26 @@ const ALIGNMENT: usize = 4096;
 #[derive(Debug)]
 pub struct FileWriter {
     filling: Block,
+    /// Blocks that were handed to the thread, and did not come back.
+    under_way: usize,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    Idle(Target, Block),
-    Writing(JoinHandle<(Target, Block, io::Result<()>)>),
+    /// Nothing was handed over yet.
+    Idle(Target),
+    Writing(Queue),
     /// An error was told.
     Failed,
+}
+
+/// The way to the thread that writes, and back. Dropped, it goes no further than the block that it is at.
+#[derive(Debug)]
+struct Queue {
+    full: mpsc::Sender<Block>,
+    written: mpsc::Receiver<Block>,
+    thread: JoinHandle<io::Result<()>>,
 }
 
 /// The file, and whether it is written past the page cache.
@@ -55,34 +70,71 @@ impl FileWriter {
     #[must_use]
     pub fn new(file: File) -> Self {
         let direct = set_direct(&file, true).is_ok();
-        Self { filling: Block::default(), state: State::Idle(Target { file, direct }, Block::default()) }
+        Self { filling: Block::default(), under_way: 0, state: State::Idle(Target { file, direct }) }
     }
 
-    /// Begins to write what was filled, once the block before is written.
+    /// Hands over what was filled, once there is another block to be filled.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_idle(cx))?;
-        if let State::Idle(mut target, spare) = std::mem::replace(&mut self.state, State::Failed) {
-            let full = std::mem::replace(&mut self.filling, spare);
-            self.state = State::Writing(tokio::task::spawn_blocking(move || {
-                let written = target.write(full.bytes());
-                (target, Block { length: 0, ..full }, written)
-            }));
+        if let State::Idle(_) = &self.state
+            && let State::Idle(target) = std::mem::replace(&mut self.state, State::Failed)
+        {
+            self.state = State::Writing(Queue::start(target));
         }
-        Poll::Ready(Ok(()))
+        // One that has come back is warm still.
+        let next = match self.poll_written(cx) {
+            Poll::Ready(block) => block?,
+            Poll::Pending if self.under_way + 1 < BLOCKS => Block::default(),
+            Poll::Pending => return Poll::Pending,
+        };
+        let full = std::mem::replace(&mut self.filling, next);
+        if let State::Writing(queue) = &self.state
+            && queue.full.try_send(full).is_ok()
+        {
+            self.under_way += 1;
+            return Poll::Ready(Ok(()));
+        }
+        // There is room for all: who does not take it has ended, and says why.
+        loop {
+            ready!(self.poll_written(cx))?;
+        }
     }
 
-    /// Waits until nothing is being written.
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ended = match &mut self.state {
-            State::Idle(..) => return Poll::Ready(Ok(())),
-            State::Writing(writing) => ready!(Pin::new(writing).poll(cx)),
-            State::Failed => return Poll::Ready(Err(io::Error::other("an earlier part could not be written"))),
+    /// A block that is written.
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Block>> {
+        let State::Writing(queue) = &mut self.state else {
+            return Poll::Ready(Err(io::Error::other("an earlier part could not be written")));
         };
+        if let Some(block) = ready!(queue.written.poll_recv(cx)) {
+            self.under_way -= 1;
+            return Poll::Ready(Ok(block));
+        }
+        let ended = ready!(Pin::new(&mut queue.thread).poll(cx));
         self.state = State::Failed;
-        let (target, block, written) = ended.map_err(io::Error::other)?;
-        written?;
-        self.state = State::Idle(target, block);
-        Poll::Ready(Ok(()))
+        Poll::Ready(match ended.map_err(io::Error::other).flatten() {
+            Ok(()) => Err(io::Error::other("its writing was broken off")),
+            Err(error) => Err(error),
+        })
+    }
+}
+
+impl Queue {
+    fn start(mut target: Target) -> Self {
+        let (full, mut blocks) = mpsc::channel::<Block>(BLOCKS);
+        let (back, written) = mpsc::channel(BLOCKS);
+        let thread = tokio::task::spawn_blocking(move || {
+            while let Some(block) = blocks.blocking_recv() {
+                // Nobody waits for what was not flushed.
+                if blocks.is_closed() {
+                    break;
+                }
+                target.write(block.bytes())?;
+                if back.blocking_send(Block { length: 0, ..block }).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        Self { full, written, thread }
     }
 }
 
@@ -101,7 +153,13 @@ impl AsyncWrite for FileWriter {
         if this.filling.length > 0 {
             ready!(this.poll_send(cx))?;
         }
-        this.poll_idle(cx)
+        while this.under_way > 0 {
+            ready!(this.poll_written(cx))?;
+        }
+        match this.state {
+            State::Failed => Poll::Ready(Err(io::Error::other("an earlier part could not be written"))),
+            State::Idle(_) | State::Writing(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -205,5 +263,18 @@ mod tests {
         assert_eq!(writer.flush().await.unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert!(writer.flush().await.is_err(), "nothing new, but not all is written");
         assert!(writer.write_all(&vec![1; 2 * BLOCK]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_however_many_blocks_are_under_way() {
+        for blocks in [2, BLOCKS, 4 * BLOCKS] {
+            let mut writer = FileWriter::new(File::options().write(true).open("/dev/full").unwrap());
+            let mut wrote = writer.write_all(&vec![1; blocks * BLOCK]).await;
+            if wrote.is_ok() {
+                wrote = writer.shutdown().await;
+            }
+            assert_eq!(wrote.unwrap_err().kind(), io::ErrorKind::StorageFull, "{blocks}");
+            assert!(writer.shutdown().await.is_err(), "{blocks}");
+        }
     }
 }
